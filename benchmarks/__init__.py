@@ -1,0 +1,1 @@
+"""Speed against the plain ways a user would write it; `python -m benchmarks`."""

@@ -1,0 +1,32 @@
+"""What all tests share: one thread for torch, reproducible hypothesis, one stream a test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+
+# torch reads these when it is imported, which is later than this file; so do child processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _torch_on_one_thread() -> None:
+    """Keep torch on one thread wherever a test module uses it; import it for nobody else."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A stream of the test's own: neither the order nor the choice of tests changes its draws."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))

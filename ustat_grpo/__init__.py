@@ -1,0 +1,40 @@
+"""How good is a GRPO policy gradient, and how many outputs per prompt should be sampled?
+
+Estimators turn rewards into advantages, `laws` say exactly how wrong each is, `gradient_mse`
+measures it, and they agree. Reference: arXiv 2603.01162.
+"""
+
+from ustat_grpo import laws
+from ustat_grpo.bandits import Snapshot, SoftmaxBandit, TugOfWar, random_bandit
+from ustat_grpo.estimators import (
+    ConstantBaseline,
+    Estimator,
+    GroupMean,
+    Grpo,
+    OptimalBaseline,
+    Oracle,
+    Shrinkage,
+    Vanilla,
+    gradient,
+)
+from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
+
+__all__ = [
+    "ConstantBaseline",
+    "Estimator",
+    "GroupMean",
+    "Grpo",
+    "Moments",
+    "NoiseComponents",
+    "OptimalBaseline",
+    "Oracle",
+    "OutcomeMoments",
+    "Shrinkage",
+    "Snapshot",
+    "SoftmaxBandit",
+    "TugOfWar",
+    "Vanilla",
+    "gradient",
+    "laws",
+    "random_bandit",
+]

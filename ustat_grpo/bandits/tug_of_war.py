@@ -1,0 +1,85 @@
+"""The tug-of-war bandit: two prompts pull one coordinate in opposite directions."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.bandits.snapshot import Snapshot
+from ustat_grpo.bandits.softmax import SoftmaxBandit
+from ustat_grpo.checks import integer, real
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TugOfWar:
+    """A smooth problem with an interior optimum and, if wished, flat directions.
+
+    θ ∈ ℝ^(r+f) acts through r coordinates t = Rθ only, where R has orthogonal rows of squared
+    length 2; with r = f = 1, t = θ₁ + θ₂. Each coordinate has two prompts. At both the policy
+    takes action 1 with probability sigmoid(t_k − shift), shift 0 at one and `separation` at the
+    other. Action 1 succeeds with probability (1+signal)/2 and action 0 with (1−signal)/2 at the
+    first prompt, the reverse at the second. The objective is largest on the flat set
+    t_k = separation/2 for all k, which meets the assumptions of Theorem 8 without
+    identifiability. ‖W‖² depends on the action, hence Assumption 2 fails away from t_k = shift.
+
+    Args:
+        signal: how much the reward depends on the action, in (0, 1].
+        num_axes: r, number of identifiable coordinates.
+        num_flat: f, number of directions that leave the policy unchanged.
+        separation: distance of the two prompts' indifference points along each t_k.
+
+    Raises:
+        ValueError: if a dial is out of its range.
+    """
+
+    signal: float = 0.8
+    num_axes: int = 1
+    num_flat: int = 1
+    separation: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the dials."""
+        real("signal", self.signal, above=0.0)
+        if self.signal > 1:
+            raise ValueError(f"signal must be at most 1, got {self.signal!r}")
+        integer("num_axes", self.num_axes)
+        integer("num_flat", self.num_flat, at_least=0)
+        real("separation", self.separation)
+
+    @cached_property
+    def axes(self) -> Float[Array, "r d"]:
+        """R: the rows of √2 times an orthonormal cosine basis; (1, 1) for r = f = 1."""
+        dimension = self.num_axes + self.num_flat
+        phase = np.outer(np.arange(dimension), np.arange(dimension) + 0.5) * np.pi / dimension
+        basis = np.cos(phase) * np.sqrt(2 / dimension)
+        basis[0] = np.sqrt(1 / dimension)
+        return np.sqrt(2) * basis[: self.num_axes]
+
+    @cached_property
+    def bandit(self) -> SoftmaxBandit:
+        """The same problem as a softmax bandit with 2r prompts and two actions."""
+        num_prompts = 2 * self.num_axes
+        features = np.zeros((num_prompts, 2, self.axes.shape[1]))
+        features[:, 1] = np.repeat(self.axes, 2, axis=0)
+        offsets = np.zeros((num_prompts, 2))
+        offsets[1::2, 1] = -self.separation
+        high, low = (1 + self.signal) / 2, (1 - self.signal) / 2
+        success = np.tile([[low, high], [high, low]], (self.num_axes, 1))
+        reward_probs = np.stack([1 - success, success], axis=-1)
+        return SoftmaxBandit(features, np.array([0.0, 1.0]), reward_probs, offsets=offsets)
+
+    def theta(self, coordinates: ArrayLike) -> Float[Array, " d"]:
+        """Return the shortest θ with Rθ = t.
+
+        Args:
+            coordinates: t, shape (r,), or one number for all axes.
+        """
+        return np.broadcast_to(np.asarray(coordinates, dtype=float), self.num_axes) @ self.axes / 2
+
+    def at(self, theta: ArrayLike) -> Snapshot:
+        """Return the problem at one parameter θ, shape (d,); see `SoftmaxBandit.at`."""
+        return self.bandit.at(theta)

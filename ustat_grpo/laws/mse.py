@@ -1,0 +1,143 @@
+"""Exact mean squared error of each estimator's gradient, one function per estimator.
+
+Each law takes the `Moments` of a problem and a group size G and returns E‖ĝ(x) − g(x)‖² at every
+prompt, shape (P,): no O(·), no asymptotics. Notation: s = E‖W‖², σ² = Var Z, τ = E‖W‖²A²,
+m = E‖W‖²A with A = Z − V, all given x; their derivations stand in `theory/`.
+`minibatch` turns the per-prompt errors into that of a whole minibatch.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import integer, leave_one_out_group_size
+from ustat_grpo.moments import Moments
+
+Errors = Float[NDArray[np.float64], " P"]
+
+
+def oracle(moments: Moments, *, group_size: int) -> Errors:
+    """Error with the value as baseline: (τ − ‖g‖²)/G (Theorem 2's leading term)."""
+    return _prompt_only(moments, group_size, moments.value)
+
+
+def vanilla(moments: Moments, *, group_size: int) -> Errors:
+    """Error without a baseline: (τ + 2Vm + V²s − ‖g‖²)/G."""
+    return _prompt_only(moments, group_size, 0.0)
+
+
+def constant_baseline(moments: Moments, *, group_size: int, baseline: float) -> Errors:
+    """Error with one baseline c for all prompts: (τ + 2(V−c)m + (V−c)²s − ‖g‖²)/G."""
+    return _prompt_only(moments, group_size, baseline)
+
+
+def optimal_baseline(moments: Moments, *, group_size: int) -> Errors:
+    """Error with the best prompt-only baseline b* = V + m/s: (τ − m²/s − ‖g‖²)/G.
+
+    Reference: Greensmith, Bartlett & Baxter, JMLR 5 (2004), for b*.
+    """
+    norm = moments.score_norm_squared
+    shift = np.divide(
+        moments.score_norm_reward_covariance, norm, out=np.zeros_like(norm), where=norm > 0
+    )
+    return _prompt_only(moments, group_size, moments.value + shift)
+
+
+def grpo(moments: Moments, *, group_size: int) -> Errors:
+    """Error with the leave-one-out mean: (τ − ‖g‖²)/G + (sσ² + ‖g‖²)/(G(G−1)).
+
+    Theorem 2 states the second term as O(E‖W‖²/G²); this is its exact value, the variance of the
+    degenerate part of the U-statistic of Lemma 1.
+
+    Raises:
+        ValueError: if `group_size` is below 2.
+    """
+    size = leave_one_out_group_size(group_size)
+    first_order = oracle(moments, group_size=size)
+    return first_order + moments.residual_norm_squared / (size * (size - 1))
+
+
+def group_mean(moments: Moments, *, group_size: int) -> Errors:
+    """Error with the mean of the whole group: ((G−1)/G)²·MSE_GRPO + ‖g‖²/G².
+
+    The estimator is (G−1)/G times GRPO's (see `group_mean_gain`), so it trades bias for variance.
+
+    Raises:
+        ValueError: if `group_size` is below 2.
+    """
+    gain = group_mean_gain(group_size)
+    bias = moments.gradient_norm_squared * (1 - gain) ** 2
+    return gain**2 * grpo(moments, group_size=group_size) + bias
+
+
+def shrinkage(moments: Moments, *, group_size: int, weight: float, target: float = 0.0) -> Errors:
+    """Error with the baseline (1−λ)Z̄^(−i) + λc, c free of the group.
+
+    (τ + 2λ(V−c)m + λ²(V−c)²s − ‖g‖²)/G + (1−λ)²(sσ² + ‖g‖²)/(G(G−1)).
+
+    Args:
+        moments: of the problem.
+        group_size: G, at least 2.
+        weight: λ.
+        target: c.
+
+    Raises:
+        ValueError: if `group_size` is below 2.
+    """
+    size = leave_one_out_group_size(group_size)
+    shrunk = moments.value + weight * (target - moments.value)
+    first_order = _prompt_only(moments, size, shrunk)
+    return first_order + (1 - weight) ** 2 * moments.residual_norm_squared / (size * (size - 1))
+
+
+def group_mean_gain(group_size: int) -> float:
+    """Return (G−1)/G, the factor between the mean of the group-mean estimator and g(x)."""
+    size = leave_one_out_group_size(group_size)
+    return (size - 1) / size
+
+
+def minibatch(
+    errors: ArrayLike, moments: Moments, *, batch_size: int | None, gain: float = 1.0
+) -> float:
+    """Turn per-prompt errors into the error of a minibatch: E‖ĝ − g‖² (Proposition 3, exact).
+
+    With B i.i.d. prompts, ĝ the mean of the B gradients, and E[ĝ(x)] = αg(x),
+
+        MSE = (E[MSE(X)] + (2α−1)c₁)/B + (1 − 1/B)(1−α)²‖g‖²,
+
+    which is (E[MSE(X)] + c₁)/B for an unbiased estimator. With `batch_size=None` every prompt is
+    taken once, ĝ = Σ f(x)ĝ(x), the paper's aggregate over its question set; prompt noise is gone:
+
+        MSE = Σ f(x)²(MSE(x) − (1−α)²‖g(x)‖²) + (1−α)²‖g‖².
+
+    Args:
+        errors: E‖ĝ(x) − g(x)‖² at each prompt, shape (P,), from a law of this module.
+        moments: of the same problem.
+        batch_size: B, or None for every prompt once.
+        gain: α; 1 for unbiased estimators, `group_mean_gain(G)` for the group mean.
+
+    Raises:
+        ValueError: if `batch_size` is not positive.
+    """
+    probs = moments.prompt_probs
+    per_prompt = np.asarray(errors, dtype=float)
+    bias = (1 - gain) ** 2
+    if batch_size is None:
+        variance = per_prompt - bias * moments.gradient_norm_squared
+        return float(probs**2 @ variance + bias * moments.objective_gradient_norm_squared)
+    size = integer("batch_size", batch_size)
+    single = probs @ per_prompt + (2 * gain - 1) * moments.prompt_noise
+    shared = (1 - 1 / size) * bias * moments.objective_gradient_norm_squared
+    return float(single / size + shared)
+
+
+def _prompt_only(moments: Moments, group_size: int, baseline: ArrayLike) -> Errors:
+    """(τ + 2(V−b)m + (V−b)²s − ‖g‖²)/G, for any baseline b(x) that ignores the outputs."""
+    size = integer("group_size", group_size)
+    offset = moments.value - baseline
+    second_moment = (
+        moments.oracle_norm_squared
+        + 2 * offset * moments.score_norm_reward_covariance
+        + offset**2 * moments.score_norm_squared
+    )
+    return (second_moment - moments.gradient_norm_squared) / size

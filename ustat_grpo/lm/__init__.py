@@ -1,0 +1,1 @@
+"""Small language models and the arithmetic they are asked."""

@@ -1,0 +1,104 @@
+"""The shared vocabulary of laws and simulators: per-prompt moments and noise components."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OutcomeMoments:
+    """What 0/1 rewards add: the score given success and given failure.
+
+    With p = V(x): g(x) = p·E[W∣Z=1] = −(1−p)·E[W∣Z=0], so the conditional mean scores
+    follow from `gradient_norm_squared` and need no entry of their own.
+
+    Args:
+        success_probability: P(Z=1∣x), shape (P,).
+        success_score_norm_squared: E[‖W‖²∣Z=1, x], shape (P,); 0 where success is impossible.
+        failure_score_norm_squared: E[‖W‖²∣Z=0, x], shape (P,); 0 where failure is impossible.
+    """
+
+    success_probability: Float[Array, " P"]
+    success_score_norm_squared: Float[Array, " P"]
+    failure_score_norm_squared: Float[Array, " P"]
+
+
+@dataclass(frozen=True)
+class NoiseComponents:
+    """The three numbers that decide how (B, G) enters the error of a minibatch gradient.
+
+    MSE(B, G) = c₁/B + c₂/(BG) + c₃/(BG(G−1)) for the leave-one-out group mean (Proposition 3,
+    with exact constants).
+
+    Args:
+        prompt: c₁ = E‖g(X) − g‖², noise of the prompt draw.
+        oracle: c₂ = E[tr Σ_oracle(X)], noise of an output under the oracle baseline.
+        residual: c₃ = E[sσ² + ‖g(X)‖²], what the group mean adds for not knowing V.
+    """
+
+    prompt: float
+    oracle: float
+    residual: float
+
+    def __post_init__(self) -> None:
+        """Raise if a component is negative or not finite."""
+        for name in ("prompt", "oracle", "residual"):
+            component = getattr(self, name)
+            if not (np.isfinite(component) and component >= 0):
+                raise ValueError(f"{name} noise must be finite and not negative, got {component}")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of score W and reward Z at each of P prompts, at one parameter θ.
+
+    A = Z − V(x) is the centred reward and g(x) = E[WA∣x]. All laws of `ustat_grpo.laws` are
+    functions of these numbers.
+
+    Args:
+        prompt_probs: f(x), shape (P,).
+        value: V(x) = E[Z∣x], shape (P,).
+        reward_variance: σ² = Var(Z∣x), shape (P,).
+        score_norm_squared: s = E[‖W‖²∣x], shape (P,).
+        oracle_norm_squared: τ = E[‖W‖²A²∣x], shape (P,).
+        score_norm_reward_covariance: m = E[‖W‖²A∣x] = Cov(‖W‖², Z∣x), shape (P,);
+            zero under Assumption 2.
+        gradient_norm_squared: ‖g(x)‖², shape (P,).
+        prompt_noise: c₁ = E‖g(X) − g‖².
+        outcome: the success and failure moments, for 0/1 rewards only.
+    """
+
+    prompt_probs: Float[Array, " P"]
+    value: Float[Array, " P"]
+    reward_variance: Float[Array, " P"]
+    score_norm_squared: Float[Array, " P"]
+    oracle_norm_squared: Float[Array, " P"]
+    score_norm_reward_covariance: Float[Array, " P"]
+    gradient_norm_squared: Float[Array, " P"]
+    prompt_noise: float
+    outcome: OutcomeMoments | None = None
+
+    @cached_property
+    def objective_gradient_norm_squared(self) -> float:
+        """‖g‖² = E‖g(X)‖² − c₁, the squared norm of ∇J."""
+        return float(self.prompt_probs @ self.gradient_norm_squared) - self.prompt_noise
+
+    @cached_property
+    def residual_norm_squared(self) -> Float[Array, " P"]:
+        """sσ² + ‖g(x)‖² = 2·tr Var ζ₂, twice the second-order Hoeffding variance; shape (P,)."""
+        return self.score_norm_squared * self.reward_variance + self.gradient_norm_squared
+
+    @cached_property
+    def noise(self) -> NoiseComponents:
+        """Average the moments over prompts into c₁, c₂ and c₃."""
+        oracle = self.oracle_norm_squared - self.gradient_norm_squared
+        return NoiseComponents(
+            prompt=self.prompt_noise,
+            oracle=float(self.prompt_probs @ oracle),
+            residual=float(self.prompt_probs @ self.residual_norm_squared),
+        )
