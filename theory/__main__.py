@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import theory
-from theory.claims import COUNTEREXAMPLE, SIMULATION, Claim
+from theory.claims import SIMULATION, Claim
 
 _WIDTH_OF_A_FILE = 140  # where there is no terminal to ask
 
@@ -57,8 +57,7 @@ def _comparison(claim: Claim) -> str:
     """Say what was demanded of the error and what it was: '2e-16 ≤ 1e-12'."""
     exceeds = claim.error > claim.tolerance
     unit = " s.e." if claim.evidence == SIMULATION else ""
-    wanted = " (refuted)" if claim.evidence == COUNTEREXAMPLE else ""
-    return f"{claim.error:.2g} {'>' if exceeds else '≤'} {claim.tolerance:.2g}{unit}{wanted}"
+    return f"{claim.error:.2g} {'>' if exceeds else '≤'} {claim.tolerance:.2g}{unit}"
 
 
 def _timed(claims: Iterator[Claim]) -> Iterator[tuple[Claim, float]]:

@@ -51,7 +51,7 @@ def claims() -> Iterator[Claim]:
     vanilla = gradient_distribution(Vanilla(), possible, group_size=2).error(possible.gradient)
     yield below("the oracle beats vanilla strictly", ENUMERATION, vanilla, oracle)
     loss = value**2 * norm / 2
-    yield equal("... by V²s/G", ENUMERATION, loss, vanilla - oracle)
+    yield equal("vanilla is worse by V²s/G", ENUMERATION, loss, vanilla - oracle)
     yield from _group_mean_against_constants(problem, possible)
 
 
@@ -73,10 +73,10 @@ def _group_mean_against_constants(problem: Snapshot, possible: Outcomes) -> Iter
     moments = problem.moments
     norm, residual = moments.score_norm_squared[0], moments.residual_norm_squared[0]
     distance = float(np.sqrt(residual / norm / 2.5))  # then the group mean wins from G = 4 on
-    for size, grpo_wins in ((3, False), (4, True)):
+    for size, grpo_wins in ((4, True), (3, False)):
         grpo = gradient_distribution(Grpo(), possible, group_size=size).error(possible.gradient)
         constant = error_of_constant(possible.value + distance, possible, size)
         sides = (constant, grpo) if grpo_wins else (grpo, constant)
-        winner, loser = ("GRPO", "it") if grpo_wins else ("it", "GRPO")
-        statement = f"b = V + {distance:.3f} at G = {size} < or > 3.5: {winner} beats {loser}"
+        winner = "GRPO beats" if grpo_wins else "before that, GRPO loses to"
+        statement = f"{winner} b = V + {distance:.2f} at G = {size} (predicted: from 3.5 on)"
         yield below(statement, ENUMERATION, *sides)

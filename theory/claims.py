@@ -20,7 +20,7 @@ COUNTEREXAMPLE = "counterexample"
 ROUNDING = 1e-12
 STANDARD_ERRORS = 4.0
 REFUTED = 1e-3
-"""Relative distance from the truth at which a wrong statement counts as refuted."""
+"""Relative distance from the truth beyond which a wrong statement counts as refuted."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ def equal(
 def below(
     statement: str, evidence: str, bound: float, obtained: float, margin: float = 1e-9
 ) -> Claim:
-    """Claim that `obtained` lies below `bound`, clear of rounding by `margin`, absolute."""
-    error = max(obtained + margin - bound, 0.0)
-    return Claim(statement, evidence, bound, obtained, error, 0.0)
+    """Claim that `obtained` lies below `bound`, clear of rounding by `margin`, absolute.
+
+    The error is signed, how far `obtained` lies above the bound; a margin of 0 allows equality.
+    """
+    return Claim(statement, evidence, bound, obtained, obtained - bound, -margin)
 
 
 def simulated(statement: str, expected: float, sample: ArrayLike) -> Claim:
@@ -104,15 +106,13 @@ def rate(statement: str, exponent: float, slope: float, half_width: float, wrong
     return Claim(statement, RATE, exponent, slope, error, half_width)
 
 
-def refuted(
-    statement: str, wrong: float, truth: float, tolerance: float = REFUTED
-) -> Claim:
+def refuted(statement: str, wrong: float, truth: float, tolerance: float = REFUTED) -> Claim:
     """Claim that a wrong statement, which gives `wrong`, is off the truth by more than rounding.
 
-    The error is relative to the truth, absolute if that is zero.
+    The error is relative to the larger of the two.
     """
-    error = abs(wrong - truth) / (abs(truth) or 1.0)
-    return Claim(statement, COUNTEREXAMPLE, wrong, truth, error, tolerance)
+    error = abs(wrong - truth) / (max(abs(wrong), abs(truth)) or 1.0)
+    return Claim(f"refuted: {statement}", COUNTEREXAMPLE, wrong, truth, error, tolerance)
 
 
 def limiting_slope(sizes: ArrayLike, values: ArrayLike) -> tuple[float, float]:

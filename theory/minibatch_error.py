@@ -30,7 +30,7 @@ from theory.claims import ENUMERATION, Claim, equal, refuted
 from theory.enumeration import minibatch_error
 from theory.group_error import CASES
 from theory.problems import tiny_problems
-from ustat_grpo import GroupMean, Grpo, Moments
+from ustat_grpo import GroupMean, Grpo, Moments, Snapshot
 from ustat_grpo.laws import mse
 
 ITEM = "Proposition 3"
@@ -65,7 +65,7 @@ def _three_terms(moments: Moments, batch_size: int, group_size: int) -> float:
     return (noise.prompt + within / group_size) / batch_size
 
 
-def _law_and_sum(name: str, problem, batch_size: int | None) -> tuple[float, float]:
+def _law_and_sum(name: str, problem: Snapshot, batch_size: int | None) -> tuple[float, float]:
     estimator, law = CASES[name]
     gain = mse.group_mean_gain(2) if isinstance(estimator, GroupMean) else 1.0
     errors = law(problem.moments, 2)
@@ -73,7 +73,7 @@ def _law_and_sum(name: str, problem, batch_size: int | None) -> tuple[float, flo
     return expected, minibatch_error(estimator, problem, batch_size=batch_size, group_size=2)
 
 
-def _wrong_formulas(problem) -> Iterator[Claim]:
+def _wrong_formulas(problem: Snapshot) -> Iterator[Claim]:
     moments = problem.moments
     truth = minibatch_error(Grpo(), problem, batch_size=2, group_size=2)
     per_output = _three_terms(moments, 2, 2) - moments.prompt_noise / 4

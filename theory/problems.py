@@ -32,7 +32,7 @@ def random_problem(
         features,
         np.array(REWARD_LEVELS[:num_levels]),
         rng.dirichlet(np.ones(num_levels), size=shape),
-        rng.dirichlet(np.full(num_prompts, 5.0)),
+        rng.dirichlet(np.full(num_prompts, 2.0)),
         rng.normal(size=shape),
     )
     return bandit.at(rng.normal(size=bandit.dimension))

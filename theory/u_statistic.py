@@ -110,4 +110,9 @@ def _slips(
     halved_twice = float(np.linalg.norm(ordered / 2 / (2 * number)))
     truth = float(np.linalg.norm(gradient(Grpo(), scores, rewards)))
     yield refuted("½ in the kernel and 1/(2G(G−1)) before the sum", halved_twice, truth)
-    yield equal("... which is half of the gradient", IDENTITY, 2.0, truth / halved_twice)
+    yield equal(
+        "with both factors the result is half of the gradient: ratio",
+        IDENTITY,
+        2.0,
+        truth / halved_twice,
+    )

@@ -4,8 +4,15 @@ Estimators turn rewards into advantages, `laws` say exactly how wrong each is, `
 measures it, and they agree. Reference: arXiv 2603.01162.
 """
 
-from ustat_grpo import laws
-from ustat_grpo.bandits import Snapshot, SoftmaxBandit, TugOfWar, random_bandit
+from ustat_grpo import laws, ustatistics
+from ustat_grpo.bandits import (
+    Snapshot,
+    SoftmaxBandit,
+    TugOfWar,
+    arithmetic_choice,
+    random_bandit,
+    train_to,
+)
 from ustat_grpo.estimators import (
     ConstantBaseline,
     Estimator,
@@ -17,6 +24,7 @@ from ustat_grpo.estimators import (
     Vanilla,
     gradient,
 )
+from ustat_grpo.monte_carlo import gradient_mse
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 
 __all__ = [
@@ -34,7 +42,11 @@ __all__ = [
     "SoftmaxBandit",
     "TugOfWar",
     "Vanilla",
+    "arithmetic_choice",
     "gradient",
+    "gradient_mse",
     "laws",
     "random_bandit",
+    "train_to",
+    "ustatistics",
 ]

@@ -1,0 +1,121 @@
+"""Which group size wastes least of a budget? Error at N = B·G outputs a step, against G.
+
+Theorem 7's trade-off for the gradient itself: many prompts (small G) or many outputs of each
+(large G), measured, by law, and with the predicted best G beside the paper's. Try
+
+    python -m experiments.fixed_budget task=bandit budget=1024
+    python -m experiments.fixed_budget -m task=bandit budget=256,1024,4096
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from rich.progress import track
+
+from experiments import compared, tasks
+from experiments.gradient_mse import Scale, group_sizes
+from experiments.runner import execute, main_job
+from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
+from ustat_grpo.checks import integer
+
+COLUMNS = [
+    "task", "estimator", "budget", "batch_size", "group_size", "replications", "mse", "std_error",
+    "bias_norm", "law", "optimal", "near_optimal_low", "near_optimal_high", "paper_optimal",
+]  # fmt: skip
+
+
+@dataclass
+class FixedBudget:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    budget: int = 1024
+    group_size: Any = None  # null takes every divisor of the budget from 2 to half of it
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        integer("budget", self.budget, at_least=4)
+        if self.group_size is None:
+            divisors = range(2, self.budget // 2 + 1)
+            self.group_size = [size for size in divisors if self.budget % size == 0]
+        self.group_size = group_sizes(self.group_size)
+        for size in self.group_size:
+            if self.budget % size:
+                raise ValueError(f"group_size must divide the budget {self.budget}, got {size}")
+        compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def run(config: FixedBudget) -> pd.DataFrame:
+    """Measure every estimator at every division of the budget, for each panel of the task."""
+    tables = []
+    for panel, snapshot in config.task.snapshots().items():
+        for size in track(config.group_size, panel):
+            table = _measure(config, panel, snapshot, size)
+            tables.append(table.assign(**_predictions(snapshot.noise)))
+    data = pd.concat(tables, ignore_index=True)
+    return data.assign(budget=config.budget)[COLUMNS]
+
+
+def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> pd.DataFrame:
+    """Measure one division; the same generator each time, so that divisions share prompts."""
+    batch_size = config.budget // size
+    table = gradient_mse(
+        snapshot,
+        compared.build(config.estimators),
+        [size],
+        batch_size,
+        precision=config.scale.precision,
+        rng=tasks.panel_rng(config.seed, panel),
+        num_threads=config.threads,
+    )
+    exact = [
+        compared.law(name, config.estimators[name], snapshot.moments, size, batch_size)
+        for name in table["estimator"]
+    ]
+    return table.assign(task=panel, law=exact)
+
+
+def _predictions(noise: NoiseComponents) -> dict[str, float]:
+    """The best G by the exact law, its 5 % interval, and the paper's √(c₃/c₁)."""
+    low, high = laws.group_size.near_optimal(noise, tolerance=0.05)
+    return {
+        "optimal": laws.group_size.optimal(noise),
+        "near_optimal_low": low,
+        "near_optimal_high": high,
+        "paper_optimal": float(np.sqrt(noise.residual / noise.prompt)),
+    }
+
+
+def describe(config: FixedBudget) -> str:
+    """Return the readable part of the results folder's name."""
+    return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    return execute(config, "fixed_budget", run, describe)
+
+
+tasks.register()
+ConfigStore.instance().store(name="fixed_budget_schema", node=FixedBudget)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="fixed_budget")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.fixed_budget`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()

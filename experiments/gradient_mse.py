@@ -1,0 +1,117 @@
+"""How wrong is each policy-gradient estimate? Error against group size, measured and by law.
+
+The paper's gradient-error figure: every prompt once, or a minibatch of i.i.d. prompts, for policies
+of rising skill. Try
+
+    python -m experiments.gradient_mse task=arithmetic_choice scale=smoke
+    python -m experiments.gradient_mse -m task=bandit,tug_of_war group_size=4,8,16 batch_size=32
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from rich.progress import track
+
+from experiments import compared, tasks
+from experiments.runner import execute, main_job
+from ustat_grpo import gradient_mse
+from ustat_grpo.checks import integer, real
+
+COLUMNS = [
+    "task", "estimator", "batch_size", "group_size", "replications", "mse", "std_error",
+    "bias_norm", "law",
+]  # fmt: skip
+
+
+@dataclass
+class Scale:
+    """How much work: the relative standard error to reach."""
+
+    name: str = "smoke"
+    precision: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        real("scale.precision", self.precision, above=0.0)
+
+
+@dataclass
+class GradientMse:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    group_size: Any = MISSING  # one, or a list: all of a list share their draws
+    batch_size: int | None = None  # null takes every prompt once
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        self.group_size = group_sizes(self.group_size)
+        if self.batch_size is not None:
+            integer("batch_size", self.batch_size)
+        compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def group_sizes(value: Any) -> list[int]:
+    """Return one group size or several as a list, or raise."""
+    sizes = list(value) if isinstance(value, list | tuple) else [value]
+    if not sizes:
+        raise ValueError("group_size must hold at least one size, got []")
+    return [integer("group_size", size) for size in sizes]
+
+
+def run(config: GradientMse) -> pd.DataFrame:
+    """Measure every estimator at every group size, for each panel of the task."""
+    estimators = compared.build(config.estimators)
+    tables = []
+    for panel, snapshot in track(config.task.snapshots().items(), config.task.name):
+        table = gradient_mse(
+            snapshot,
+            estimators,
+            config.group_size,
+            config.batch_size,
+            precision=config.scale.precision,
+            rng=tasks.panel_rng(config.seed, panel),
+            num_threads=config.threads,
+        )
+        table.insert(0, "task", panel)
+        table["law"] = [
+            compared.law(name, config.estimators[name], snapshot.moments, size, config.batch_size)
+            for name, size in zip(table["estimator"], table["group_size"], strict=True)
+        ]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
+
+
+def describe(config: GradientMse) -> str:
+    """Return the readable part of the results folder's name."""
+    batch = "all" if config.batch_size is None else config.batch_size
+    return f"{config.task.name}_B{batch}_G{'-'.join(map(str, config.group_size))}"
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    return execute(config, "gradient_mse", run, describe)
+
+
+tasks.register()
+ConfigStore.instance().store(name="gradient_mse_schema", node=GradientMse)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="gradient_mse")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.gradient_mse`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The paper's arithmetic questions as a bandit, and softmax policies trained to a given skill."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ustat_grpo.bandits.candidates import CORRECT, candidate_answers
+from ustat_grpo.bandits.plausibility import plausibility_features
+from ustat_grpo.bandits.softmax import SoftmaxBandit
+from ustat_grpo.checks import real
+from ustat_grpo.lm.arithmetic import arithmetic_problems
+
+Array = NDArray[np.float64]
+
+_STEP = 0.05
+_MAX_STEPS = 20_000
+
+
+def arithmetic_choice(
+    num_problems: int = 500,
+    num_candidates: int = 16,
+    *,
+    habit: float = 1.0,
+    rng: np.random.Generator,
+) -> SoftmaxBandit:
+    """Pose integer-arithmetic questions as a choice among plausible answers.
+
+    Five kinds of question in equal share, as in the gradient-error figure of arXiv 2603.01162;
+    reward 1 for the right answer, 0 for a slip. The policy weighs features that a checker could
+    read off without computing the answer; on top, each answer of each question has a logit of its
+    own that no training moves, so that questions differ in difficulty as they do for a model.
+
+    Args:
+        num_problems: P, a multiple of five.
+        num_candidates: K, answers to choose from.
+        habit: standard deviation of the fixed logits.
+        rng: source of questions, slips and fixed logits.
+
+    Raises:
+        ValueError: if the questions cannot be drawn (see `arithmetic_problems`).
+    """
+    scale = real("habit", habit)
+    problems = arithmetic_problems(num_problems, rng=rng)
+    candidates = [candidate_answers(problem, num_candidates, rng=rng) for problem in problems]
+    correct = np.array([[answer.slip == CORRECT for answer in row] for row in candidates], float)
+    return SoftmaxBandit(
+        plausibility_features(problems, candidates),
+        np.array([0.0, 1.0]),
+        np.stack([1 - correct, correct], axis=-1),
+        offsets=scale * rng.standard_normal(correct.shape),
+    )
+
+
+def train_to(bandit: SoftmaxBandit, objective: float) -> Float[Array, " d"]:
+    """Follow the exact gradient of J from θ = 0, in steps of equal length, until J is as asked.
+
+    Args:
+        bandit: the problem; J(0) must be below the aim.
+        objective: the aim; the last step is shortened to meet it.
+
+    Raises:
+        ValueError: if J(0) is above the aim, or the ascent does not reach it.
+    """
+    from scipy.optimize import brentq
+
+    theta = np.zeros(bandit.dimension)
+    snapshot = bandit.at(theta)
+    if snapshot.objective > objective:
+        raise ValueError(f"objective must be at least J(0) = {snapshot.objective:.4g}, "
+                         f"got {objective}")  # fmt: skip
+    for _ in range(_MAX_STEPS):
+        step = _STEP * snapshot.gradient / np.linalg.norm(snapshot.gradient)
+        ahead = bandit.at(theta + step)
+        if ahead.objective >= objective:
+            def excess(share: float, start: Array = theta, step: Array = step) -> float:
+                return bandit.at(start + share * step).objective - objective
+
+            return theta + float(brentq(excess, 0.0, 1.0, xtol=1e-12)) * step
+        if ahead.objective <= snapshot.objective:
+            break
+        theta, snapshot = theta + step, ahead
+    raise ValueError(
+        f"objective must be within reach of gradient ascent, got {objective} "
+        f"with the best found at {snapshot.objective:.4g}"
+    )
