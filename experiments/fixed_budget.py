@@ -64,7 +64,7 @@ def run(config: FixedBudget) -> pd.DataFrame:
             table = _measure(config, panel, snapshot, size)
             tables.append(table.assign(**_predictions(snapshot.noise)))
     data = pd.concat(tables, ignore_index=True)
-    return data.assign(budget=config.budget)[COLUMNS]
+    return data.assign(budget=config.budget).reindex(columns=COLUMNS)
 
 
 def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def run(config: GradientMse) -> pd.DataFrame:
             for name, size in zip(table["estimator"], table["group_size"], strict=True)
         ]
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)[COLUMNS]
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
 def describe(config: GradientMse) -> str:

@@ -76,7 +76,7 @@ def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> No
 
 
 def to_csv(data: pd.DataFrame) -> str:
-    """Return a table as CSV; ten digits are beyond any standard error and reproduce byte by byte."""
+    """Return a table as CSV, with ten digits: far beyond any standard error."""
     return data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 

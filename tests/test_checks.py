@@ -88,8 +88,8 @@ def test_finite_arrays_come_back_as_float64():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([[1.0]], "x must have 1 axes, got shape (1, 1)"),
-        (1.0, "x must have 1 axes, got shape ()"),
+        ([[1.0]], "x must be 1-dimensional and not empty, got shape (1, 1)"),
+        (1.0, "x must be 1-dimensional and not empty, got shape ()"),
         ([1.0, np.nan, np.inf, -np.inf], "x must be finite, got 3 NaN or infinity"),
     ],
 )
@@ -119,7 +119,7 @@ def test_probabilities_are_normalised_along_the_last_axis():
         ([0.5, 0.75], "p must sum to 1 along the last axis, got sums off by 0.25"),
         ([1.0, 2e-8], "p must sum to 1 along the last axis, got sums off by 2e-08"),
         ([0.0, 0.0], "p must sum to 1 along the last axis, got sums off by 1"),
-        ([], "p must sum to 1 along the last axis, got sums off by 1"),
+        ([], "p must be 1-dimensional and not empty, got shape (0,)"),
     ],
 )
 def test_what_are_no_probabilities(value, message):

@@ -40,7 +40,7 @@ def moments_of(**changes):
         "gradient_norm_squared": 0.1,
     } | changes
     arrays = {name: np.array([number]) for name, number in numbers.items()}
-    return Moments(prompt_probs=np.ones(1), prompt_noise=0.0, **arrays)
+    return Moments(prompt_probs=np.ones(1), prompt_noise=0.0, outcome=None, **arrays)
 
 
 class TestOptimal:
@@ -108,10 +108,8 @@ class TestNearOptimal:
         low, high = group_size.near_optimal(noise, tolerance=0.1)
         assert high == np.inf
         assert numerator(noise, low) == pytest.approx(1.1 * noise.oracle)
-
-    def test_nothing_but_residual_noise(self):
-        interval = group_size.near_optimal(NoiseComponents(0.0, 0.0, 1.0))
-        assert interval == (np.inf, np.inf)
+        nothing_but_residual = NoiseComponents(0.0, 0.0, 1.0)
+        assert group_size.near_optimal(nothing_but_residual) == (np.inf, np.inf)
 
     @pytest.mark.parametrize("tolerance", [0.0, -0.1, np.inf])
     def test_tolerance_is_positive(self, tolerance):
@@ -290,9 +288,8 @@ class TestErrors:
             group_size.error_at_budget(noise, group_size=size, budget=8)
 
     def test_budget_is_positive(self):
-        message = "budget must be a finite number and above 0, got 0"
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            noise = NoiseComponents(1.0, 1.0, 1.0)
+        noise = NoiseComponents(1.0, 1.0, 1.0)
+        with pytest.raises(ValueError, match=r"^budget must be a finite number .*, got 0$"):
             group_size.error_at_budget(noise, group_size=2, budget=0)
 
     @pytest.mark.parametrize("name", ["prompt", "oracle", "residual"])

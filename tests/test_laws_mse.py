@@ -41,7 +41,7 @@ UNBIASED = {
 }
 
 
-@pytest.fixture(params=PROBLEMS.values(), ids=PROBLEMS.keys())
+@pytest.fixture(params=PROBLEMS.values(), ids=list(PROBLEMS))
 def problem(request):
     return request.param
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from theory.claims import ENUMERATION, IDENTITY, Claim, below, equal
+from theory.claims import ENUMERATION, Claim, below, equal
 from theory.enumeration import group_errors, minibatch_error, unordered_groups
 from theory.problems import two_actions
 from ustat_grpo import Grpo, Snapshot, SoftmaxBandit, Vanilla
@@ -31,8 +31,9 @@ TITLE = "below a predicted group size vanilla beats GRPO"
 
 def claims() -> Iterator[Claim]:
     """Yield both sides of the crossover on an easy prompt, a hard prompt and a minibatch."""
-    yield from _both_sides("an easy prompt, V = 0.4", two_actions(0.5, [0.3, 0.5]), 2.5625)
-    yield from _both_sides("a hard prompt, V = 0.05", two_actions(0.5, [0.04, 0.06]), 20.04)
+    yield from _both_sides("an easy prompt, V = 0.4", two_actions(0.5, [0.3, 0.5]))
+    yield from _both_sides("a hard prompt, V = 0.05", two_actions(0.5, [0.04, 0.06]))
+    yield from _both_sides("a prompt with m ≠ 0", two_actions(0.4, [0.1, 0.3]))
     yield from _one_over_value()
     yield from _minibatch()
 
@@ -46,9 +47,18 @@ def _errors(problem: Snapshot, size: int) -> tuple[float, float]:
     return float(vanilla), float(grpo)
 
 
-def _both_sides(name: str, problem: Snapshot, by_hand: float) -> Iterator[Claim]:
+def _crossover_from_errors(problem: Snapshot) -> float:
+    """Solve (MSE_vanilla − MSE_GRPO)·G = gain − loss/(G−1), known at G = 2 and 3, for its zero."""
+    (vanilla, grpo), (next_vanilla, next_grpo) = (_errors(problem, size) for size in (2, 3))
+    two, three = 2 * (vanilla - grpo), 3 * (next_vanilla - next_grpo)
+    loss = 2 * (three - two)
+    return 1 + loss / (two + loss)
+
+
+def _both_sides(name: str, problem: Snapshot) -> Iterator[Claim]:
     crossover = float(group_size.vanilla_crossover(problem.moments)[0])
-    yield equal(f"{name}: predicted crossover, by hand", IDENTITY, by_hand, crossover)
+    found = _crossover_from_errors(problem)
+    yield equal(f"{name}: G at which GRPO overtakes vanilla", ENUMERATION, crossover, found)
     size = int(crossover)
     vanilla, grpo = _errors(problem, size)
     yield below(f"{name}: vanilla beats GRPO at G = {size}", ENUMERATION, grpo, vanilla, 1e-12)

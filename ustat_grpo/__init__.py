@@ -24,8 +24,8 @@ from ustat_grpo.estimators import (
     Vanilla,
     gradient,
 )
-from ustat_grpo.monte_carlo import gradient_mse
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
+from ustat_grpo.monte_carlo import gradient_mse
 
 __all__ = [
     "ConstantBaseline",

@@ -8,6 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 PROBABILITY_TOLERANCE = 1e-8
 
 
+def generator(rng: object) -> np.random.Generator:
+    """Return `rng`, or raise if it is no numpy.random.Generator: seeds and None are refused."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
+    return rng
+
+
 def integer(name: str, value: object, *, at_least: int = 1) -> int:
     """Return `value` as an int, or raise if it is no integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
@@ -20,9 +27,7 @@ def leave_one_out_group_size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"group_size must be an integer, got {value!r}")
     if value < 2:
-        raise ValueError(
-            f"group_size must be at least 2 for a leave-one-out baseline, got {value}"
-        )
+        raise ValueError(f"group_size must be at least 2 for a leave-one-out baseline, got {value}")
     return int(value)
 
 
@@ -37,11 +42,15 @@ def real(name: str, value: object, *, above: float = -np.inf, below: float = np.
 
 def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     """Return `value` as a float64 array of `ndim` axes without NaN or infinity, or raise."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
+    array = np.array(value, dtype=np.float64)  # a copy: what is frozen must not change elsewhere
+    if array.ndim != ndim or array.size == 0:
+        raise ValueError(
+            f"{name} must be {ndim}-dimensional and not empty, got shape {array.shape}"
+        )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got {np.sum(~np.isfinite(array))} NaN or infinity")
+        raise ValueError(
+            f"{name} must be finite, got {np.sum(~np.isfinite(array))} NaN or infinity"
+        )
     return array
 
 

@@ -68,13 +68,13 @@ def alias_table(probs):
     for column in small:  # left over by rounding: certain, unless the column is empty
         keep[column] = 1.0 if probs[column] > 0.0 else 0.0
         aliases[column] = np.argmax(probs)
-    resolution = 2.0 ** 64 / columns
+    resolution = 2.0**64 / columns
     table = np.empty(columns, np.uint64)
     for column in range(columns):
         if keep[column] >= 1.0:
-            table[column] = uint64(resolution)
+            table[column] = np.uint64(resolution)
         else:
-            threshold = uint64(keep[column] * resolution) // uint64(columns) * uint64(columns)
+            threshold = np.uint64(keep[column] * resolution) // uint64(columns) * uint64(columns)
             table[column] = threshold + uint64(aliases[column])
     return table
 

@@ -10,16 +10,17 @@ with C_i = 0 for vanilla, V(x) for the oracle and the mean of the *other* reward
 the result lives where the rewards live.
 
 A NaN reward marks an output that could not be scored. It is left out of its group: it enters no
-baseline, its advantage is 0, and `gradient` averages over the other outputs. A group with a
-single scorable output has no leave-one-out mean, hence no information: its advantages are 0.
+baseline, its advantage is 0, and `gradient` averages over the other outputs. In a group with a
+single scorable output there are no others to compare it with: the leave-one-out mean is then the
+reward itself.
 """
 
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device, is_array_api_obj, to_device
 
-from ustat_grpo.checks import leave_one_out_group_size
+from ustat_grpo.checks import leave_one_out_group_size, real
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever array_api_compat understands
 
@@ -43,7 +44,7 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True)
 class Vanilla:
-    """REINFORCE without a baseline: A_i = Z_i. Unbiased. (Williams 1992.)"""
+    """REINFORCE without a baseline: A_i = Z_i (Williams 1992). Unbiased."""
 
     def advantages(
         self, rewards: Array, value: Array | None = None, *, optimal_baseline: Array | None = None
@@ -90,8 +91,8 @@ class GroupMean:
         self, rewards: Array, value: Array | None = None, *, optimal_baseline: Array | None = None
     ) -> Array:
         """Return rewards less the group mean; see `Estimator.advantages`."""
-        xp, scored, filled, count = _scorable(rewards)
         leave_one_out_group_size(rewards.shape[-1])
+        xp, _, filled, count = _scorable(rewards)
         mean = xp.sum(filled, axis=-1, keepdims=True) / xp.where(count > 0, count, 1.0)
         return _subtract(rewards, mean)
 
@@ -106,11 +107,15 @@ class ConstantBaseline:
 
     baseline: float
 
+    def __post_init__(self) -> None:
+        """Raise if the baseline is no finite number."""
+        real("baseline", self.baseline)
+
     def advantages(
         self, rewards: Array, value: Array | None = None, *, optimal_baseline: Array | None = None
     ) -> Array:
         """Return rewards less the constant; see `Estimator.advantages`."""
-        return _subtract(rewards, self.baseline)
+        return _subtract(rewards, float(self.baseline))
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,8 @@ class Shrinkage:
     target: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise if the weight lies outside [0, 1]."""
+        """Raise if the weight lies outside [0, 1] or the target is no finite number."""
+        real("target", self.target)
         if not 0 <= self.weight <= 1:
             raise ValueError(f"weight must lie in [0, 1], got {self.weight!r}")
 
@@ -151,7 +157,8 @@ class Shrinkage:
     ) -> Array:
         """Return rewards less the shrunk mean of the others; see `Estimator.advantages`."""
         mean = _leave_one_out_mean(rewards)
-        return _subtract(rewards, (1 - self.weight) * mean + self.weight * self.target)
+        weight = float(self.weight)
+        return _subtract(rewards, (1 - weight) * mean + weight * float(self.target))
 
 
 def gradient(
@@ -170,7 +177,7 @@ def gradient(
         estimator: turns rewards into advantages.
         scores: W = ∇_θ log π_θ(Y∣X), shape (..., G, d).
         rewards: Z, shape (..., G); NaN marks an unscorable output, over which no mean is taken.
-        value: V(x), shape (...), for estimators that need it.
+        value: V(x), shape (...), for estimators that need it; torch gradients flow through it.
         optimal_baseline: b*(x), shape (...), for estimators that need it.
 
     Returns:
@@ -184,8 +191,11 @@ def gradient(
             "scores must have the shape of rewards plus one axis, got scores "
             f"{tuple(scores.shape)} and rewards {tuple(rewards.shape)}"
         )
-    xp, _, _, count = _scorable(rewards)
+    xp, scored, _, count = _scorable(rewards)
     advantages = estimator.advantages(rewards, value, optimal_baseline=optimal_baseline)
+    scores = _floating(xp, scores)
+    if not xp.all(scored):  # an unscorable output may well have no score either
+        scores = xp.where(scored[..., None], scores, xp.zeros_like(scores))
     weights = xp.astype(advantages / xp.where(count > 0, count, 1.0), scores.dtype, copy=False)
     return xp.matmul(weights[..., None, :], scores)[..., 0, :]
 
@@ -200,11 +210,11 @@ def _scorable(rewards: Array) -> tuple[Any, Array, Array, Array]:
     return xp, scored, filled, count
 
 
-def _floating(xp: Any, rewards: Array) -> Array:
+def _floating(xp: Any, array: Array) -> Array:
     """Counts and booleans are legitimate rewards; a mean of them needs a floating type."""
-    if xp.isdtype(rewards.dtype, "real floating"):
-        return rewards
-    return xp.astype(rewards, xp.asarray(0.0).dtype)
+    if xp.isdtype(array.dtype, "real floating"):
+        return array
+    return xp.astype(array, xp.asarray(0.0).dtype)
 
 
 def _subtract(rewards: Array, baseline: Array | float) -> Array:
@@ -228,7 +238,9 @@ def _prompt_level(name: str, estimator: str, known: Array | None, rewards: Array
         raise ValueError(f"{name} must be given for the {estimator} estimator, got None")
     xp = array_namespace(rewards)
     dtype = _floating(xp, rewards).dtype
-    array = xp.asarray(known, dtype=dtype, device=rewards.device)
+    if not is_array_api_obj(known):
+        known = xp.asarray(known)
+    array = xp.astype(to_device(known, device(rewards)), dtype, copy=False)
     if array.ndim and tuple(array.shape) != tuple(rewards.shape[:-1]):
         raise ValueError(
             f"{name} must have the shape of rewards without its last axis, "

@@ -105,7 +105,7 @@ class Totals(NamedTuple):
     mass: NDArray[np.float64]  # (blocks, S, E, P): Σ M over a block
 
 
-@njit(nogil=True, cache=True, _nrt=False, fastmath={"reassoc"})
+@njit(nogil=True, cache=True, _nrt=False, fastmath={"reassoc"})  # pyright: ignore[reportCallIssue]
 def simulate(tables, forms, work, key, all_once, first, totals):
     """Run replicates first, first + 1, … until `totals`, handed in as zeros, is full.
 
@@ -132,7 +132,7 @@ def simulate(tables, forms, work, key, all_once, first, totals):
         _score(tables, work, totals, index)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(nogil=True, cache=True, _nrt=False)  # pyright: ignore[reportCallIssue]
 def count_cells(tables, group_sizes, key, all_once, first, prompts, counts):
     """Fill the prompts and cell counts of the very groups that `simulate` draws.
 
@@ -279,7 +279,7 @@ def _add_actions(tables, forms, work, prompt, weight, total, s):
                         work.estimate[s, e, j] += weighted * tables.scores[prompt, y, j]
 
 
-@njit(_nrt=False, fastmath={"reassoc"})
+@njit(_nrt=False, fastmath={"reassoc"})  # pyright: ignore[reportCallIssue]
 def _score(tables, work, totals, index):
     """Take ‖ĝ − g‖² of one replicate, add ĝ to the sums of its block, and clear it."""
     block = index // REPLICATES_PER_BLOCK

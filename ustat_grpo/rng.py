@@ -9,6 +9,8 @@ state, and do not change when a loop is reordered, split or extended.
 import numpy as np
 from numba import njit, uint64
 
+from ustat_grpo.checks import generator
+
 _GOLDEN = uint64(0x9E3779B97F4A7C15)
 
 
@@ -18,9 +20,7 @@ def draw_key(rng: np.random.Generator) -> np.uint64:
     Raises:
         TypeError: if `rng` is no numpy.random.Generator.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
-    return rng.integers(2**64, dtype=np.uint64)
+    return generator(rng).integers(2**64, dtype=np.uint64)
 
 
 @njit(inline="always")

@@ -1,0 +1,1 @@
+"""Configurations; a package, so that installed apps find them."""

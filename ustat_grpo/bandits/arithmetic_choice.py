@@ -61,7 +61,7 @@ def train_to(bandit: SoftmaxBandit, objective: float) -> Float[Array, " d"]:
     Raises:
         ValueError: if J(0) is above the aim, or the ascent does not reach it.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     theta = np.zeros(bandit.dimension)
     snapshot = bandit.at(theta)
@@ -72,10 +72,11 @@ def train_to(bandit: SoftmaxBandit, objective: float) -> Float[Array, " d"]:
         step = _STEP * snapshot.gradient / np.linalg.norm(snapshot.gradient)
         ahead = bandit.at(theta + step)
         if ahead.objective >= objective:
+
             def excess(share: float, start: Array = theta, step: Array = step) -> float:
                 return bandit.at(start + share * step).objective - objective
 
-            return theta + float(brentq(excess, 0.0, 1.0, xtol=1e-12)) * step
+            return theta + root_scalar(excess, bracket=(0.0, 1.0), xtol=1e-12).root * step
         if ahead.objective <= snapshot.objective:
             break
         theta, snapshot = theta + step, ahead

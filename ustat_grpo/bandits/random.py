@@ -3,12 +3,13 @@
 import numpy as np
 
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import generator, integer, real
 
 # No problem has 1 + √(c₃/c₁) below 1 + √2 (Cauchy–Schwarz: ‖g(x)‖² ≤ sσ², so c₃ ≥ 2c₁), and the
 # integers 2 and 3 tie there. A target of 2 therefore means "rounds to 2".
 _LEAST_TARGET = 2.49
-_LARGEST_DIAL = 60.0
+_LARGEST_TARGET = 1e6
+_DIALS = -30.0, 60.0
 
 
 def random_bandit(
@@ -36,24 +37,24 @@ def random_bandit(
     Raises:
         ValueError: if a size is too small or the target cannot be reached with so few prompts.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     integer("num_prompts", num_prompts, at_least=2)
     integer("num_actions", num_actions, at_least=2)
     target = max(real("group_size_target", group_size_target), _LEAST_TARGET)
     least = 1 + np.sqrt(2 * num_prompts / (num_prompts - 1))
-    if group_size_target < 2 or target <= least:
+    if group_size_target < 2 or not least < target <= _LARGEST_TARGET:
         raise ValueError(
-            f"group_size_target must be at least 2 and above {least:.3f} for {num_prompts} "
-            f"prompts, got {group_size_target}"
+            f"group_size_target must be at least 2, above {least:.3f} for {num_prompts} prompts, "
+            f"and at most {_LARGEST_TARGET:g}, got {group_size_target}"
         )
-    draw = _Draw(num_prompts, num_actions, rng)
+    draw = _Draw(num_prompts, num_actions, generator(rng))
 
     def excess(dial: float) -> float:
         noise = draw.bandit(dial).at(np.zeros(num_prompts * num_actions)).noise
         return float(np.log(noise.residual / noise.prompt) - 2 * np.log(target - 1))
 
-    return draw.bandit(float(brentq(excess, -_LARGEST_DIAL / 2, _LARGEST_DIAL, xtol=1e-12)))
+    return draw.bandit(root_scalar(excess, bracket=_DIALS, xtol=1e-12).root)
 
 
 class _Draw:

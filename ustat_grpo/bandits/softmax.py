@@ -41,11 +41,15 @@ class SoftmaxBandit:
         levels = finite("reward_levels", self.reward_levels, ndim=1)
         probs = probabilities("reward_probs", self.reward_probs, ndim=3)
         num_prompts, num_actions, num_levels = probs.shape
-        prompts = np.full(num_prompts, 1 / num_prompts) if self.prompt_probs is None else (
-            probabilities("prompt_probs", self.prompt_probs, ndim=1)
+        prompts = (
+            np.full(num_prompts, 1 / num_prompts)
+            if self.prompt_probs is None
+            else (probabilities("prompt_probs", self.prompt_probs, ndim=1))
         )
-        offsets = np.zeros((num_prompts, num_actions)) if self.offsets is None else (
-            finite("offsets", self.offsets, ndim=2)
+        offsets = (
+            np.zeros((num_prompts, num_actions))
+            if self.offsets is None
+            else (finite("offsets", self.offsets, ndim=2))
         )
         lengths = {"reward_probs": num_prompts, "prompt_probs": len(prompts)}
         lengths["offsets"] = len(offsets)

@@ -77,8 +77,16 @@ class TugOfWar:
 
         Args:
             coordinates: t, shape (r,), or one number for all axes.
+
+        Raises:
+            ValueError: if there are not r coordinates.
         """
-        return np.broadcast_to(np.asarray(coordinates, dtype=float), self.num_axes) @ self.axes / 2
+        given = np.atleast_1d(np.asarray(coordinates, dtype=float))
+        if given.shape not in ((1,), (self.num_axes,)):
+            raise ValueError(
+                f"coordinates must be one number or {self.num_axes}, got shape {given.shape}"
+            )
+        return np.broadcast_to(given, self.num_axes) @ self.axes / 2
 
     def at(self, theta: ArrayLike) -> Snapshot:
         """Return the problem at one parameter θ, shape (d,); see `SoftmaxBandit.at`."""

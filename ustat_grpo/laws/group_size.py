@@ -132,8 +132,9 @@ def vanilla_crossover_minibatch(moments: Moments) -> float:
 def critic_break_even(moments: Moments, *, group_size: int) -> Float[Array, " P"]:
     """Return the RMSE below which a learned critic beats the group mean, shape (P,).
 
-    A critic with E(V̂−V)² = e², independent of the scores, adds e²s/G to the oracle's error where
-    the group mean adds (sσ² + ‖g‖²)/(G(G−1)); they are equal at e² = (σ² + ‖g‖²/s)/(G−1).
+    A critic with E(V̂−V)² = e², independent of the outputs and unbiased (or with m = 0), adds e²s/G
+    to the oracle's error where the group mean adds (sσ² + ‖g‖²)/(G(G−1)); they are equal at
+    e² = (σ² + ‖g‖²/s)/(G−1). A biased critic adds (e²s − 2m·E[V̂−V])/G, which may be negative.
     Infinite where the policy is certain (s = 0), since no baseline matters there.
 
     Raises:
@@ -155,4 +156,3 @@ def _vanilla_excess(moments: Moments) -> Float[Array, " P"]:
     value = moments.value
     cross = 2 * value * moments.score_norm_reward_covariance
     return value**2 * moments.score_norm_squared + cross
-

@@ -131,7 +131,9 @@ def minibatch(
     return float(single / size + shared)
 
 
-def _prompt_only(moments: Moments, group_size: int, baseline: ArrayLike) -> Errors:
+def _prompt_only(
+    moments: Moments, group_size: int, baseline: NDArray[np.float64] | float
+) -> Errors:
     """(τ + 2(V−b)m + (V−b)²s − ‖g‖²)/G, for any baseline b(x) that ignores the outputs."""
     size = integer("group_size", group_size)
     offset = moments.value - baseline

@@ -1,0 +1,45 @@
+# Every target creates .venv from constraints.txt if it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check figures ledger reference bench format
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: .venv/.ready ## the main job on its smoke scale: experiments, figures, ledger
+	@$(BIN)/python -m experiments
+
+test: .venv/.ready ## the fast tests (add ARGS=--slow for all)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.ready ## lint, format, types, who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+figures: .venv/.ready ## draw every figure from the committed references
+	@$(BIN)/python -m figures.gradient_mse
+	@$(BIN)/python -m figures.fixed_budget
+
+ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the README
+	@$(BIN)/python -m experiments.ledger
+
+reference: .venv/.ready ## run the paper scale and replace experiments/reference/
+	@$(BIN)/python -m experiments.reference
+
+bench: .venv/.ready ## speed against the plain ways, in one run
+	@$(BIN)/python -m benchmarks
+
+format: .venv/.ready ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "error: PYTHON must be at least 3.11, got %d.%d" % v[:2])'
+	@echo "setting up .venv (about a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@

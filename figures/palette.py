@@ -1,0 +1,110 @@
+"""Colours, markers and files that all figures share."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).parent / "paper.mplstyle"
+DRAWN = Path(__file__).parent / "drawn"
+
+# Okabe & Ito's colours, told apart by the colour-blind; markers and dashes serve print in grey.
+LOOKS = {
+    "vanilla": ("#0072B2", "s", (0, (4, 1.5))),
+    "grpo": ("#E69F00", "o", "-"),
+    "oracle": ("#009E73", "^", (0, (1, 1.2))),
+    "group_mean": ("#CC79A7", "D", (0, (6, 1, 1, 1))),
+    "constant_baseline": ("#56B4E9", "v", (0, (2, 1))),
+    "optimal_baseline": ("#000000", "P", (0, (3, 1, 1, 1, 1, 1))),
+    "shrinkage": ("#D55E00", "X", (0, (5, 2))),
+}
+NAMES = {
+    "vanilla": "vanilla",
+    "grpo": "GRPO",
+    "oracle": "oracle",
+    "group_mean": "group mean",
+    "constant_baseline": "constant",
+    "optimal_baseline": "optimal baseline",
+    "shrinkage": "shrinkage",
+}
+INTERVAL = 1.959964
+"""Standard errors on either side of a 95 % interval."""
+
+
+def draw_estimators(axes: Axes, panel: pd.DataFrame) -> None:
+    """Draw each estimator against group size: its law as a line, measurements with intervals."""
+    for estimator, rows in panel.groupby("estimator", sort=False):
+        colour, marker, dashes = LOOKS[str(estimator)]
+        rows = rows.sort_values("group_size")
+        axes.plot(rows["group_size"], rows["law"], color=colour, linestyle=dashes, zorder=2)
+        axes.errorbar(
+            rows["group_size"],
+            rows["mse"],
+            INTERVAL * rows["std_error"],
+            color=colour,
+            marker=marker,
+            linestyle="none",
+            capsize=2,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            label=NAMES[str(estimator)],
+            zorder=3,
+        )
+
+
+def group_size_axis(axes: Axes, sizes: list[float]) -> None:
+    """Make a logarithmic axis with the group sizes themselves as ticks, every other if many."""
+    ticks = np.unique(sizes)
+    ticks = ticks if len(ticks) <= 6 else ticks[::2]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("group size $G$ (outputs per prompt)")
+
+
+def by_task(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a table by task, whose panels are named 'task: panel'."""
+    tasks = data["task"].str.split(":").str[0]
+    return {str(task): rows for task, rows in data.groupby(tasks, sort=False)}
+
+
+def draw_tasks(
+    csv: Path, folder: Path, name: str, build: Callable[[pd.DataFrame], Figure]
+) -> list[Path]:
+    """Draw one figure a task of a CSV and return the PNG files' paths."""
+    drawn = []
+    with plt.style.context(STYLE):
+        for task, rows in by_task(pd.read_csv(csv)).items():
+            figure = build(rows)
+            drawn.append(save(figure, folder / f"{name}_{task}.png"))
+    return drawn
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG and as PDF, the same bytes at each run, and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    plt.close(figure)
+    return path
+
+
+def command_line(name: str, build: Callable[[pd.DataFrame], Figure]) -> None:
+    """Draw a figure from the command line: a CSV and a folder, by default the reference."""
+    reference = Path(__file__).parents[1] / "experiments" / "reference" / f"{name}.csv"
+    parser = argparse.ArgumentParser(prog=f"python -m figures.{name}")
+    parser.add_argument("csv", type=Path, nargs="?", default=reference)
+    parser.add_argument("--folder", type=Path, default=DRAWN)
+    arguments = parser.parse_args()
+    if not arguments.csv.exists():
+        parser.error(f"csv must be an existing file, got {arguments.csv}")
+    for path in draw_tasks(arguments.csv, arguments.folder, name, build):
+        print(path)
