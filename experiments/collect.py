@@ -15,7 +15,7 @@ from experiments.runner import to_csv, write_atomically
 
 
 def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
-    """Return the data of all finished jobs of an experiment, each row once.
+    """Return the data of all finished jobs of an experiment at one scale.
 
     Raises:
         ValueError: if there are none.
@@ -24,6 +24,11 @@ def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
     paths = sorted(folder.glob("*/data.csv"))
     if not paths:
         raise ValueError(f"results must hold finished jobs, got none under {folder}")
+    return merge(paths)
+
+
+def merge(paths: list[Path]) -> pd.DataFrame:
+    """Return the rows of several jobs, each row once."""
     data = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
     return data.drop_duplicates(ignore_index=True)
 

@@ -33,7 +33,7 @@ class Scale:
     """How much work: the relative standard error to reach."""
 
     name: str = "smoke"
-    precision: float = 0.02
+    precision: float = 0.01
 
     def __post_init__(self) -> None:
         """Check the range."""

@@ -1,0 +1,87 @@
+"""The main job on its smoke scale: measure, draw, print; `python -m experiments [FOLDER]`."""
+
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.jobs import run_all
+from figures import fixed_budget, gradient_mse
+from figures.palette import by_task, draw_tasks
+
+_LEDGER = Path(__file__).parents[1] / "paper_repro.md"
+
+
+def main(folder: Path) -> None:
+    """Run all experiments, draw their figures, and say what came out and where it lies."""
+    started = time.perf_counter()
+    console = Console()
+    console.print("measuring the error of policy gradients, smoke scale")
+    run_all("smoke", str(folder), folder / "smoke")
+    drawn = [
+        path
+        for figure in (gradient_mse, fixed_budget)
+        for path in draw_tasks(
+            folder / "smoke" / f"{figure.NAME}.csv", folder / "figures", figure.NAME, figure.build
+        )
+    ]
+    console.print(_errors(pd.read_csv(folder / "smoke" / "gradient_mse.csv")))
+    console.print(_sizes(pd.read_csv(folder / "smoke" / "fixed_budget.csv")))
+    console.print(f"done in {time.perf_counter() - started:.0f} s; figures (PNG, and PDF beside):")
+    for path in drawn:
+        console.print(f"  {path}", soft_wrap=True)
+    console.print(f"ledger, claim by claim: {_LEDGER}", soft_wrap=True)
+
+
+def _errors(data: pd.DataFrame) -> Table:
+    """Exact error of the smallest and the largest group, by policy, and how far we measured off."""
+    table = _table("exact gradient error E‖ĝ − ∇J‖² (measured: std. errors above it)")
+    for heading in ("G", "vanilla", "grpo", "oracle"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    ends = data["group_size"].min(), data["group_size"].max()
+    for task, panels in by_task(data).items():
+        table.add_row(f"[bold]{task}[/]")
+        shown = panels[panels["group_size"].isin(ends)].copy()
+        above = (shown["mse"] - shown["law"]) / shown["std_error"]
+        shown["cell"] = [
+            f"{law:.2e} ({z:+.1f})" for law, z in zip(shown["law"], above, strict=True)
+        ]
+        wide = shown.set_index(["task", "group_size", "estimator"])["cell"].unstack(sort=False)
+        for (panel, size), cells in wide[["vanilla", "grpo", "oracle"]].iterrows():  # pyright: ignore
+            table.add_row(panel.split(": ")[1], str(size), *cells)
+    return table
+
+
+def _table(title: str) -> Table:
+    """A table that fits eighty columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    return table
+
+
+def _sizes(data: pd.DataFrame) -> Table:
+    """Predicted and measured best group size of GRPO, by policy."""
+    budget = data["budget"].iloc[0]
+    table = _table(f"group size of least GRPO error at N = {budget} outputs a step")
+    for heading in ("measured", "G* = 1+√(c₃/c₁)", "within 5 %", "paper √(c₃/c₁)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task, panels in by_task(data.query("estimator == 'grpo'")).items():
+        table.add_row(f"[bold]{task}[/]")
+        for panel, rows in panels.groupby("task", sort=False):
+            best = rows.loc[rows["mse"].idxmin()]
+            table.add_row(
+                str(panel).split(": ")[1],
+                f"{best['group_size']}",
+                f"{best['optimal']:.2f}",
+                f"{best['near_optimal_low']:.1f} … {best['near_optimal_high']:.1f}",
+                f"{best['paper_optimal']:.2f}",
+            )
+    return table
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))

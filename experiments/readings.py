@@ -1,0 +1,132 @@
+"""What the reference tables say about the paper's readings: pure functions of a DataFrame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+STANDARD_ERRORS = 4.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of a figure, with what the paper leads to expect and what we found.
+
+    Args:
+        claim: one sentence.
+        expected: by the paper or by a law.
+        obtained: from our data, with standard errors where it is measured.
+        verdict: of the ledger.
+    """
+
+    claim: str
+    expected: str
+    obtained: str
+    verdict: str
+
+
+def agreement(data: pd.DataFrame) -> Reading:
+    """Compare every measured error with its law, in standard errors."""
+    mse, law, std_error = (data[name].to_numpy() for name in ("mse", "law", "std_error"))
+    z = (mse - law) / std_error
+    precision = np.max(std_error / mse)
+    worst = np.max(np.abs(z))
+    verdict = "reproduced" if worst <= STANDARD_ERRORS else "refuted"
+    return Reading(
+        f"the exact laws give every measured error ({len(data)} points)",
+        f"every z within ±{STANDARD_ERRORS:g}",
+        f"largest |z| {worst:.1f}, root mean square {np.sqrt(np.mean(z**2)):.2f}, "
+        f"relative std. error ≤ {precision:.1e}",
+        verdict,
+    )
+
+
+def order(task: str, data: pd.DataFrame) -> Reading:
+    """Is the error of vanilla above GRPO's, and GRPO's above the oracle's, everywhere?"""
+    wide = _wide(data, "mse")
+    noise = _wide(data, "std_error")
+    above = _clearly_above(wide, noise, "vanilla", "grpo")
+    below = _clearly_above(wide, noise, "grpo", "vanilla")
+    over_oracle = _clearly_above(wide, noise, "grpo", "oracle")
+    best = _clearly_above(wide, noise, "oracle", "vanilla")
+    cells = len(wide)
+    everywhere = above == cells and best == 0
+    return Reading(
+        f"{_plain(task)}: vanilla > GRPO > oracle at every G and policy",
+        f"{cells} of {cells} cells",
+        f"vanilla above GRPO in {above}, below it in {below}, and below the oracle in {best} of "
+        f"{cells}; GRPO above the oracle in {over_oracle} (differences beyond 2 std. errors)",
+        "reproduced" if everywhere else "refuted",
+    )
+
+
+def closeness(task: str, data: pd.DataFrame) -> Reading:
+    """How far is GRPO's error from the oracle's at G = 8, 32 and 64?"""
+    wide, noise = _wide(data, "mse"), _wide(data, "std_error")
+    ratio = wide["grpo"] / wide["oracle"]
+    relative = (noise["grpo"] / wide["grpo"]) ** 2 + (noise["oracle"] / wide["oracle"]) ** 2
+    std_error = ratio * np.sqrt(relative)
+    shown = []
+    for size in (8, 32, 64):
+        at_size = ratio.xs(size, level="group_size")
+        worst = at_size.idxmax()
+        shown.append(f"{at_size.max():.3f} ± {std_error[worst, size]:.3f} at G = {size}")
+    near = np.max(ratio.xs(64, level="group_size").to_numpy()) < 1.05
+    return Reading(
+        f"{_plain(task)}: GRPO close to the oracle from G = 8, indistinguishable at 32–64",
+        "ratio of errors near 1",
+        f"largest ratio over policies {', '.join(shown)}",
+        "reproduced" if near else "refuted",
+    )
+
+
+def decrease(task: str, data: pd.DataFrame) -> Reading:
+    """Does the error fall with G, and with the skill of the policy?"""
+    wide = _wide(data, "mse")["grpo"].unstack("group_size")
+    with_size = bool((np.diff(wide.to_numpy(), axis=1) < 0).all())
+    with_skill = bool((np.diff(wide.to_numpy(), axis=0) < 0).all())
+    first = wide[wide.columns.min()]
+    levels = ", ".join(f"{error:.3g}" for error in first)
+    return Reading(
+        f"{_plain(task)}: the error falls with G and with skill",
+        "both",
+        f"with G: {'yes' if with_size else 'no'}; with skill: {'yes' if with_skill else 'no'} "
+        f"(GRPO at G = {wide.columns.min()}, policies in order: {levels})",
+        "reproduced" if with_size and with_skill else "refuted",
+    )
+
+
+def best_group_size(data: pd.DataFrame) -> Reading:
+    """Does the measured best group size lie within the interval that the law predicts?"""
+    found, inside = [], 0
+    panels = list(data.query("estimator == 'grpo'").groupby("task", sort=False))
+    for task, rows in panels:
+        best = rows.loc[rows["mse"].idxmin()]
+        low, high = best["near_optimal_low"], best["near_optimal_high"]
+        inside += bool(low <= best["group_size"] <= high)
+        found.append(f"{_plain(str(task))}: {best['group_size']} ({best['optimal']:.2f})")
+    return Reading(
+        "at a fixed budget the measured best G lies within 5 % of G* = 1 + √(c₃/c₁)",
+        f"{len(panels)} of {len(panels)} policies",
+        f"{inside} of {len(panels)}; measured (G*): " + "; ".join(found),
+        "reproduced" if inside == len(panels) else "refuted",
+    )
+
+
+def _plain(task: str) -> str:
+    return task.replace("_", " ")
+
+
+def _wide(data: pd.DataFrame, column: str) -> pd.DataFrame:
+    """One row a (policy, group size), one column an estimator; policies in their own order."""
+    wide = data.pivot(index=["task", "group_size"], columns="estimator", values=column)
+    return wide.loc[list(dict.fromkeys(zip(data["task"], data["group_size"], strict=True)))]
+
+
+def _clearly_above(wide: pd.DataFrame, noise: pd.DataFrame, high: str, low: str) -> int:
+    """Count the cells in which one error exceeds the other by two standard errors.
+
+    The estimators share their draws, so this unpaired error bar is on the safe side.
+    """
+    gap = wide[high].to_numpy() - wide[low].to_numpy()
+    return int(np.sum(gap > 2 * np.hypot(noise[high].to_numpy(), noise[low].to_numpy())))
