@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, draw_estimators, group_size_axis
+from figures.palette import command_line, draw_estimators, error_axis, group_size_axis
 
 NAME = "fixed_budget"
 
@@ -19,7 +19,7 @@ def build(data: pd.DataFrame) -> Figure:
     for axes, (task, panel) in zip(grid[0], panels, strict=True):
         _mark_predictions(axes, panel)
         draw_estimators(axes, panel)
-        axes.set_yscale("log")
+        error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
         axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
     budget = data["budget"].iloc[0]

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, draw_estimators, group_size_axis
+from figures.palette import command_line, draw_estimators, error_axis, group_size_axis
 
 NAME = "gradient_mse"
 
@@ -18,7 +18,7 @@ def build(data: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axes, (task, panel) in zip(grid[0], panels, strict=True):
         draw_estimators(axes, panel)
-        axes.set_yscale("log")
+        error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
         axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
     grid[0][0].set_ylabel(r"gradient error $\mathbb{E}\,\|\hat{g} - \nabla J\|^2$")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 DRAWN = Path(__file__).parent / "drawn"
@@ -68,6 +69,23 @@ def group_size_axis(axes: Axes, sizes: list[float]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("group size $G$ (outputs per prompt)")
+
+
+def error_axis(axes: Axes) -> None:
+    """Make a logarithmic axis that has ticks even where the data span less than a decade."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    steps = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
+    axes.minorticks_off()
+
+
+def _power_of_ten(value: float, _position: int) -> str:
+    """Write 5e-4 as 5·10⁻⁴, and 1e-3 as 10⁻³."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\cdot"
+    return rf"${factor}10^{{{int(exponent)}}}$"
 
 
 def by_task(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
