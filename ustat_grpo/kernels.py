@@ -6,7 +6,7 @@ A_i = own·Z_i + other·(S − Z_i) + shift(x), gives action y the weight
 
     a_y = (own − other)·z_y + (other·S + shift(x))·n_y,        ĝ(x) = (1/G) Σ_y a_y W(x, y).
 
-so outputs are never stored, and every estimator and group size is scored on the same draws. For
+So outputs are never stored, and every estimator and group size is scored on the same draws. For
 one-hot features ĝ_xy = a_y − π(y∣x)·Σ a; the loop adds up the uncentred a_y, which touches only
 the actions that were drawn, and takes the squared error apart:
 
@@ -19,9 +19,6 @@ Groups of up to `LARGEST_SCATTERED_GROUP` are weighed output by output, up to
 hardly depends on G. Every (replicate, slot of the minibatch) has a random stream of its own, which
 group sizes share: the group of 8 begins with the outputs of the group of 4. Results depend on
 neither threads nor chunks.
-
-The loops allocate nothing, hence run without reference counting (`_nrt=False`), which would cost
-more than the arithmetic.
 """
 
 from typing import NamedTuple
@@ -30,6 +27,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ustat_grpo.compiled import compiled
 from ustat_grpo.draws import (
     PoissonTables,
     column_shift,
@@ -105,7 +103,7 @@ class Totals(NamedTuple):
     mass: NDArray[np.float64]  # (blocks, S, E, P): Σ M over a block
 
 
-@njit(nogil=True, cache=True, _nrt=False, fastmath={"reassoc"})  # pyright: ignore[reportCallIssue]
+@compiled
 def simulate(tables, forms, work, key, all_once, first, totals):
     """Run replicates first, first + 1, … until `totals`, handed in as zeros, is full.
 
@@ -132,7 +130,7 @@ def simulate(tables, forms, work, key, all_once, first, totals):
         _score(tables, work, totals, index)
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # pyright: ignore[reportCallIssue]
+@compiled
 def count_cells(tables, group_sizes, key, all_once, first, prompts, counts):
     """Fill the prompts and cell counts of the very groups that `simulate` draws.
 
@@ -279,7 +277,7 @@ def _add_actions(tables, forms, work, prompt, weight, total, s):
                         work.estimate[s, e, j] += weighted * tables.scores[prompt, y, j]
 
 
-@njit(_nrt=False, fastmath={"reassoc"})  # pyright: ignore[reportCallIssue]
+@compiled
 def _score(tables, work, totals, index):
     """Take ‖ĝ − g‖² of one replicate, add ĝ to the sums of its block, and clear it."""
     block = index // REPLICATES_PER_BLOCK

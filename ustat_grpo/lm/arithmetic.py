@@ -13,7 +13,7 @@ from operator import add, floordiv, mul, sub
 
 import numpy as np
 
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import generator, integer
 
 KINDS = ("two_step", "three_step", "multiplication", "division", "parentheses")
 
@@ -210,6 +210,7 @@ def arithmetic_problems(
         ValueError: If `num_problems` is not a positive multiple of five, or the ranges do not hold
             that many distinct problems of some kind.
     """
+    generator(rng)
     integer("num_problems", num_problems)
     if num_problems % len(KINDS):
         raise ValueError(
