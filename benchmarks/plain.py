@@ -2,8 +2,10 @@
 
 Each takes a `Snapshot`, a group size and a number of replicates, samples every prompt once per
 replicate, and returns ‖ĝ − ∇J‖², shape (replicates, 3). All are written as a careful user would,
-vectorised where NumPy allows it; none knows of the library's kernels.
+vectorised where NumPy allows it, in chunks that fit the cache; none knows of the library's kernels.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from ustat_grpo import Snapshot
 
 Array = NDArray[np.float64]
+Way = Callable[[Snapshot, int, int, np.random.Generator], Array]
 
 
 def torch_backward(
@@ -64,26 +67,37 @@ def numpy_multinomial(
 
 
 def _cell_probs(snapshot: Snapshot) -> Array:
-    """P(action, reward level∣x), shape (P, K·L)."""
-    joint = snapshot.action_probs[:, :, None] * snapshot.reward_probs
+    """P(reward level, action∣x), shape (P, L·K)."""
+    joint = snapshot.action_probs[:, None, :] * snapshot.reward_probs.transpose(0, 2, 1)
     flat = joint.reshape(len(joint), -1)
     return flat / flat.sum(axis=1, keepdims=True)
 
 
 def _errors(snapshot: Snapshot, counts: NDArray[np.int64], group_size: int) -> Array:
-    """Squared errors of the three estimators from the counts (R, P, K·L)."""
+    """Squared errors of the three estimators from the counts (R, P, L·K)."""
     probs, levels = snapshot.action_probs, snapshot.reward_levels
-    by_level = counts.reshape(*counts.shape[:2], probs.shape[1], len(levels))
-    outputs = by_level.sum(axis=-1)
-    rewards = by_level @ levels
+    by_level = counts.reshape(*counts.shape[:2], len(levels), probs.shape[1])
+    outputs = by_level.sum(axis=2, dtype=float)
+    rewards = np.zeros_like(outputs)
+    for index, level in enumerate(levels):
+        if level != 0:
+            rewards += level * by_level[:, :, index]
     total = rewards.sum(axis=-1, keepdims=True)
     truth = snapshot.gradient.reshape(probs.shape)
-    vanilla = rewards
+    scale = snapshot.prompt_probs[:, None] / group_size
     oracle = rewards - snapshot.value[:, None] * outputs
-    grpo = (group_size * rewards - total * outputs) / (group_size - 1)
-    errors = []
-    for weights in (vanilla, oracle, grpo):
-        centred = weights - probs * weights.sum(axis=-1, keepdims=True)
-        estimate = snapshot.prompt_probs[:, None] * centred / group_size
-        errors.append(((estimate - truth) ** 2).sum(axis=(1, 2)))
-    return np.stack(errors, axis=-1)
+    grpo = (rewards - total / group_size * outputs) * (group_size / (group_size - 1))
+    errors = np.empty((len(counts), 3))
+    for index, weights in enumerate((rewards, oracle, grpo)):
+        estimate = weights - probs * weights.sum(axis=-1, keepdims=True)
+        estimate *= scale
+        estimate -= truth
+        errors[:, index] = np.einsum("rpk,rpk->r", estimate, estimate)
+    return errors
+
+
+WAYS: dict[str, Way] = {
+    "torch_backward": torch_backward,
+    "numpy_bincount": numpy_bincount,
+    "numpy_multinomial": numpy_multinomial,
+}

@@ -26,7 +26,10 @@ def main(folder: Path) -> None:
         path
         for figure in (gradient_mse, fixed_budget)
         for path in draw_tasks(
-            folder / "smoke" / f"{figure.NAME}.csv", folder / "figures", figure.NAME, figure.build
+            folder / "smoke" / f"{figure.NAME}.csv",
+            folder / "figures",
+            figure.NAME,
+            figure.build,
         )
     ]
     console.print(_errors(pd.read_csv(folder / "smoke" / "gradient_mse.csv")))

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 STANDARD_ERRORS = 4.0
+CLOSE = {8: 1.5, 32: 1.1, 64: 1.1}
+"""Ratio of GRPO's error to the oracle's that passes for close, by group size."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ def order(task: str, data: pd.DataFrame) -> Reading:
     above = _clearly_above(wide, noise, "vanilla", "grpo")
     below = _clearly_above(wide, noise, "grpo", "vanilla")
     over_oracle = _clearly_above(wide, noise, "grpo", "oracle")
+    under_oracle = _clearly_above(wide, noise, "oracle", "grpo")
     best = _clearly_above(wide, noise, "oracle", "vanilla")
     cells = len(wide)
-    everywhere = above == cells and best == 0
+    everywhere = above == cells and best == under_oracle == 0
     return Reading(
         f"{_plain(task)}: vanilla > GRPO > oracle at every G and policy",
         f"{cells} of {cells} cells",
@@ -66,15 +69,15 @@ def closeness(task: str, data: pd.DataFrame) -> Reading:
     ratio = wide["grpo"] / wide["oracle"]
     relative = (noise["grpo"] / wide["grpo"]) ** 2 + (noise["oracle"] / wide["oracle"]) ** 2
     std_error = ratio * np.sqrt(relative)
-    shown = []
-    for size in (8, 32, 64):
+    shown, near = [], True
+    for size, close in CLOSE.items():
         at_size = ratio.xs(size, level="group_size")
         worst = at_size.idxmax()
+        near &= bool(at_size.max() < close)
         shown.append(f"{at_size.max():.3f} ± {std_error[worst, size]:.3f} at G = {size}")
-    near = np.max(ratio.xs(64, level="group_size").to_numpy()) < 1.05
     return Reading(
         f"{_plain(task)}: GRPO close to the oracle from G = 8, indistinguishable at 32–64",
-        "ratio of errors near 1",
+        "ratio of errors " + ", ".join(f"< {ratio:g} at G = {G}" for G, ratio in CLOSE.items()),
         f"largest ratio over policies {', '.join(shown)}",
         "reproduced" if near else "refuted",
     )
@@ -82,7 +85,7 @@ def closeness(task: str, data: pd.DataFrame) -> Reading:
 
 def decrease(task: str, data: pd.DataFrame) -> Reading:
     """Does the error fall with G, and with the skill of the policy?"""
-    wide = _wide(data, "mse")["grpo"].unstack("group_size")
+    wide = _wide(data, "mse")["grpo"].unstack("group_size").loc[data["task"].unique()]
     with_size = bool((np.diff(wide.to_numpy(), axis=1) < 0).all())
     with_skill = bool((np.diff(wide.to_numpy(), axis=0) < 0).all())
     first = wide[wide.columns.min()]
@@ -102,11 +105,13 @@ def best_group_size(data: pd.DataFrame) -> Reading:
     panels = list(data.query("estimator == 'grpo'").groupby("task", sort=False))
     for task, rows in panels:
         best = rows.loc[rows["mse"].idxmin()]
-        low, high = best["near_optimal_low"], best["near_optimal_high"]
-        inside += bool(low <= best["group_size"] <= high)
+        allowed = rows.query("near_optimal_low <= group_size <= near_optimal_high")
+        allowed = rows.query("law == law.min()") if allowed.empty else allowed
+        inside += bool(best["group_size"] in list(allowed["group_size"]))
         found.append(f"{_plain(str(task))}: {best['group_size']} ({best['optimal']:.2f})")
     return Reading(
-        "at a fixed budget the measured best G lies within 5 % of G* = 1 + √(c₃/c₁)",
+        "at a fixed budget the measured best divisor lies in the 5 % interval around "
+        "G* = 1 + √(c₃/c₁), or is the law's best where the interval holds none",
         f"{len(panels)} of {len(panels)} policies",
         f"{inside} of {len(panels)}; measured (G*): " + "; ".join(found),
         "reproduced" if inside == len(panels) else "refuted",

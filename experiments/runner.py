@@ -83,9 +83,12 @@ def to_csv(data: pd.DataFrame) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whatever kills the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def provenance(seconds: float) -> dict[str, Any]:
@@ -120,8 +123,9 @@ def _require_writable(folder: Path) -> None:
 
 def _git(*arguments: str) -> str:
     """Return what git says, or nothing outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

@@ -5,13 +5,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, draw_estimators, error_axis, group_size_axis
+from figures.palette import JOBS, command_line, draw_estimators, error_axis, group_size_axis, only
 
 NAME = "fixed_budget"
 
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy; columns as `experiments.fixed_budget` writes them."""
+    budget = only(data, JOBS[NAME])
     panels = list(data.groupby("task", sort=False))
     figure, grid = plt.subplots(
         1, len(panels), figsize=(2.9 * len(panels), 2.9), squeeze=False, layout="constrained"
@@ -22,7 +23,6 @@ def build(data: pd.DataFrame) -> Figure:
         error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
         axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
-    budget = data["budget"].iloc[0]
     grid[0][0].set_ylabel(f"gradient error at $N = BG = {budget}$")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure

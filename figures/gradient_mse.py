@@ -4,13 +4,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, draw_estimators, error_axis, group_size_axis
+from figures.palette import JOBS, command_line, draw_estimators, error_axis, group_size_axis, only
 
 NAME = "gradient_mse"
 
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy, log–log; columns as `experiments.gradient_mse` writes them."""
+    only(data, JOBS[NAME])
     panels = list(data.groupby("task", sort=False))
     figure, grid = plt.subplots(
         1, len(panels), figsize=(2.9 * len(panels), 3.0), squeeze=False, sharey=True,

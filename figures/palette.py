@@ -36,6 +36,11 @@ NAMES = {
     "optimal_baseline": "optimal baseline",
     "shrinkage": "shrinkage",
 }
+JOBS = {"gradient_mse": "batch_size", "fixed_budget": "budget"}
+"""The column that tells the jobs of one task apart, by figure: each gets a picture of its own."""
+
+Build = Callable[[pd.DataFrame], Figure]
+
 INTERVAL = 1.959964
 """Standard errors on either side of a 95 % interval."""
 
@@ -94,15 +99,34 @@ def by_task(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {str(task): rows for task, rows in data.groupby(tasks, sort=False)}
 
 
-def draw_tasks(
-    csv: Path, folder: Path, name: str, build: Callable[[pd.DataFrame], Figure]
-) -> list[Path]:
-    """Draw one figure a task of a CSV and return the PNG files' paths."""
-    drawn = []
+def only(data: pd.DataFrame, column: str) -> int:
+    """Return the one value of a column; points of several jobs must not be joined by a line.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    values = data[column].unique().tolist()
+    if len(values) > 1:
+        raise ValueError(f"{column} must be the same throughout a figure, got {values}")
+    return values[0]
+
+
+def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
+    """Draw one figure a task of a CSV, and a job if there are several; return the PNGs' paths.
+
+    Args:
+        csv: the table.
+        folder: where the figures go.
+        name: the figure's, a key of `JOBS`.
+        build: draws one figure.
+    """
+    drawn, job = [], JOBS[name]
     with plt.style.context(STYLE):
-        for task, rows in by_task(pd.read_csv(csv)).items():
-            figure = build(rows)
-            drawn.append(save(figure, folder / f"{name}_{task}.png"))
+        for task, panels in by_task(pd.read_csv(csv)).items():
+            jobs = list(panels.groupby(job, sort=False))
+            for value, rows in jobs:
+                suffix = f"_{job}{value}" if len(jobs) > 1 else ""
+                drawn.append(save(build(rows), folder / f"{name}_{task}{suffix}.png"))
     return drawn
 
 
@@ -115,7 +139,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def command_line(name: str, build: Callable[[pd.DataFrame], Figure]) -> None:
+def command_line(name: str, build: Build) -> None:
     """Draw a figure from the command line: a CSV and a folder, by default the reference."""
     reference = Path(__file__).parents[1] / "experiments" / "reference" / f"{name}.csv"
     parser = argparse.ArgumentParser(prog=f"python -m figures.{name}")
@@ -124,5 +148,10 @@ def command_line(name: str, build: Callable[[pd.DataFrame], Figure]) -> None:
     arguments = parser.parse_args()
     if not arguments.csv.exists():
         parser.error(f"csv must be an existing file, got {arguments.csv}")
-    for path in draw_tasks(arguments.csv, arguments.folder, name, build):
-        print(path)
+    try:
+        drawn = draw_tasks(arguments.csv, arguments.folder, name, build)
+    except KeyError as error:
+        parser.error(f"csv must have a column {error}, got {arguments.csv}")
+    except OSError as error:
+        parser.error(f"folder must be writable, got {arguments.folder} ({error})")
+    print(*drawn, sep="\n")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from problems import random_snapshot
 from ustat_grpo import Snapshot, draws, kernels
 from ustat_grpo.simulation import tables_of
 

@@ -74,7 +74,8 @@ def test_substreams_of_key_zero_are_the_published_splitmix64_sequence():
 
 def test_a_stride_is_odd_and_differs_between_streams():
     """An even stride would repeat a stream after 2⁶³ words or sooner."""
-    strides = [int(stream(substream(np.uint64(7), i))[1]) for i in range(1000)]
+    keys = [np.uint64(substream(np.uint64(7), i)) for i in range(1000)]
+    strides = [int(stream(key)[1]) for key in keys]
     assert all(stride % 2 == 1 for stride in strides)
     assert len(set(strides)) == len(strides)
     assert GOLDEN not in strides

@@ -1,0 +1,47 @@
+"""What is measured, on what, and what is required of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ustat_grpo import Grpo, Oracle, SoftmaxBandit, Vanilla, random_bandit
+
+ESTIMATORS = {"vanilla": Vanilla(), "oracle": Oracle(), "grpo": Grpo()}
+
+SPEED_UPS = {4: 30.0, 16: 15.0, 64: 8.0, 128: 5.0, 1024: 4.0, 4096: 4.0}
+"""Replicates per second over the best plain way, by group size."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One benchmark.
+
+    Args:
+        num_prompts: P, each taken once a replicate.
+        num_actions: K.
+        group_size_target: G* of the random bandit.
+        speed_ups: required ratio, by group size.
+        chunks: replicates per call that the NumPy ways may choose from.
+        repetitions: of every timing; medians are reported.
+        seconds: that one timing should take.
+        memory_replicates: of the run whose peak memory is taken.
+    """
+
+    num_prompts: int = 64
+    num_actions: int = 16
+    group_size_target: float = 16.0
+    speed_ups: Mapping[int, float] = field(default_factory=SPEED_UPS.copy)
+    chunks: tuple[int, ...] = (4, 8, 16, 32, 128)
+    repetitions: int = 7
+    seconds: float = 0.25
+    memory_replicates: int = 2_000_000
+
+    def bandit(self) -> SoftmaxBandit:
+        """The problem, the same on every call."""
+        return random_bandit(
+            self.num_prompts,
+            self.num_actions,
+            group_size_target=self.group_size_target,
+            rng=np.random.default_rng(0),
+        )

@@ -1,0 +1,296 @@
+"""Every path, module, target, symbol, command and example in the documents is real."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import importlib
+import importlib.util
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+import ustat_grpo  # noqa: F401  (symbols are looked up in it)
+from experiments.jobs import EXPERIMENTS, TASKS
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/ustatistics.md")
+FOLDERS = (
+    "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests", "docs", ".ci",
+)  # fmt: skip
+GENERATED = (".venv", "results")  # made by the commands, never committed
+APPS = tuple(EXPERIMENTS)
+
+every_document = pytest.mark.parametrize("name", NAMES)
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def fences(text, language=None):
+    """Return the code blocks of a text."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    return [code for label, code in found if language in (None, label)]
+
+
+def prose(text):
+    return re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.M | re.S)
+
+
+def inline(text):
+    """Return what stands in single backticks outside of code blocks."""
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(text))
+
+
+def commands(text):
+    """Return all shell commands: lines of console blocks, and inline code that starts as one."""
+    lines = [
+        line.strip().removeprefix("$ ")
+        for language in ("console", "bash", "sh", "shell")
+        for block in fences(text, language)
+        for line in block.splitlines()
+    ]
+    return [
+        each.split("  #")[0]
+        for each in [*lines, *inline(text)]
+        if re.match(r"python |make |\.", each)
+    ]
+
+
+def paths(text):
+    """Return inline code that looks like a path of this repository."""
+    for code in inline(text):
+        if re.fullmatch(r"[\w.\-/*]+", code) and (
+            "/" in code or re.search(r"\.(py|md|toml|txt|csv|yaml|mplstyle)$", code)
+        ):
+            yield code
+
+
+def hydra_commands(text):
+    """Return (app, overrides) of every documented run of an app."""
+    for command in commands(text):
+        words = shlex.split(command)
+        if words[:2] == ["python", "-m"] and words[2].startswith("experiments."):
+            app = words[2].split(".")[1]
+            if app in APPS:
+                yield app, tuple(word for word in words[3:] if word != "-m")
+
+
+DOCUMENTED = sorted({each for name in NAMES if (ROOT / name).exists()
+                     for each in hydra_commands(read(name))})  # fmt: skip
+
+
+def jobs(app, overrides):
+    """Return the configurations of all jobs of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    lists = [[]]
+    for override in parsed:
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        key = override.get_key_element()
+        lists = [[*rest, f"{key}={value}"] for rest in lists for value in values]
+    with initialize_config_module("experiments.conf", version_base="1.3"):
+        return [compose(app, each, return_hydra_config=True) for each in lists]
+
+
+class TestLooks:
+    """Would catch: a search that finds nothing, and so nothing that is missing."""
+
+    def test_paths(self):
+        text = "`a/b.py` and `pyproject.toml`, `x = 1/2`, `f(x)`, `a`\n```\n`c/d.py`\n```\n"
+        assert list(paths(text)) == ["a/b.py", "pyproject.toml"]
+
+    def test_commands(self):
+        text = "`make run`, `python -m a.b x=1`\n```console\n$ python -m c\n```\n`f(x)`"
+        assert commands(text) == ["python -m c", "make run", "python -m a.b x=1"]
+
+    def test_jobs(self):
+        found = jobs("gradient_mse", ("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
+        names = {(config.task.name, config.group_size, config.seed) for config in found}
+        assert names == {(t, g, 3) for t in ("bandit", "tug_of_war") for g in (2, 4)}
+
+    def test_there_is_something_to_check(self):
+        assert len(DOCUMENTED) >= 4
+        assert {app for app, _ in DOCUMENTED} == set(APPS)
+        assert sum(len(list(paths(read(name)))) for name in NAMES) > 20
+
+
+class TestEveryDocument:
+    def test_all_are_looked_at(self):
+        found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+        found |= {path.name for path in ROOT.glob("*.md")}
+        assert found == set(NAMES)
+
+    @every_document
+    def test_paths_exist(self, name):
+        text = read(name)
+        for path in paths(text):
+            if path.split("/")[0] in GENERATED:
+                continue
+            if f"no `{path}`" in text:  # named because we do not want it
+                assert not any(list((ROOT / folder).rglob(path)) for folder in FOLDERS), path
+            elif "/" in path and path.split("/")[0] not in FOLDERS:
+                pytest.fail(f"{name}: `{path}` looks like a path, but begins with no folder here")
+            elif "/" in path:
+                assert list(ROOT.glob(path.rstrip("/"))), f"{name}: {path}"
+            else:  # the name of a file alone: wherever it lies
+                files = [ROOT / path, *(f for each in FOLDERS for f in (ROOT / each).rglob(path))]
+                assert any(file.exists() for file in files), f"{name}: {path}"
+
+    @every_document
+    def test_links_lead_somewhere(self, name):
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(read(name))):
+            if not target.startswith(("http://", "https://", "#")):
+                assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+    @every_document
+    def test_modules_exist(self, name):
+        """`python -m a.b` can be run: it is a module, or a package with a `__main__`."""
+        for command in commands(read(name)):
+            words = shlex.split(command)
+            if words[:2] == ["python", "-m"] and "NAME" not in words[2]:
+                found = importlib.util.find_spec(words[2])
+                assert found is not None, command
+                if found.submodule_search_locations is not None:
+                    assert importlib.util.find_spec(f"{words[2]}.__main__"), command
+                if words[2] == "theory":
+                    from theory import CHAPTERS
+
+                    named = [word for word in words[3:] if not word.startswith("[")]
+                    assert set(named) <= {*CHAPTERS, "NAME"}, command
+
+    @every_document
+    def test_make_targets_exist(self, name):
+        targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.M))
+        assert {"run", "test", "check", "figures", "ledger", "bench", "help"} <= targets
+        for command in commands(read(name)):
+            words = command.split()
+            if words[0] == "make":
+                named = {word for word in words[1:] if "=" not in word}
+                assert named and named <= targets, command
+
+    @every_document
+    def test_symbols_exist(self, name):
+        """Everything written as `ustat_grpo.….X`, `laws.X`, …, or as the name of a class."""
+        text = read(name)
+        for code in inline(text) + fences(text):
+            for symbol in re.findall(r"(?<![\w./])ustat_grpo(?:\.\w+)+", code):
+                if not re.search(rf"{re.escape(symbol)}[\w/]*/|import", code):
+                    assert _resolves(symbol), f"{name}: {symbol}"
+        for code in inline(text):
+            if re.fullmatch(r"(laws|ustatistics)(\.\w+)+", code):
+                assert _resolves(f"ustat_grpo.{code}"), f"{name}: {code}"
+
+    def test_every_estimator_is_in_the_readme(self):
+        from experiments.compared import _COMPARED
+
+        mentioned = set(inline(read("README.md")))
+        assert {kind.__name__ for kind, _ in _COMPARED.values()} <= mentioned
+
+    @every_document
+    def test_imports_work(self, name):
+        for block in fences(read(name), "python"):
+            code = block if ">>>" not in block else _source(block)
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+class TestCommands:
+    @pytest.mark.parametrize(("app", "overrides"), DOCUMENTED)
+    def test_every_run_of_an_app_has_a_configuration(self, app, overrides):
+        """Composed and checked as a run would, every job of a sweep; only the work is left out."""
+        for config in jobs(app, overrides):
+            OmegaConf.set_struct(config, False)
+            launcher = config.pop("hydra").launcher._target_
+            expected = "Joblib" if "hydra/launcher=joblib" in overrides else "Basic"
+            assert expected in launcher
+            checked = OmegaConf.to_object(config)
+            assert checked.group_size and checked.task.name
+
+
+class TestReadme:
+    @pytest.mark.parametrize("block", ["minutes", "speed"])
+    def test_generated_blocks_are_filled(self, block):
+        (found,) = re.findall(
+            rf"<!-- {block}: generated -->\n(.*?)<!-- {block}: end -->", read("README.md"), re.S
+        )
+        lines = found.splitlines()
+        assert len(lines) >= 4 and all(line.startswith("|") for line in lines)
+        if block == "minutes":
+            for command in ("`make run`", "`make test`"):
+                (row,) = [line for line in lines if command in line]
+                assert re.search(r"\| \d+\.\d \|$", row)
+
+    def test_examples_run(self):
+        """One after the other in one namespace, as a reader would; sessions print what they say."""
+        namespace: dict[str, object] = {}
+        blocks = fences(read("README.md"), "python")
+        assert blocks
+        for number, block in enumerate(blocks):
+            if ">>>" in block:
+                examples = doctest.DocTestParser().get_doctest(
+                    block, namespace, f"README {number}", "README.md", 0
+                )
+                complaints = io.StringIO()
+                runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+                failed = runner.run(examples, out=complaints.write, clear_globs=False).failed
+                assert not failed, complaints.getvalue()
+                namespace = examples.globs
+            else:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    exec(compile(block, f"README {number}", "exec"), namespace)
+
+    def test_first_example_prints_both_sides_equal(self):
+        """Measured and exact, |z| ≤ 4 with the error bar that it prints (one digit: 50 % more)."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(fences(read("README.md"), "python")[0], {})
+        lines = re.findall(r"measured (\S+) ± (\S+), exact (\S+)", printed.getvalue())
+        assert len(lines) >= 2
+        for measured, std_error, exact in lines:
+            assert abs(float(measured) - float(exact)) <= 4 * 1.5 * float(std_error)
+            assert float(std_error) < 0.01 * float(exact)
+
+    def test_first_example_is_ten_lines(self):
+        lines = [line for line in fences(read("README.md"), "python")[0].splitlines() if line]
+        assert len(lines) - sum("import" in line for line in lines) <= 10
+
+    def test_every_task_is_explained(self):
+        assert set(TASKS) <= set(inline(read("README.md")))
+
+    def test_every_folder_is_explained(self):
+        """Those in the table of what is here."""
+        explained = {code.rstrip("/") for code in inline(read("README.md")) if code.endswith("/")}
+        assert {"ustat_grpo", "theory", "experiments", "figures", "benchmarks"} <= explained
+
+
+def _resolves(symbol):
+    """Return whether a dotted name is a module, or an attribute of one."""
+    parts = symbol.split(".")
+    thing = sys.modules[parts[0]]
+    for index, part in enumerate(parts[1:], 2):
+        if not hasattr(thing, part):
+            try:
+                importlib.import_module(".".join(parts[:index]))
+            except ModuleNotFoundError:
+                return False
+        thing = getattr(thing, part)
+    return True
+
+
+def _source(session):
+    """Return the source of an interactive session."""
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(session))
