@@ -55,9 +55,9 @@ def speed_table(results: pd.DataFrame, settings: Settings) -> Table:
     for column in ("G", *WAYS, "gradient_mse", "ratio", "required", "verdict"):
         table.add_column(column.replace("_", "\n"), justify="right")
     for group_size in settings.speed_ups:
-        rows = results[results["group_size"] == group_size]
-        rates = rows[rows["quantity"] == "throughput"].set_index("way")["value"]
-        ratio = rows[rows["quantity"] == "speed-up"].iloc[0]
+        rows = results.query(f"group_size == {group_size}")
+        rates = rows.query("quantity == 'throughput'").set_index("way")["value"]
+        ratio = rows.query("quantity == 'speed-up'").iloc[0]
         table.add_row(
             f"{group_size:g}",
             *(f"{rates[way]:,.0f}" for way in (*WAYS, "gradient_mse")),

@@ -72,10 +72,13 @@ def test_a_way_that_is_wrong_is_not_timed(monkeypatch):
 
 def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path):
     rows = [
-        measure._row("throughput", 4, way, "replicates/s", 100.0)
+        measure._row("throughput", size, way, "replicates/s", 100.0)
         for way in (*plain.WAYS, "gradient_mse")
+        for size in SPEED_UPS
     ]
-    rows.append(measure._row("speed-up", 4, "over numpy_bincount", "×", 1.0, at_least=30.0))
+    for size, required in SPEED_UPS.items():
+        row = measure._row("speed-up", size, "over numpy_bincount", "×", 6.0, at_least=required)
+        rows.append(row)
     rows.append(measure._row("peak memory", 4, "9 replicates", "MB", 300.0, 400.0))
     monkeypatch.setattr(benchmark, "run", lambda *_: pd.DataFrame(rows))
     monkeypatch.setattr(benchmark, "REFERENCE", tmp_path / "reference.csv")
@@ -84,7 +87,7 @@ def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path)
     benchmark.main(["--save"])
     saved = pd.read_csv(benchmark.REFERENCE)
     assert list(saved.columns) == measure.COLUMNS
-    assert list(saved["verdict"].dropna()) == ["missed", "met"]
+    assert list(saved["verdict"].dropna()) == ["missed"] * 3 + ["met"] * 4
 
 
 def test_the_real_settings_are_those_of_the_issue():

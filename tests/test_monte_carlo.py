@@ -29,6 +29,7 @@ from ustat_grpo import (
     laws,
     monte_carlo,
 )
+from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 from ustat_grpo.monte_carlo import gradient_mse, label
 
 Law = Callable[..., np.ndarray]
@@ -43,6 +44,7 @@ ESTIMATORS: dict[str, tuple[Estimator, Law]] = {
 }
 NAMED = {name: estimator for name, (estimator, _) in ESTIMATORS.items()}
 SIZES = [2, 4, 9, 300]
+SEVERAL_BLOCKS = 3 * REPLICATES_PER_BLOCK + 100
 COLUMNS = [
     "estimator", "batch_size", "group_size", "replications", "mse", "std_error", "bias_norm",
 ]  # fmt: skip
@@ -193,12 +195,12 @@ def test_differences_between_estimators_are_paired():
 
 
 def reference() -> pd.DataFrame:
-    return measure(problem("tabular"), 3, replications=1000, seed=5, num_threads=1)
+    return measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, num_threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, None])
 def test_threads_change_no_bit(threads):
-    table = measure(problem("tabular"), 3, replications=1000, seed=5, num_threads=threads)
+    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, num_threads=threads)
     pd.testing.assert_frame_equal(table, reference(), check_exact=True)
 
 
@@ -207,7 +209,7 @@ def test_threads_change_no_bit(threads):
 def test_chunks_change_no_bit(monkeypatch, chunk_bytes, threads):
     expected = reference()
     monkeypatch.setattr(monte_carlo, "_CHUNK_BYTES", chunk_bytes)
-    table = measure(problem("tabular"), 3, replications=1000, seed=5, num_threads=threads)
+    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, num_threads=threads)
     pd.testing.assert_frame_equal(table, expected, check_exact=True)
 
 
@@ -228,7 +230,7 @@ def test_chunks_change_no_bit(monkeypatch, chunk_bytes, threads):
 )
 def test_other_estimators_and_sizes_change_no_bit(chosen, batch_size):
     names, sizes = chosen
-    options = {"replications": 1000, "seed": 5}
+    options = {"replications": SEVERAL_BLOCKS, "seed": 5}
     everything = measure(problem("tabular"), batch_size, **options)
     some = measure(problem("tabular"), batch_size, names=names, sizes=sizes, **options)
     key = ["estimator", "group_size"]
@@ -246,7 +248,7 @@ def test_the_generator_decides_and_moves_on():
     assert (first.mse != second.mse).all()
 
 
-@pytest.mark.parametrize("replications", [2, 255, 256, 257, 1001])
+@pytest.mark.parametrize("replications", [2, *(REPLICATES_PER_BLOCK + i for i in (-1, 0, 1)), 3000])
 def test_replications_are_exactly_as_asked(replications):
     """Mean and standard error are those of the single errors, however blocks were merged."""
     table = measure(problem("tabular"), None, replications=replications, names=["grpo"])
@@ -265,7 +267,7 @@ def test_precision_is_reached_without_waste_and_reproducibly(precision):
     table = measure(problem("tabular"), 3, **options, num_threads=1)
     relative = (table.std_error / table.mse).max()
     assert relative <= precision
-    assert relative > 0.8 * precision or table.replications.iloc[0] <= 1024
+    assert relative > 0.8 * precision or table.replications.iloc[0] <= 4 * REPLICATES_PER_BLOCK
     again = measure(problem("tabular"), 3, **options, num_threads=2)
     pd.testing.assert_frame_equal(table, again, check_exact=True)
     fixed = measure(problem("tabular"), 3, names=options["names"],
@@ -350,6 +352,7 @@ PEAK_MEMORY = """
 import numpy as np
 from pathlib import Path
 from ustat_grpo import Grpo, Oracle, Vanilla, random_bandit
+from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 from ustat_grpo.monte_carlo import gradient_mse
 rng = np.random.default_rng(0)
 snapshot = random_bandit(64, 16, group_size_target=16, rng=rng).at(np.zeros(1024))

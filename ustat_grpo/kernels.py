@@ -44,7 +44,7 @@ LARGEST_SCATTERED_GROUP = 8
 LARGEST_DRAWN_GROUP = 256
 """Groups above this size are drawn as counts; below, outputs are cheaper one by one."""
 
-REPLICATES_PER_BLOCK = 256
+REPLICATES_PER_BLOCK = 1024
 """Replicates whose gradients are summed together; fixes the order of all later sums."""
 
 _PROMPT_STREAM = 0

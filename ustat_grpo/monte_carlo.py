@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = 2**23
 """Memory for the errors and gradient sums of one chunk of replicates."""
 
-_FIRST_BLOCKS = 4
 _LARGEST_GROWTH = 8
 """A precision is approached in rounds: early error bars are too rough to trust further ahead."""
 
@@ -165,7 +164,7 @@ def _extend(measured: _Measured, simulation: Simulation, wanted: int, threads: i
 def _until_precise(simulation: Simulation, precision: float, threads: int) -> _Measured:
     """Add rounds of replicates until every relative standard error is small enough."""
     measured = _Measured.nothing(simulation)
-    wanted = _FIRST_BLOCKS * REPLICATES_PER_BLOCK
+    wanted = REPLICATES_PER_BLOCK
     while True:
         measured = _extend(measured, simulation, wanted, threads)
         exact = measured.square_deviation == 0

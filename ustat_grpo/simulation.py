@@ -23,6 +23,9 @@ from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_GENERAL_REPLICATES = 64
+"""Replicates whose outputs are held at once for estimators outside the loop; divides a block."""
+
 
 class AffineForm(NamedTuple):
     """A_i = own·Z_i + other·Σ_{j≠i} Z_j + shift(x)."""
@@ -105,16 +108,16 @@ class Simulation:
         general = [
             e for e in range(len(self.estimators)) if any(form[e] is None for form in self._forms)
         ]
-        for block in range(len(sums) if general else 0):
-            start = block * REPLICATES_PER_BLOCK
-            rows = slice(start, min(start + REPLICATES_PER_BLOCK, replications))
+        for start in range(0, replications if general else 0, _GENERAL_REPLICATES):
+            rows = slice(start, min(start + _GENERAL_REPLICATES, replications))
+            block = start // REPLICATES_PER_BLOCK
             for s, e, estimates in self._run_general(first + start, rows.stop - start, general):
                 errors[rows, s, e] = ((estimates - self.snapshot.gradient) ** 2).sum(axis=1)
-                sums[block, s, e] = estimates.sum(axis=0)
+                sums[block, s, e] += estimates.sum(axis=0)
         return errors, sums
 
     def _run_affine(self, first: int, replications: int) -> tuple[Array, Array]:
-        """Score the affine estimators; the columns of the others hold no meaning."""
+        """Score the affine estimators; the others get a form of zeros, hence ĝ = 0."""
         zero = AffineForm(0.0, 0.0, np.zeros(len(self.snapshot.value)))
         known = [[form or zero for form in row] for row in self._forms]
         forms = kernels.Forms(
