@@ -87,4 +87,8 @@ def _sizes(data: pd.DataFrame) -> Table:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -43,10 +43,13 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         data = collect(arguments.experiment, arguments.scale, arguments.results)
+        write_atomically(arguments.to, to_csv(data))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    write_atomically(arguments.to, to_csv(data))
+    except OSError as error:
+        print(f"error: to must be writable, got {arguments.to} ({error})", file=sys.stderr)
+        raise SystemExit(2) from None
     print(f"{len(data)} rows in {arguments.to}")
 
 

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.runner import execute, main_job
+from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
 from ustat_grpo.checks import integer
 
@@ -49,17 +49,20 @@ class FixedBudget:
         if self.group_size is None:
             divisors = range(2, self.budget // 2 + 1)
             self.group_size = [size for size in divisors if self.budget % size == 0]
+            if not self.group_size:
+                raise ValueError(f"budget must have a divisor from 2 on, got {self.budget}")
         self.group_size = group_sizes(self.group_size)
         for size in self.group_size:
             if self.budget % size:
                 raise ValueError(f"group_size must divide the budget {self.budget}, got {size}")
+        require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
 
 
 def run(config: FixedBudget) -> pd.DataFrame:
     """Measure every estimator at every division of the budget, for each panel of the task."""
     tables = []
-    for panel, snapshot in config.task.snapshots().items():
+    for panel, snapshot in config.task.snapshots.items():
         for size in track(config.group_size, panel):
             table = _measure(config, panel, snapshot, size)
             tables.append(table.assign(**_predictions(snapshot.noise)))

@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, tasks
-from experiments.runner import execute, main_job
+from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo import gradient_mse
 from ustat_grpo.checks import integer, real
 
@@ -58,6 +58,7 @@ class GradientMse:
         self.group_size = group_sizes(self.group_size)
         if self.batch_size is not None:
             integer("batch_size", self.batch_size)
+        require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
 
 
@@ -73,7 +74,7 @@ def run(config: GradientMse) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
     estimators = compared.build(config.estimators)
     tables = []
-    for panel, snapshot in track(config.task.snapshots().items(), config.task.name):
+    for panel, snapshot in track(config.task.snapshots.items(), config.task.name):
         table = gradient_mse(
             snapshot,
             estimators,

@@ -22,6 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ustat_grpo.checks import integer
+
 _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
 _DOES_NOT_CHANGE_DATA = ("output", "threads")
 
@@ -43,13 +45,14 @@ def execute(
     Raises:
         ValueError: if the configuration is out of range or the output folder is not writable.
     """
-    checked = OmegaConf.to_object(config)
+    checked: Any = OmegaConf.to_object(config)
     job = f"{describe(checked)}_{_digest(config)}"
     folder = Path(config.output) / experiment / config.scale.name / job
     data_path = folder / "data.csv"
     if data_path.exists():
         print(f"{experiment}: {data_path} exists, skipped")
         return data_path
+    _ = checked.task.snapshots  # a task that cannot be built leaves no folder behind
     _require_writable(folder)
     started = time.perf_counter()
     data = run(checked)
@@ -73,6 +76,13 @@ def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> No
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def require_seed_and_threads(seed: int, threads: int | None) -> None:
+    """Check two parameters that all apps share."""
+    integer("seed", seed, at_least=0)
+    if threads is not None:
+        integer("threads", threads)
 
 
 def to_csv(data: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from hydra.core.config_store import ConfigStore
@@ -23,11 +24,14 @@ class ArithmeticChoice:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _some("task.accuracies", self.accuracies)
+        integer("task.seed", self.seed, at_least=0)
         for accuracy in self.accuracies:
             real("task.accuracies", accuracy, above=0.0, below=1.0)
 
+    @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
-        """Return the policies by panel name."""
+        """The policies by panel name."""
         rng = np.random.default_rng(self.seed)
         bandit = arithmetic_choice(
             self.num_problems, self.num_candidates, habit=self.habit, rng=rng
@@ -52,9 +56,12 @@ class Bandit:
         """Check the ranges."""
         integer("task.num_prompts", self.num_prompts, at_least=2)
         integer("task.num_actions", self.num_actions, at_least=2)
+        _some("task.group_size_targets", self.group_size_targets)
+        integer("task.seed", self.seed, at_least=0)
 
+    @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
-        """Return the policies by panel name."""
+        """The policies by panel name."""
         found = {}
         for target in self.group_size_targets:
             bandit = random_bandit(
@@ -77,8 +84,13 @@ class TugOfWarTask:
     num_flat: int = 1
     coordinates: list[float] = field(default_factory=lambda: [-1.0, 0.0, 1.0])
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _some("task.coordinates", self.coordinates)
+
+    @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
-        """Return the policies by panel name."""
+        """The policies by panel name."""
         problem = TugOfWar(self.signal, self.num_axes, self.num_flat)
         return {
             f"{self.name}: t = {point:g}": problem.at(problem.theta(point))
@@ -92,6 +104,11 @@ Task = ArithmeticChoice | Bandit | TugOfWarTask
 def panel_rng(seed: int, panel: str) -> np.random.Generator:
     """Return the generator of a panel: keyed by its name, not by its place in a list."""
     return np.random.default_rng([seed, zlib.crc32(panel.encode())])
+
+
+def _some(name: str, values: list[float]) -> None:
+    if not values:
+        raise ValueError(f"{name} must hold at least one value, one for each panel, got {values}")
 
 
 def register() -> None:

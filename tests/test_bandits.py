@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+
 from problems import (
     cells,
     expectation,
@@ -18,7 +19,6 @@ from problems import (
     random_problem,
     random_snapshot,
 )
-
 from ustat_grpo import SoftmaxBandit, TugOfWar
 
 LEVELS = {"binary": (0.0, 1.0), "binary backwards": (1.0, 0.0), "graded": (-1.5, 0.25, 2.0)}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import random_snapshot
 
 import ustat_grpo
+from problems import random_snapshot
 from ustat_grpo import (
     ConstantBaseline,
     Estimator,

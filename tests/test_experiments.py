@@ -111,7 +111,7 @@ class TestTables:
 
     def test_predictions_of_the_best_group_size(self):
         config = OmegaConf.to_object(configuration("fixed_budget", *TINY, "budget=8"))
-        noise = {panel: each.noise for panel, each in config.task.snapshots().items()}
+        noise = {panel: each.noise for panel, each in config.task.snapshots.items()}
         for task, rows in fixed_budget.run(config).groupby("task"):
             ratio = np.sqrt(noise[task].residual / noise[task].prompt)
             np.testing.assert_allclose(rows["optimal"], 1 + ratio, rtol=1e-12)
@@ -147,7 +147,7 @@ class TestTables:
         monkeypatch.setitem(gradient_mse.compared._COMPARED, "grpo", (Grpo, wrong))
         config = OmegaConf.to_object(configuration("gradient_mse", "task=tug_of_war"))
         for (panel, snapshot), (_, rows) in zip(
-            config.task.snapshots().items(), data.groupby("task", sort=False), strict=True
+            config.task.snapshots.items(), data.groupby("task", sort=False), strict=True
         ):
             row = rows.set_index("estimator").loc["grpo"]
             exact = gradient_mse.compared.law("grpo", {}, snapshot.moments, 4, None)
@@ -503,7 +503,6 @@ class TestReference:
             return subprocess.CompletedProcess(arguments, 0, "", "")
 
         monkeypatch.setattr(reference.subprocess, "run", run)
-        monkeypatch.setattr(reference, "provenance", lambda seconds: {"seconds": seconds})
         reference.main()
         assert (finished / "provenance.json").exists()
 

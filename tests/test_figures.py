@@ -202,19 +202,21 @@ class TestFiles:
     def test_one_figure_a_task(self, tmp_path):
         data = pd.concat([table(["grpo"], PANELS[:1]), table(["grpo"], ["tug_of_war: t = 0"])])
         data.to_csv(tmp_path / "data.csv", index=False)
-        drawn = draw_tasks(tmp_path / "data.csv", tmp_path / "out", "errors", gradient_mse.build)
+        drawn = draw_tasks(
+            tmp_path / "data.csv", tmp_path / "out", "gradient_mse", gradient_mse.build
+        )
         assert drawn == [
-            tmp_path / "out" / "errors_bandit.png",
-            tmp_path / "out" / "errors_tug_of_war.png",
+            tmp_path / "out" / "gradient_mse_bandit.png",
+            tmp_path / "out" / "gradient_mse_tug_of_war.png",
         ]
         written = sorted(path.name for path in (tmp_path / "out").iterdir())
-        stems = ("errors_bandit", "errors_tug_of_war")
+        stems = ("gradient_mse_bandit", "gradient_mse_tug_of_war")
         assert written == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
 
     def test_style_is_not_left_behind(self, tmp_path):
         table(["grpo"], PANELS[:1]).to_csv(tmp_path / "data.csv", index=False)
         before = dict(plt.rcParams)
-        draw_tasks(tmp_path / "data.csv", tmp_path, "errors", gradient_mse.build)
+        draw_tasks(tmp_path / "data.csv", tmp_path, "gradient_mse", gradient_mse.build)
         assert dict(plt.rcParams) == before
 
     def test_committed_figures_are_those_of_the_references(self, tmp_path):

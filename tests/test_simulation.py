@@ -207,8 +207,8 @@ NOT_AFFINE = [
     StdNormalised(),
     Sign(),
     Previous(),
-    pytest.param(SkipEqual(), marks=pytest.mark.xfail(strict=True, reason="no probe has ties")),
-    pytest.param(Clipped(), marks=pytest.mark.xfail(strict=True, reason="probes stay in [-1, 1]")),
+    SkipEqual(),
+    Clipped(),
 ]
 
 
@@ -255,13 +255,11 @@ def test_nonlinear_estimators_against_enumeration(dimension):
     assert abs(wrong - 1) > 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="taken for vanilla: no probe has ties")
 def test_skipped_groups_against_enumeration():
     snapshot = random_snapshot(np.random.default_rng(3), 2, 2)
     assert abs(z_scores(snapshot, [SkipEqual()], 3)).max() <= 4
 
 
-@pytest.mark.xfail(strict=True, reason="outputs are handed over sorted by cell")
 def test_estimators_that_know_the_order_against_enumeration():
     snapshot = random_snapshot(np.random.default_rng(3), 2, 2)
     assert abs(z_scores(snapshot, [Previous()], 3)).max() <= 4

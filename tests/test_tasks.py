@@ -34,13 +34,13 @@ def optimal_group_size(snapshot):
 @pytest.fixture(scope="module")
 def snapshots():
     """The arithmetic task in full."""
-    return ArithmeticChoice().snapshots()
+    return ArithmeticChoice().snapshots
 
 
 class TestEveryTask:
     @every_task
     def test_three_policies_named_by_the_task(self, name):
-        panels = list(TASKS[name].snapshots())
+        panels = list(TASKS[name].snapshots)
         assert len(panels) == 3
         assert all(panel.startswith(f"{name}: ") for panel in panels)
         assert TASKS[name].name == name
@@ -49,9 +49,9 @@ class TestEveryTask:
     def test_is_the_same_every_time(self, name):
         """Would catch: a global seed."""
         np.random.seed(1)
-        once = TASKS[name].snapshots()
+        once = TASKS[name].snapshots
         np.random.seed(2)
-        again = TASKS[name].snapshots()
+        again = TASKS[name].snapshots
         for panel, snapshot in once.items():
             for part in ("prompt_probs", "action_probs", "reward_probs", "gradient"):
                 np.testing.assert_array_equal(
@@ -61,7 +61,7 @@ class TestEveryTask:
     @pytest.mark.parametrize("kind", [ArithmeticChoice, Bandit])
     def test_the_seed_matters(self, kind):
         sizes = SMALL if kind is ArithmeticChoice else {}
-        one, other = (next(iter(kind(seed=s, **sizes).snapshots().values())) for s in (1, 2))
+        one, other = (next(iter(kind(seed=s, **sizes).snapshots.values())) for s in (1, 2))
         assert not np.array_equal(one.action_probs, other.action_probs)
 
 
@@ -98,7 +98,7 @@ class TestArithmeticChoice:
 
 class TestBandit:
     def test_targets_are_hit(self):
-        snapshots = Bandit().snapshots()
+        snapshots = Bandit().snapshots
         assert list(snapshots) == [f"bandit: G* = {target}" for target in (4, 16, 64)]
         for target, snapshot in zip((4, 16, 64), snapshots.values(), strict=True):
             assert snapshot.action_probs.shape == (64, 16)
@@ -113,24 +113,24 @@ class TestBandit:
 class TestTugOfWar:
     def test_two_prompts_an_axis(self):
         for axes in (1, 2):
-            for snapshot in TugOfWarTask(num_axes=axes, num_flat=2).snapshots().values():
+            for snapshot in TugOfWarTask(num_axes=axes, num_flat=2).snapshots.values():
                 assert snapshot.action_probs.shape == (2 * axes, 2)
                 assert snapshot.dimension == axes + 2
 
     def test_the_policy_at_each_coordinate(self):
-        for t, snapshot in zip((-1, 0, 1), TugOfWarTask().snapshots().values(), strict=True):
+        for t, snapshot in zip((-1, 0, 1), TugOfWarTask().snapshots.values(), strict=True):
             expected = [1 / (1 + np.exp(-t)), 1 / (1 + np.exp(2 - t))]
             np.testing.assert_allclose(snapshot.action_probs[:, 1], expected, rtol=1e-12)
 
     def test_the_optimum_is_at_one(self):
-        snapshots = TugOfWarTask(coordinates=[0.9, 1.0, 1.1]).snapshots()
+        snapshots = TugOfWarTask(coordinates=[0.9, 1.0, 1.1]).snapshots
         left, best, right = (each.objective for each in snapshots.values())
         assert best > max(left, right)
         assert np.linalg.norm(snapshots["tug_of_war: t = 1"].gradient) < 1e-12
 
     def test_signal_out_of_range(self):
         with pytest.raises(ValueError, match=r"^signal must be at most 1, got 2$"):
-            TugOfWarTask(signal=2).snapshots()
+            TugOfWarTask(signal=2).snapshots
 
 
 class TestPanelRng:
@@ -147,6 +147,6 @@ class TestPanelRng:
         assert panel_rng(3, "bandit: G* = 4").integers(2**62) == expected.integers(2**62)
 
     def test_no_two_panels_share_a_stream(self):
-        panels = [panel for task in TASKS.values() for panel in task.snapshots()]
+        panels = [panel for task in TASKS.values() for panel in task.snapshots]
         draws = {panel_rng(0, panel).integers(2**62) for panel in panels}
         assert len(draws) == len(panels)

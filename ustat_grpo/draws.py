@@ -129,10 +129,13 @@ def column_shift(columns):
 
 @njit(inline="always")
 def _keep_or_alias(word, column, entry, shift):
-    """Return the column or its alias, without a branch."""
-    below = word & ((uint64(1) << shift) - uint64(1))
-    alias = entry & ((uint64(1) << (uint64(64) - shift)) - uint64(1))
-    return column if below < entry else alias
+    """Return the column or its alias, without a branch.
+
+    The bits that hold the alias are set in the word too, so that they never decide.
+    """
+    alias_bits = (uint64(1) << (uint64(64) - shift)) - uint64(1)
+    below = (word & ((uint64(1) << shift) - uint64(1))) | alias_bits
+    return column if below < entry else entry & alias_bits
 
 
 @njit(inline="always")

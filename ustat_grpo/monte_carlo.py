@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,9 @@ def gradient_mse(
     """
     import pandas as pd
 
+    for name, given in {"estimators": estimators, "group_sizes": group_sizes}.items():
+        if not isinstance(given, Iterable):
+            raise ValueError(f"{name} must be a sequence, got {given!r}")
     named = _named(estimators)
     sizes = sorted({integer("group_size", size) for size in group_sizes})
     if not sizes or not named:
@@ -134,14 +137,16 @@ class _Measured:
     def with_block(self, errors: Array, gradient_sum: Array) -> "_Measured":
         """Merge a block of replicates (Chan, Golub & LeVeque 1983)."""
         added = len(errors)
-        mean = errors.mean(axis=0)
+        # Column by column, so that a sum does not depend on how many columns there are.
+        columns = np.ascontiguousarray(errors.reshape(added, -1).T)
+        mean = columns.mean(axis=1)
+        deviation = ((columns - mean[:, None]) ** 2).sum(axis=1).reshape(self.mean.shape)
+        mean = mean.reshape(self.mean.shape)
         step, count = mean - self.mean, self.count + added
         return _Measured(
             count,
             self.mean + step * (added / count),
-            self.square_deviation
-            + ((errors - mean) ** 2).sum(axis=0)
-            + step**2 * (self.count * added / count),
+            self.square_deviation + deviation + step**2 * (self.count * added / count),
             self.gradient_sum + gradient_sum,
         )
 

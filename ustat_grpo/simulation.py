@@ -23,6 +23,8 @@ from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_ROUNDING = 1e-14
+
 _GENERAL_REPLICATES = 64
 """Replicates whose outputs are held at once for estimators outside the loop; divides a block."""
 
@@ -38,7 +40,8 @@ class AffineForm(NamedTuple):
 def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> AffineForm | None:
     """Read the coefficients off an estimator's answers, or return None if it is not affine.
 
-    Three probes give the coefficients; a fourth, with irregular rewards, confirms them.
+    Three probes give the coefficients. They must then hold for irregular rewards and for rewards
+    of the problem itself, mixed and all equal, which some estimators treat apart.
     """
     value, best = snapshot.value, snapshot.optimal_baseline
     rewards = np.zeros((len(value), group_size))
@@ -46,11 +49,17 @@ def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> Af
     rewards[:, 0] = 1.0
     response = estimator.advantages(rewards, value, optimal_baseline=best)[0] - shift[0]
     own, other = float(response[0]), float(response[1]) if group_size > 1 else 0.0
-    rewards = np.sin(np.arange(1.0, rewards.size + 1)).reshape(rewards.shape)
-    obtained = estimator.advantages(rewards, value, optimal_baseline=best)
-    total = rewards.sum(axis=1, keepdims=True)
-    predicted = own * rewards + other * (total - rewards) + shift[:, None]
-    return AffineForm(own, other, shift) if np.allclose(obtained, predicted, atol=1e-12) else None
+    irregular = np.sin(np.arange(1.0, rewards.size + 1)).reshape(rewards.shape)
+    levels = snapshot.reward_levels
+    mixed = levels[(np.abs(irregular) * 1e6).astype(int) % len(levels)]
+    equal = [np.full(rewards.shape, level) for level in levels]
+    for rewards in (irregular, mixed, *equal):
+        obtained = estimator.advantages(rewards, value, optimal_baseline=best)
+        total = rewards.sum(axis=1, keepdims=True)
+        predicted = own * rewards + other * (total - rewards) + shift[:, None]
+        if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
+            return None
+    return AffineForm(own, other, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +144,11 @@ class Simulation:
         )
         all_once = self.batch_size is None
         kernels.simulate(self._tables, forms, work, self.key, all_once, first, totals)
+        # The loop subtracts squares: what it leaves of an error of zero is rounding, of any sign.
+        largest = np.abs(self._tables.levels).max() + np.abs(forms.shift).max()
+        weights = self.snapshot.prompt_probs if all_once else np.ones(1)
+        scale = self._tables.target_norm + largest**2 * np.sum(weights**2)
+        totals.errors[totals.errors < _ROUNDING * scale] = 0.0
         if self.snapshot.features is None:
             centring = totals.mass[..., None] * self.snapshot.action_probs
             totals.estimate[:] -= centring.reshape(totals.estimate.shape)
@@ -171,9 +185,11 @@ class Simulation:
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
         value, best = snapshot.value[prompts], snapshot.optimal_baseline[prompts]
+        shuffle = np.random.default_rng([int(self.key), first])
         every_cell = np.tile(np.arange(num_cells), slots[0] * slots[1])
         for s, size in enumerate(self.group_sizes):
             cells = np.repeat(every_cell, counts[s].ravel()).reshape(*slots, size)
+            cells = shuffle.permuted(cells, axis=-1)  # an estimator may look at the order
             rewards, actions = tables.cell_rewards[cells], tables.cell_actions[cells]
             for e in general:
                 advantages = estimators[e].advantages(rewards, value, optimal_baseline=best)

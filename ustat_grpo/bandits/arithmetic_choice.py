@@ -65,11 +65,16 @@ def train_to(bandit: SoftmaxBandit, objective: float) -> Float[Array, " d"]:
 
     theta = np.zeros(bandit.dimension)
     snapshot = bandit.at(theta)
+    best = float(bandit.reward_levels.max())
+    real("objective", objective, below=best)
     if snapshot.objective > objective:
         raise ValueError(f"objective must be at least J(0) = {snapshot.objective:.4g}, "
                          f"got {objective}")  # fmt: skip
     for _ in range(_MAX_STEPS):
-        step = _STEP * snapshot.gradient / np.linalg.norm(snapshot.gradient)
+        length = np.linalg.norm(snapshot.gradient)
+        if length == 0:
+            break
+        step = _STEP * snapshot.gradient / length
         ahead = bandit.at(theta + step)
         if ahead.objective >= objective:
 
