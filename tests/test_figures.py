@@ -202,16 +202,19 @@ class TestFiles:
     def test_one_figure_a_task(self, tmp_path):
         data = pd.concat([table(["grpo"], PANELS[:1]), table(["grpo"], ["tug_of_war: t = 0"])])
         data.to_csv(tmp_path / "data.csv", index=False)
-        drawn = draw_tasks(
-            tmp_path / "data.csv", tmp_path / "out", "gradient_mse", gradient_mse.build
-        )
-        assert drawn == [
-            tmp_path / "out" / "gradient_mse_bandit.png",
-            tmp_path / "out" / "gradient_mse_tug_of_war.png",
-        ]
-        written = sorted(path.name for path in (tmp_path / "out").iterdir())
-        stems = ("gradient_mse_bandit", "gradient_mse_tug_of_war")
-        assert written == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
+        out = tmp_path / "out"
+        drawn = draw_tasks(tmp_path / "data.csv", out, "gradient_mse", gradient_mse.build)
+        stems = ["gradient_mse_bandit", "gradient_mse_tug_of_war"]
+        assert drawn == [out / f"{stem}.png" for stem in stems]
+        assert {path.stem for path in out.glob("*.pdf")} == set(stems)
+
+    def test_one_figure_a_job(self, tmp_path):
+        """A sweep over budgets, as in the README."""
+        jobs = [table(["grpo"], PANELS[:1], budget=budget) for budget in (64, 256)]
+        pd.concat(jobs).to_csv(tmp_path / "data.csv", index=False)
+        drawn = draw_tasks(tmp_path / "data.csv", tmp_path, "fixed_budget", fixed_budget.build)
+        names = [f"fixed_budget_bandit_budget{budget}.png" for budget in (64, 256)]
+        assert [path.name for path in drawn] == names
 
     def test_style_is_not_left_behind(self, tmp_path):
         table(["grpo"], PANELS[:1]).to_csv(tmp_path / "data.csv", index=False)

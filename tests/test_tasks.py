@@ -130,7 +130,7 @@ class TestTugOfWar:
 
     def test_signal_out_of_range(self):
         with pytest.raises(ValueError, match=r"^signal must be at most 1, got 2$"):
-            TugOfWarTask(signal=2).snapshots
+            _ = TugOfWarTask(signal=2).snapshots
 
 
 class TestPanelRng:

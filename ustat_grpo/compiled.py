@@ -8,7 +8,7 @@ from typing import Any
 from numba import njit
 from numba.core.caching import FunctionCache
 
-_SOURCES = ("rng.py", "draws.py", "kernels.py")
+_SOURCES = ("rng.py", "draws.py", "layout.py", "tiles.py", "kernels.py")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

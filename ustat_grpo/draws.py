@@ -10,6 +10,7 @@ M > G, and then G − M single outputs, are exactly a multinomial vector of size
 distributions depend on the problem only, hence each count costs one look-up, at any G.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,6 +85,22 @@ def alias_tables(probs: NDArray[np.float64]) -> NDArray[np.uint64]:
     return np.stack([alias_table(row) for row in probs])
 
 
+@njit(cache=True)
+def _fill_poisson(rates, least, widths, ends, entries):
+    """Fill the alias tables of Poisson counts least, least + 1, …, one a rate."""
+    for index in range(len(rates)):
+        rate = rates[index]
+        mass = np.zeros(widths[index])
+        for column in range(widths[index]):
+            count = least[index] + column
+            if rate > 0.0:
+                mass[column] = math.exp(count * math.log(rate) - rate - math.lgamma(count + 1.0))
+            elif count == 0:
+                mass[column] = 1.0
+        start = ends[index] - widths[index]
+        entries[start : ends[index]] = alias_table(mass / mass.sum())
+
+
 def poisson_tables(probs: NDArray[np.float64], group_sizes: Sequence[int]) -> PoissonTables:
     """Tabulate the Poisson counts of each cell, for groups of each size.
 
@@ -93,8 +110,6 @@ def poisson_tables(probs: NDArray[np.float64], group_sizes: Sequence[int]) -> Po
         probs: cell probabilities, shape (P, C).
         group_sizes: Q sizes G, whose tables follow each other: R = Q·P rows.
     """
-    from scipy.special import gammaln
-
     sizes = np.asarray(group_sizes, dtype=float)
     repeats = np.ceil(sizes / _POISSON_REACH).astype(np.int64)
     means = np.maximum(sizes - _SLACK * np.sqrt(sizes), 0.0) / repeats
@@ -102,12 +117,8 @@ def poisson_tables(probs: NDArray[np.float64], group_sizes: Sequence[int]) -> Po
     widths = 2 ** np.ceil(np.log2(18 * np.sqrt(rates) + 24)).astype(np.int64)
     least = np.where(rates < widths / 2, 0, rates - widths / 2).astype(np.int64)
     ends = np.cumsum(widths)
-    entries = np.empty(widths.sum(), np.uint64)
-    for rate, low, width, end in zip(rates.flat, least.flat, widths.flat, ends, strict=True):
-        counts = low + np.arange(width)
-        log_mass = counts * np.log(rate) if rate > 0 else np.where(counts > 0, -np.inf, 0.0)
-        mass = np.exp(log_mass - rate - gammaln(counts + 1.0))
-        entries[end - width : end] = alias_table(mass / mass.sum())
+    entries = np.empty(ends[-1] if len(ends) else 0, np.uint64)
+    _fill_poisson(rates.ravel(), least.ravel(), widths.ravel(), ends, entries)
     return PoissonTables(
         entries,
         (ends - widths.ravel()).reshape(rates.shape),
@@ -141,7 +152,12 @@ def _keep_or_alias(word, column, entry, shift):
 @njit(inline="always")
 def draw_cell(start, stride, position, aliases, row, shift):
     """Return the cell of the output at one position of a stream."""
-    word = word_at(start, stride, position)
+    return cell_of(word_at(start, stride, position), aliases, row, shift)
+
+
+@njit(inline="always")
+def cell_of(word, aliases, row, shift):
+    """Return the cell that a random word stands for."""
     column = word >> shift
     return _keep_or_alias(word, column, aliases[row, column], shift)
 

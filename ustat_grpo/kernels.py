@@ -21,25 +21,20 @@ group sizes share: the group of 8 begins with the outputs of the group of 4. Res
 neither threads nor chunks.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from ustat_grpo.compiled import compiled
 from ustat_grpo.draws import (
-    PoissonTables,
     column_shift,
     draw_cell,
     draw_cells,
     draw_counts,
     draw_prompts,
 )
+from ustat_grpo.layout import LARGEST_SCATTERED_GROUP, SLOTS_PER_TILE
 from ustat_grpo.rng import stream, substream
-
-LARGEST_SCATTERED_GROUP = 8
-"""Groups up to this size touch fewer actions than a pass over all of them would."""
+from ustat_grpo.tiles import num_tiled_sizes, score_tile
 
 LARGEST_DRAWN_GROUP = 256
 """Groups above this size are drawn as counts; below, outputs are cheaper one by one."""
@@ -49,58 +44,6 @@ REPLICATES_PER_BLOCK = 1024
 
 _PROMPT_STREAM = 0
 _OUTPUT_STREAM = 1
-
-
-class Tables(NamedTuple):
-    """A snapshot laid out for the loop: P prompts, K actions, L levels, C padded cells.
-
-    Gradients have d entries; for one-hot features d = P·K and prompt x owns x·K … x·K + K − 1.
-    """
-
-    prompt_weights: NDArray[np.float64]  # (P,): f(x)
-    prompt_aliases: NDArray[np.uint64]  # (1, padded P)
-    aliases: NDArray[np.uint64]  # (P, C)
-    counts: PoissonTables  # (Q·P, C), for the Q group sizes drawn as counts, in order
-    levels: NDArray[np.float64]  # (L,)
-    cell_actions: NDArray[np.uint64]  # (C,)
-    cell_rewards: NDArray[np.float64]  # (C,)
-    action_probs: NDArray[np.float64]  # (P, K)
-    probs_norm: NDArray[np.float64]  # (P,): Σ π²
-    probs_target: NDArray[np.float64]  # (P,): Σ gπ over the block of x
-    scores: NDArray[np.float64]  # (P, K, d); (0, 0, 0) for one-hot features
-    target: NDArray[np.float64]  # ∇J, (d,)
-    target_norm: float  # ‖∇J‖²
-
-
-class Forms(NamedTuple):
-    """The affine form of E estimators at each of S group sizes, in ascending order."""
-
-    group_sizes: NDArray[np.int64]  # (S,)
-    slope: NDArray[np.float64]  # (S, E): own − other
-    other: NDArray[np.float64]  # (S, E)
-    shift: NDArray[np.float64]  # (S, E, P)
-
-
-class Work(NamedTuple):
-    """Scratch memory of one thread; the last three hold zeros between replicates."""
-
-    prompts: NDArray[np.int64]  # (B,)
-    cells: NDArray[np.uint64]  # (LARGEST_SCATTERED_GROUP,)
-    drawn: NDArray[np.int64]  # (C,)
-    counted: NDArray[np.int64]  # (C,)
-    outputs: NDArray[np.float64]  # (K,): n_y
-    rewards: NDArray[np.float64]  # (K,): z_y
-    estimate: NDArray[np.float64]  # (S, E, d): ĝ, uncentred for one-hot features
-    mass: NDArray[np.float64]  # (S, E, P): M = Σ a
-    overlap: NDArray[np.float64]  # (S, E, P): Σ aπ
-
-
-class Totals(NamedTuple):
-    """What a run of replicates leaves behind."""
-
-    errors: NDArray[np.float64]  # (replicates, S, E): ‖ĝ − g‖²
-    estimate: NDArray[np.float64]  # (blocks, S, E, d): Σ ĝ over a block, uncentred if one-hot
-    mass: NDArray[np.float64]  # (blocks, S, E, P): Σ M over a block
 
 
 @compiled
@@ -118,16 +61,25 @@ def simulate(tables, forms, work, key, all_once, first, totals):
     """
     batch_size = len(work.prompts)
     weight = 1.0 / batch_size
+    num_tiled = num_tiled_sizes(tables, forms, all_once)
     for index in range(totals.errors.shape[0]):
         replicate_key = substream(key, first + index)
         output_key = substream(replicate_key, _OUTPUT_STREAM)
         _choose_prompts(tables, replicate_key, all_once, work.prompts)
-        for slot in range(batch_size):
-            prompt = work.prompts[slot]
-            if all_once:
-                weight = tables.prompt_weights[prompt]
-            _add_group(tables, forms, work, prompt, weight, substream(output_key, slot))
-        _score(tables, work, totals, index)
+        block = index // REPLICATES_PER_BLOCK
+        for slot in range(0, batch_size if num_tiled > 0 else 0, SLOTS_PER_TILE):
+            size = min(SLOTS_PER_TILE, batch_size - slot)
+            score_tile(
+                tables, forms, work.tile, totals, output_key, index, block, num_tiled, slot, size
+            )
+        if num_tiled < len(forms.group_sizes):
+            for slot in range(batch_size):
+                prompt = work.prompts[slot]
+                if all_once:
+                    weight = tables.prompt_weights[prompt]
+                slot_key = substream(output_key, slot)
+                _add_group(tables, forms, work, prompt, weight, slot_key, num_tiled)
+            _score(tables, work, totals, index, block, num_tiled)
 
 
 @compiled
@@ -177,13 +129,13 @@ def _choose_prompts(tables, replicate_key, all_once, prompts):
 
 
 @njit(inline="always")
-def _add_group(tables, forms, work, prompt, weight, slot_key):
-    """Draw one group at every group size and add its gradient, for each estimator, to ĝ."""
+def _add_group(tables, forms, work, prompt, weight, slot_key, first_size):
+    """Draw one group at every further group size and add its gradient, for each estimator, to ĝ."""
     start, stride = stream(slot_key)
     one_hot = tables.scores.shape[0] == 0
     num_drawn = 0
     counted_row = prompt
-    for s in range(len(forms.group_sizes)):
+    for s in range(first_size, len(forms.group_sizes)):
         group_size = forms.group_sizes[s]
         if one_hot and group_size <= LARGEST_SCATTERED_GROUP:
             _scatter_outputs(tables, forms, work, prompt, weight, start, stride, s)
@@ -278,10 +230,9 @@ def _add_actions(tables, forms, work, prompt, weight, total, s):
 
 
 @compiled
-def _score(tables, work, totals, index):
+def _score(tables, work, totals, index, block, first_size):
     """Take ‖ĝ − g‖² of one replicate, add ĝ to the sums of its block, and clear it."""
-    block = index // REPLICATES_PER_BLOCK
-    for s in range(work.estimate.shape[0]):
+    for s in range(first_size, work.estimate.shape[0]):
         for e in range(work.estimate.shape[1]):
             error = tables.target_norm
             for j in range(work.estimate.shape[2]):

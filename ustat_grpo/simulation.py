@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ustat_grpo import kernels
+from ustat_grpo import kernels, layout
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.draws import alias_tables, padded_size, poisson_tables
 from ustat_grpo.estimators import Estimator
@@ -108,7 +108,7 @@ class Simulation:
         ]
 
     @cached_property
-    def _tables(self) -> kernels.Tables:
+    def _tables(self) -> layout.Tables:
         return tables_of(self.snapshot, self.group_sizes)
 
     def _run_part(self, first: int, replications: int) -> tuple[Array, Array]:
@@ -129,7 +129,7 @@ class Simulation:
         """Score the affine estimators; the others get a form of zeros, hence ĝ = 0."""
         zero = AffineForm(0.0, 0.0, np.zeros(len(self.snapshot.value)))
         known = [[form or zero for form in row] for row in self._forms]
-        forms = kernels.Forms(
+        forms = layout.Forms(
             np.array(self.group_sizes, dtype=np.int64),
             np.array([[form.own - form.other for form in row] for row in known]),
             np.array([[form.other for form in row] for row in known]),
@@ -137,7 +137,7 @@ class Simulation:
         )
         work = self._work()
         num_blocks = -(-replications // REPLICATES_PER_BLOCK)
-        totals = kernels.Totals(
+        totals = layout.Totals(
             np.zeros((replications, *work.mass.shape[:2])),
             np.zeros((num_blocks, *work.estimate.shape)),
             np.zeros((num_blocks, *work.mass.shape)),
@@ -154,13 +154,14 @@ class Simulation:
             totals.estimate[:] -= centring.reshape(totals.estimate.shape)
         return totals.errors, totals.estimate
 
-    def _work(self) -> kernels.Work:
+    def _work(self) -> layout.Work:
         tables = self._tables
         shape = len(self.group_sizes), len(self.estimators)
         num_prompts, num_actions = tables.action_probs.shape
-        return kernels.Work(
+        return layout.Work(
+            layout.new_tile(),
             np.arange(self.num_slots),
-            np.zeros(kernels.LARGEST_SCATTERED_GROUP, dtype=np.uint64),
+            np.zeros(layout.LARGEST_SCATTERED_GROUP, dtype=np.uint64),
             np.zeros(len(tables.cell_rewards), dtype=np.int64),
             np.zeros(len(tables.cell_rewards), dtype=np.int64),
             np.zeros(num_actions),
@@ -209,8 +210,8 @@ class Simulation:
         return centred.reshape(replications, -1)
 
 
-def tables_of(snapshot: Snapshot, group_sizes: Sequence[int]) -> kernels.Tables:
-    """Lay a snapshot out for the compiled loop; see `kernels.Tables`."""
+def tables_of(snapshot: Snapshot, group_sizes: Sequence[int]) -> layout.Tables:
+    """Lay a snapshot out for the compiled loop; see `layout.Tables`."""
     num_prompts, num_actions = snapshot.action_probs.shape
     num_cells = num_actions * len(snapshot.reward_levels)
     joint = snapshot.action_probs[:, None, :] * snapshot.reward_probs.transpose(0, 2, 1)
@@ -224,7 +225,7 @@ def tables_of(snapshot: Snapshot, group_sizes: Sequence[int]) -> kernels.Tables:
     blocks = target.reshape(num_prompts, -1) if one_hot else np.zeros((num_prompts, num_actions))
     counted = [size for size in group_sizes if size > kernels.LARGEST_DRAWN_GROUP]
     by_cell = np.arange(cells.shape[1])
-    return kernels.Tables(
+    return layout.Tables(
         prompt_weights=snapshot.prompt_probs,
         prompt_aliases=alias_tables(prompts),
         aliases=alias_tables(cells),
