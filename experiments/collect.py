@@ -14,6 +14,9 @@ import pandas as pd
 from experiments.runner import to_csv, write_atomically
 
 
+_POINT = ("task", "estimator", "budget", "batch_size", "group_size")
+
+
 def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
     """Return the data of all finished jobs of an experiment at one scale.
 
@@ -28,9 +31,19 @@ def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
 
 
 def merge(paths: list[Path]) -> pd.DataFrame:
-    """Return the rows of several jobs, each row once."""
+    """Return the rows of several jobs, each row once.
+
+    Raises:
+        ValueError: if two jobs measured the same point, with another precision or seed, say.
+    """
     data = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    return data.drop_duplicates(ignore_index=True)
+    data = data.drop_duplicates(ignore_index=True)
+    point = [name for name in _POINT if name in data]
+    twice = data[data.duplicated(point)]
+    if len(twice):
+        found = twice[point].iloc[0].to_dict()
+        raise ValueError(f"results must hold each point once, got several jobs for {found}")
+    return data
 
 
 def main() -> None:

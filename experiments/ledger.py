@@ -115,7 +115,7 @@ def main() -> None:
     titles = {name: f"{module.ITEM}: {module.TITLE}" for name, module in chapters.items()}
     write_atomically(ROOT / "paper_repro.md", _ledger(rows, titles, claims))
     readme = ROOT / "README.md"
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     for name, block in _readme_blocks(minutes).items():
         text = replace_block(text, name, block)
     write_atomically(readme, text)
@@ -154,7 +154,7 @@ def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Itera
             f"`theory/{name}.py`",
             f"`python -m theory {name}`",
             f"{headline.expected:.6g}",
-            f"{headline.obtained:.6g} (error {headline.error:.1g})",
+            f"{headline.obtained:.6g} (error {_error(headline)})",
             "a claim fails" if failed else verdict,
             "< 0.1",
         )
@@ -220,11 +220,11 @@ def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[
 def _claim_cells(claim: Claim) -> list[str]:
     unit = " s.e." if claim.evidence == SIMULATION else ""
     sign = ">" if claim.evidence == COUNTEREXAMPLE else "≤"
-    obtained = f"{claim.obtained:.6g}"
+    obtained = _number(claim.obtained)
     if claim.std_error is not None:
         obtained += f" ± {claim.std_error:.1g}"
     # Rounding errors differ between machines: only their size belongs in a document.
-    error = "rounding" if 0 <= claim.error < 1e-12 else f"{claim.error:.2g}{unit}"
+    error = _error(claim, unit)
     return [
         claim.statement,
         claim.evidence,
@@ -234,6 +234,14 @@ def _claim_cells(claim: Claim) -> list[str]:
         f"{sign} {claim.tolerance:.2g}{unit}",
         "yes" if claim.holds else "**no**",
     ]
+
+
+def _number(value: float) -> str:
+    return f"{0.0 if abs(value) < 1e-14 else value:.6g}"
+
+
+def _error(claim: Claim, unit: str = "") -> str:
+    return "rounding" if 0 <= claim.error < 1e-12 else f"{claim.error:.2g}{unit}"
 
 
 def _readme_blocks(minutes: dict[str, float]) -> dict[str, str]:
