@@ -13,7 +13,6 @@ import pandas as pd
 
 from experiments.runner import to_csv, write_atomically
 
-
 _POINT = ("task", "estimator", "budget", "batch_size", "group_size")
 
 
@@ -39,9 +38,9 @@ def merge(paths: list[Path]) -> pd.DataFrame:
     data = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
     data = data.drop_duplicates(ignore_index=True)
     point = [name for name in _POINT if name in data]
-    twice = data[data.duplicated(point)]
-    if len(twice):
-        found = twice[point].iloc[0].to_dict()
+    twice = data.duplicated(point).to_numpy()
+    if twice.any():
+        found = data.loc[int(twice.argmax()), point].to_dict()
         raise ValueError(f"results must hold each point once, got several jobs for {found}")
     return data
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -134,14 +134,10 @@ class _Measured:
     def std_error(self) -> Array:
         return np.sqrt(self.square_deviation / (self.count - 1) / self.count)
 
-    def with_block(self, errors: Array, gradient_sum: Array) -> "_Measured":
+    def with_block(
+        self, added: int, mean: Array, deviation: Array, gradient_sum: Array
+    ) -> "_Measured":
         """Merge a block of replicates (Chan, Golub & LeVeque 1983)."""
-        added = len(errors)
-        # Column by column, so that a sum does not depend on how many columns there are.
-        columns = np.ascontiguousarray(errors.reshape(added, -1).T)
-        mean = columns.mean(axis=1)
-        deviation = ((columns - mean[:, None]) ** 2).sum(axis=1).reshape(self.mean.shape)
-        mean = mean.reshape(self.mean.shape)
         step, count = mean - self.mean, self.count + added
         return _Measured(
             count,
@@ -151,6 +147,23 @@ class _Measured:
         )
 
 
+def _block_statistics(errors: Array) -> Iterator[tuple[int, Array, Array]]:
+    """Yield count, mean and Σ(error − mean)² of each block; the last one may be short.
+
+    Each column is summed by itself, so that a sum does not depend on how many columns there are.
+    """
+    shape = errors.shape[1:]
+    whole = len(errors) // REPLICATES_PER_BLOCK * REPLICATES_PER_BLOCK
+    for part, length in ((errors[:whole], REPLICATES_PER_BLOCK), (errors[whole:], None)):
+        if len(part):
+            blocks = part.reshape(-1, length or len(part), int(np.prod(shape)))
+            columns = np.ascontiguousarray(blocks.transpose(0, 2, 1))
+            means = columns.mean(axis=2)
+            deviations = ((columns - means[..., None]) ** 2).sum(axis=2)
+            for mean, deviation in zip(means, deviations, strict=True):
+                yield blocks.shape[1], mean.reshape(shape), deviation.reshape(shape)
+
+
 def _extend(measured: _Measured, simulation: Simulation, wanted: int, threads: int) -> _Measured:
     """Add replicates until there are `wanted`, chunk by chunk, merging block by block."""
     doubles = measured.mean.size * (simulation.snapshot.dimension + REPLICATES_PER_BLOCK)
@@ -158,11 +171,8 @@ def _extend(measured: _Measured, simulation: Simulation, wanted: int, threads: i
     while measured.count < wanted:
         missing = min(wanted - measured.count, largest)
         errors, sums = simulation.run(measured.count, missing, threads)
-        for block, gradient_sum in enumerate(sums):
-            start = block * REPLICATES_PER_BLOCK
-            measured = measured.with_block(
-                errors[start : start + REPLICATES_PER_BLOCK], gradient_sum
-            )
+        for block, gradient_sum in zip(_block_statistics(errors), sums, strict=True):
+            measured = measured.with_block(*block, gradient_sum)
     return measured
 
 
