@@ -25,8 +25,8 @@ Integers = NDArray[np.int64]
 
 _ROUNDING = 1e-14
 
-_GENERAL_REPLICATES = 64
-"""Replicates whose outputs are held at once for estimators outside the loop; divides a block."""
+_OUTPUTS_AT_ONCE = 2**22
+"""Outputs that are held at once for the estimators outside the loop."""
 
 
 class AffineForm(NamedTuple):
@@ -117,8 +117,10 @@ class Simulation:
         general = [
             e for e in range(len(self.estimators)) if any(form[e] is None for form in self._forms)
         ]
-        for start in range(0, replications if general else 0, _GENERAL_REPLICATES):
-            rows = slice(start, min(start + _GENERAL_REPLICATES, replications))
+        fitting = _OUTPUTS_AT_ONCE // (self.num_slots * max(self.group_sizes))
+        step = min(2 ** max(0, fitting.bit_length() - 1), REPLICATES_PER_BLOCK)  # divides a block
+        for start in range(0, replications if general else 0, step):
+            rows = slice(start, min(start + step, replications))
             block = start // REPLICATES_PER_BLOCK
             for s, e, estimates in self._run_general(first + start, rows.stop - start, general):
                 errors[rows, s, e] = ((estimates - self.snapshot.gradient) ** 2).sum(axis=1)
@@ -186,11 +188,12 @@ class Simulation:
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
         value, best = snapshot.value[prompts], snapshot.optimal_baseline[prompts]
-        shuffle = np.random.default_rng([int(self.key), first])
         every_cell = np.tile(np.arange(num_cells), slots[0] * slots[1])
         for s, size in enumerate(self.group_sizes):
             cells = np.repeat(every_cell, counts[s].ravel()).reshape(*slots, size)
-            cells = shuffle.permuted(cells, axis=-1)  # an estimator may look at the order
+            for index in range(replications):  # an estimator may look at the order
+                shuffle = np.random.default_rng([int(self.key), first + index, size])
+                shuffle.permuted(cells[index], axis=-1, out=cells[index])
             rewards, actions = tables.cell_rewards[cells], tables.cell_actions[cells]
             for e in general:
                 advantages = estimators[e].advantages(rewards, value, optimal_baseline=best)
