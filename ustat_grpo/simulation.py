@@ -95,6 +95,7 @@ class Simulation:
         bounds = np.append(np.arange(0, replications, REPLICATES_PER_BLOCK), replications)
         num_parts = min(num_threads, len(bounds) - 1)
         cuts = bounds[np.linspace(0, len(bounds) - 1, num_parts + 1).astype(int)]
+        _ = self._forms, self._tables  # worked out once, before the threads ask for them
         with ThreadPoolExecutor(num_parts) as pool:
             done = list(pool.map(self._run_part, first + cuts[:-1], np.diff(cuts)))
         return np.concatenate([e for e, _ in done]), np.concatenate([g for _, g in done])
