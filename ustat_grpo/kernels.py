@@ -16,9 +16,9 @@ block by block. For general features the scores are centred beforehand, and M = 
 
 Groups of up to `LARGEST_SCATTERED_GROUP` are weighed output by output (by `tiles`, where every
 prompt is taken once), up to `LARGEST_DRAWN_GROUP` action by action; larger ones are drawn as one
-vector of counts, whose cost hardly depends on G. Every (replicate, slot of the minibatch) has a random stream of its own, which
-group sizes share: the group of 8 begins with the outputs of the group of 4. Results depend on
-neither threads nor chunks.
+vector of counts, whose cost hardly depends on G. Every (replicate, slot of the minibatch) has a
+random stream of its own, which group sizes share: the group of 8 begins with the outputs of the
+group of 4. Results depend on neither threads nor chunks.
 """
 
 import numpy as np

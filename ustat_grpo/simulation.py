@@ -40,14 +40,18 @@ class AffineForm(NamedTuple):
 def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> AffineForm | None:
     """Read the coefficients off an estimator's answers, or return None if it is not affine.
 
-    Three probes give the coefficients. They must then hold for irregular rewards and for rewards
-    of the problem itself, mixed and all equal, which some estimators treat apart.
+    Two probes give the coefficients. They must then hold, at prompts from the least value to the
+    largest, for irregular rewards and for rewards of the problem itself, mixed and all equal, which
+    some estimators treat apart.
     """
     value, best = snapshot.value, snapshot.optimal_baseline
-    rewards = np.zeros((len(value), group_size))
-    shift = estimator.advantages(rewards, value, optimal_baseline=best)[:, 0]
+    nothing = np.zeros((len(value), group_size))
+    shift = estimator.advantages(nothing, value, optimal_baseline=best)[:, 0]
+    few = np.argsort(value)[np.linspace(0, len(value) - 1, min(len(value), 8)).astype(int)]
+    value, best = value[few], best[few]
+    rewards = np.zeros((len(few), group_size))
     rewards[:, 0] = 1.0
-    response = estimator.advantages(rewards, value, optimal_baseline=best)[0] - shift[0]
+    response = estimator.advantages(rewards, value, optimal_baseline=best)[0] - shift[few[0]]
     own, other = float(response[0]), float(response[1]) if group_size > 1 else 0.0
     irregular = np.sin(np.arange(1.0, rewards.size + 1)).reshape(rewards.shape)
     levels = snapshot.reward_levels
@@ -56,7 +60,7 @@ def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> Af
     for rewards in (irregular, mixed, *equal):
         obtained = estimator.advantages(rewards, value, optimal_baseline=best)
         total = rewards.sum(axis=1, keepdims=True)
-        predicted = own * rewards + other * (total - rewards) + shift[:, None]
+        predicted = own * rewards + other * (total - rewards) + shift[few, None]
         if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
             return None
     return AffineForm(own, other, shift)
