@@ -26,9 +26,15 @@ from ustat_grpo.estimators import (
 )
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 from ustat_grpo.monte_carlo import gradient_mse
+from ustat_grpo.optimization import Runs, optimize
+from ustat_grpo.regions import Box
+from ustat_grpo.schedules import Constant, Decay, Schedule
 
 __all__ = [
+    "Box",
+    "Constant",
     "ConstantBaseline",
+    "Decay",
     "Estimator",
     "GroupMean",
     "Grpo",
@@ -37,6 +43,8 @@ __all__ = [
     "OptimalBaseline",
     "Oracle",
     "OutcomeMoments",
+    "Runs",
+    "Schedule",
     "Shrinkage",
     "Snapshot",
     "SoftmaxBandit",
@@ -46,6 +54,7 @@ __all__ = [
     "gradient",
     "gradient_mse",
     "laws",
+    "optimize",
     "random_bandit",
     "train_to",
     "ustatistics",

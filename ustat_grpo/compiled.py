@@ -8,7 +8,9 @@ from typing import Any
 from numba import njit
 from numba.core.caching import FunctionCache
 
-_SOURCES = ("rng.py", "draws.py", "layout.py", "tiles.py", "kernels.py")
+_SOURCES = (
+    "rng.py", "draws.py", "layout.py", "tiles.py", "kernels.py", "policy_rows.py", "ascent.py",
+)  # fmt: skip
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

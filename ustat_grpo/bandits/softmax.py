@@ -1,6 +1,7 @@
 """Softmax bandits: finite prompts and outputs, finitely many reward levels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -87,6 +88,29 @@ class SoftmaxBandit:
             return self.reward_probs.shape[0] * self.reward_probs.shape[1]
         return self.features.shape[-1]
 
+    @cached_property
+    def best_objective(self) -> float:
+        """The least upper bound of J over all θ.
+
+        Tabular: E max_y E[Z∣X, y], which no finite θ attains. With features: the largest value
+        that quasi-Newton ascent finds from θ = 0 and a few random points, all on exact gradients.
+        """
+        if self.features is None:
+            assert self.prompt_probs is not None
+            return float(self.prompt_probs @ (self.reward_probs @ self.reward_levels).max(axis=1))
+        return self._ascend_from(np.zeros(self.dimension), *_starting_points(self.dimension))
+
+    def _ascend_from(self, *points: Array) -> float:
+        from scipy.optimize import minimize
+
+        def loss(theta: Array) -> tuple[float, Array]:
+            snapshot = self.at(theta)
+            return -snapshot.objective, -snapshot.gradient
+
+        options = {"gtol": 1e-12, "ftol": 1e-15, "maxiter": 10_000}
+        found = [minimize(loss, p, jac=True, method="L-BFGS-B", options=options) for p in points]
+        return float(max(-result.fun for result in found))
+
     def at(self, theta: ArrayLike) -> Snapshot:
         """Return the problem at one parameter.
 
@@ -112,3 +136,8 @@ class SoftmaxBandit:
             self.reward_probs,
             self.features,
         )
+
+
+def _starting_points(dimension: int) -> Array:
+    """Four points at distances of order one, the same on every call; shape (4, d)."""
+    return np.random.default_rng(0).standard_normal((4, dimension))

@@ -23,14 +23,15 @@ class TugOfWar:
     takes action 1 with probability sigmoid(t_k − shift), shift 0 at one and `separation` at the
     other. Action 1 succeeds with probability (1+signal)/2 and action 0 with (1−signal)/2 at the
     first prompt, the reverse at the second. The objective is largest on the flat set
-    t_k = separation/2 for all k, which meets the assumptions of Theorem 8 without
+    t_k = separation_k/2 for all k, which meets the assumptions of Theorem 8 without
     identifiability. ‖W‖² depends on the action, hence Assumption 2 fails away from t_k = shift.
 
     Args:
         signal: how much the reward depends on the action, in (0, 1].
         num_axes: r, number of identifiable coordinates.
         num_flat: f, number of directions that leave the policy unchanged.
-        separation: distance of the two prompts' indifference points along each t_k.
+        separation: distance of the two prompts' indifference points along each t_k; one number,
+            or one for each axis, which makes their curvatures differ.
 
     Raises:
         ValueError: if a dial is out of its range.
@@ -39,7 +40,7 @@ class TugOfWar:
     signal: float = 0.8
     num_axes: int = 1
     num_flat: int = 1
-    separation: float = 2.0
+    separation: float | tuple[float, ...] = 2.0
 
     def __post_init__(self) -> None:
         """Check the dials."""
@@ -48,7 +49,22 @@ class TugOfWar:
             raise ValueError(f"signal must be at most 1, got {self.signal!r}")
         integer("num_axes", self.num_axes)
         integer("num_flat", self.num_flat, at_least=0)
-        real("separation", self.separation)
+        for distance in np.atleast_1d(self.separation):
+            real("separation", float(distance))
+        if np.size(self.separation) not in (1, self.num_axes):
+            raise ValueError(
+                f"separation must be one number or {self.num_axes}, got {self.separation}"
+            )
+
+    @property
+    def separations(self) -> Float[Array, " r"]:
+        """The separation along each axis, shape (r,)."""
+        return np.broadcast_to(np.asarray(self.separation, dtype=float), self.num_axes)
+
+    @property
+    def optimum(self) -> Float[Array, " d"]:
+        """The shortest θ at which J is largest: t_k = separation_k/2."""
+        return self.theta(self.separations / 2)
 
     @cached_property
     def axes(self) -> Float[Array, "r d"]:
@@ -66,7 +82,7 @@ class TugOfWar:
         features = np.zeros((num_prompts, 2, self.axes.shape[1]))
         features[:, 1] = np.repeat(self.axes, 2, axis=0)
         offsets = np.zeros((num_prompts, 2))
-        offsets[1::2, 1] = -self.separation
+        offsets[1::2, 1] = -self.separations
         high, low = (1 + self.signal) / 2, (1 - self.signal) / 2
         success = np.tile([[low, high], [high, low]], (self.num_axes, 1))
         reward_probs = np.stack([1 - success, success], axis=-1)

@@ -1,0 +1,241 @@
+"""Algorithm 1: stochastic policy-gradient ascent on a bandit, many independent runs at once."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo import ascent, policy_rows
+from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.bandits.softmax import SoftmaxBandit
+from ustat_grpo.checks import finite, integer
+from ustat_grpo.draws import alias_tables, padded_size
+from ustat_grpo.estimators import Estimator
+from ustat_grpo.regions import Box
+from ustat_grpo.rng import draw_key
+from ustat_grpo.schedules import Schedule
+
+Array = NDArray[np.float64]
+
+PROMPT_SAMPLING = {
+    "iid": ascent.IID,
+    "without_replacement": ascent.WITHOUT_REPLACEMENT,
+    "epochs": ascent.EPOCHS,
+}
+"""How minibatches are drawn: i.i.d. from f; distinct prompts within each; epochs, each a shuffle
+of all prompts, which minibatches take up one after the other."""
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What R runs have reached at C checkpoints.
+
+    Args:
+        checkpoints: iterations after which the runs were looked at, shape (C,).
+        objective: J(θ_i), exact, shape (R, C).
+        gap: suboptimality max J − J(θ_i), shape (R, C); see `SoftmaxBandit.best_objective`.
+        theta: θ_i, shape (R, C, d); empty, (0, 0, 0), if it was not kept.
+    """
+
+    checkpoints: Int[NDArray[np.int64], " C"]
+    objective: Float[Array, "R C"]
+    gap: Float[Array, "R C"]
+    theta: Float[Array, "R C d"]
+
+
+def optimize(
+    bandit: SoftmaxBandit,
+    estimator: Estimator,
+    *,
+    batch_size: int,
+    group_size: int,
+    num_iterations: int,
+    schedule: Schedule,
+    num_runs: int,
+    theta0: ArrayLike,
+    checkpoints: Sequence[int] | None = None,
+    projection: Box | None = None,
+    prompt_sampling: str = "iid",
+    keep_theta: bool = True,
+    rng: np.random.Generator,
+    num_threads: int | None = None,
+) -> Runs:
+    """Run Algorithm 1 many times: θ ← Π(θ + η_i ĝ(θ)), ĝ of B prompts and G outputs of each.
+
+    The same `rng` state gives the same runs for any number of threads, and run r is the same
+    however many there are. Calls with the same `rng` state but another estimator, group size or
+    schedule use the same uniform numbers, and larger minibatches begin with the prompts of smaller
+    ones: differences between calls should be taken run by run.
+
+    Args:
+        bandit: the problem.
+        estimator: turns rewards into advantages.
+        batch_size: B, prompts in a minibatch.
+        group_size: G, outputs of each prompt.
+        num_iterations: n.
+        schedule: of the learning rate η_i.
+        num_runs: R.
+        theta0: where all runs start, shape (d,).
+        checkpoints: increasing iterations at which to record; the last one if None.
+        projection: Θ, which must hold `theta0`; θ is unconstrained if None.
+        prompt_sampling: a key of `PROMPT_SAMPLING`; all but "iid" need equally likely prompts.
+        keep_theta: whether to keep θ at the checkpoints, 8·R·C·d bytes.
+        rng: gives the key of the random streams.
+        num_threads: threads to use; all cores if None.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    for name, size in {"batch_size": batch_size, "group_size": group_size,
+                       "num_runs": num_runs}.items():  # fmt: skip
+        integer(name, size)
+    rates = schedule.rates(integer("num_iterations", num_iterations))
+    points = _increasing(checkpoints, num_iterations)
+    start = _start(bandit, theta0, projection)
+    sampling = _sampling(prompt_sampling, batch_size, bandit)
+    threads = (os.cpu_count() or 1) if num_threads is None else integer("num_threads", num_threads)
+    loop = _Loop(
+        _tables(bandit),
+        advantage_rule(estimator, group_size, bandit.reward_levels),
+        _bounds(projection, bandit.dimension),
+        ascent.Ascent(start, rates, points, group_size, sampling),
+        batch_size,
+        draw_key(rng),
+    )
+    left = ascent.Checkpoints(
+        np.empty((num_runs, len(points))),
+        np.empty((num_runs, len(points), len(start)) if keep_theta else (0, 0, 0)),
+    )
+    loop.run(left, threads)
+    return Runs(points, left.objective, bandit.best_objective - left.objective, left.theta)
+
+
+class _Loop(NamedTuple):
+    """The compiled loop with all that its runs share."""
+
+    tables: policy_rows.BanditTables
+    rule: AdvantageRule
+    bounds: ascent.Bounds
+    shared: ascent.Ascent
+    batch_size: int
+    key: np.uint64
+
+    def run(self, left: ascent.Checkpoints, num_threads: int) -> None:
+        """Fill `left`, a part of the runs on each thread."""
+        num_runs = len(left.objective)
+        cuts = np.linspace(0, num_runs, min(num_threads, num_runs) + 1).astype(int)
+
+        def part(first: int, last: int) -> None:
+            own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
+            state = _state(self.tables, self.batch_size, self.shared)
+            ascent.ascend(
+                self.tables, self.rule, self.bounds, self.shared, state, self.key, first, own
+            )
+
+        with ThreadPoolExecutor(len(cuts) - 1) as pool:
+            list(pool.map(part, cuts[:-1], cuts[1:]))
+
+
+def _increasing(checkpoints: Sequence[int] | None, num_iterations: int) -> NDArray[np.int64]:
+    """Return the checkpoints, or raise unless they increase from 1 to at most n."""
+    if checkpoints is None:
+        return np.array([num_iterations], dtype=np.int64)
+    points = [integer("checkpoints", point) for point in checkpoints]
+    if not points or any(np.diff(points) <= 0) or points[-1] > num_iterations:
+        raise ValueError(
+            "checkpoints must be increasing and at most num_iterations="
+            f"{num_iterations}, got {list(checkpoints)}"
+        )
+    return np.array(points, dtype=np.int64)
+
+
+def _start(bandit: SoftmaxBandit, theta0: ArrayLike, projection: Box | None) -> Array:
+    """Return θ₀, or raise if its length is wrong or it lies outside Θ."""
+    start = finite("theta0", theta0, ndim=1)
+    if len(start) != bandit.dimension:
+        raise ValueError(f"theta0 must have length {bandit.dimension}, got {len(start)}")
+    if projection is None:
+        return start
+    projection.require_dimension(len(start))
+    if not projection.contains(start):
+        raise ValueError(
+            "theta0 must lie inside the projection's set, got coordinates "
+            f"{projection.coordinates(start)} for low={projection.low} and high={projection.high}"
+        )
+    return start
+
+
+def _sampling(name: str, batch_size: int, bandit: SoftmaxBandit) -> int:
+    """Return the code of a way of drawing prompts, or raise if it does not suit the problem."""
+    if name not in PROMPT_SAMPLING:
+        raise ValueError(f"prompt_sampling must be among {list(PROMPT_SAMPLING)}, got {name!r}")
+    probs = bandit.prompt_probs
+    assert probs is not None
+    if name != "iid" and np.ptp(probs) > 1e-9 * probs.max():
+        raise ValueError(f"prompt_sampling must be 'iid' for unequal prompt_probs, got {name!r}")
+    if name == "without_replacement" and batch_size > len(probs):
+        raise ValueError(
+            f"batch_size must be at most the number of prompts, {len(probs)}, to draw them "
+            f"without replacement, got {batch_size}"
+        )
+    return PROMPT_SAMPLING[name]
+
+
+def _tables(bandit: SoftmaxBandit) -> policy_rows.BanditTables:
+    probs, offsets = bandit.prompt_probs, bandit.offsets
+    assert probs is not None and offsets is not None
+    padded = np.zeros((1, padded_size(len(probs))))
+    padded[0, : len(probs)] = probs
+    _, num_actions, num_levels = bandit.reward_probs.shape
+    by_cell = np.arange(num_actions * num_levels)
+    features = np.empty((0, 0, 0)) if bandit.features is None else bandit.features
+    return policy_rows.BanditTables(
+        probs,
+        alias_tables(padded),
+        np.ascontiguousarray(features),
+        np.ascontiguousarray(offsets),
+        bandit.reward_levels,
+        np.cumsum(bandit.reward_probs, axis=2),
+        by_cell // num_levels,
+        by_cell % num_levels,
+        bandit.reward_probs @ bandit.reward_levels,
+    )
+
+
+def _bounds(projection: Box | None, dimension: int) -> ascent.Bounds:
+    if projection is None:
+        return ascent.Bounds(np.empty((0, dimension)), np.empty(0), np.empty(0))
+    if projection.axes is not None:
+        low, high = np.asarray(projection.low), np.asarray(projection.high)
+        return ascent.Bounds(np.ascontiguousarray(projection.axes), low.copy(), high.copy())
+    low = np.broadcast_to(projection.low, dimension).copy()
+    high = np.broadcast_to(projection.high, dimension).copy()
+    return ascent.Bounds(np.empty((0, dimension)), low, high)
+
+
+def _state(
+    tables: policy_rows.BanditTables, batch_size: int, shared: ascent.Ascent
+) -> policy_rows.RunState:
+    num_prompts, num_actions, num_levels = tables.reward_cdf.shape
+    num_outputs = batch_size * shared.group_size
+    return policy_rows.RunState(
+        theta=np.empty(len(shared.theta0)),
+        prompts=np.empty(batch_size, dtype=np.int64),
+        order=np.arange(num_prompts),
+        position=np.zeros(2, dtype=np.int64),
+        seen=np.empty(num_prompts, dtype=np.int64),
+        drawn=np.empty(num_prompts, dtype=np.int64),
+        probs=np.empty((num_prompts, num_actions)),
+        cells=np.full((num_prompts, padded_size(num_actions * num_levels)), 2.0),
+        known=np.empty(num_prompts),
+        weights=np.zeros((num_prompts, num_actions)),
+        uniform=np.empty(num_outputs),
+        row=np.empty(num_outputs, dtype=np.int64),
+        cell=np.empty(num_outputs, dtype=np.int64),
+        advantages=np.empty(num_levels),
+    )
