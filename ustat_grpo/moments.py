@@ -1,5 +1,6 @@
 """The shared vocabulary of laws and simulators: per-prompt moments and noise components."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,3 +103,32 @@ class Moments:
             oracle=float(self.prompt_probs @ oracle),
             residual=float(self.prompt_probs @ self.residual_norm_squared),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMoments:
+    """Moments of which the covariance of every gradient estimate is made, at one θ.
+
+    Matrices come in M blocks of k parameters, shape (M, k, k); what lies between blocks is left
+    out. W is the score, A = Z − V(x), g(x) = E[WA∣x].
+
+    Args:
+        value: V(x), shape (P,).
+        optimal_baseline: b*(x), shape (P,).
+        mean_reward: E[Z∣x, y], shape (P, K).
+        mean_square_reward: E[Z²∣x, y], shape (P, K).
+        reward_variance: σ²(x), shape (P,).
+        gradient: ∇J, shape (M, k).
+        gradient_second_moment: E[g(X)g(X)ᵀ], shape (M, k, k).
+        weighted_score_covariance: maps weights w(x, y), shape (P, K), to E[w(X, Y) WWᵀ], shape
+            (M, k, k).
+    """
+
+    value: Float[Array, " P"]
+    optimal_baseline: Float[Array, " P"]
+    mean_reward: Float[Array, "P K"]
+    mean_square_reward: Float[Array, "P K"]
+    reward_variance: Float[Array, " P"]
+    gradient: Float[Array, "M k"]
+    gradient_second_moment: Float[Array, "M k k"]
+    weighted_score_covariance: Callable[[Float[Array, "P K"]], Float[Array, "M k k"]]

@@ -1,0 +1,101 @@
+"""Exact covariance matrix of each estimator's minibatch gradient, one function per estimator.
+
+The matrix form of `laws.mse`: with B i.i.d. prompts and G outputs of each,
+
+    Cov(ĝ) = prompt/B + output/(BG) + pair/(BG(G−1)),
+
+where `prompt` = Cov g(X) is the same for all, `output` the covariance of one output's term and
+`pair` what the leave-one-out mean adds for not knowing V. Their traces are c₁, c₂ and c₃ for GRPO.
+The group mean's estimate is (G−1)/G times GRPO's, so it has no entry here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ustat_grpo.moments import ScoreMoments
+
+Array = NDArray[np.float64]
+
+
+class NoiseMatrices(NamedTuple):
+    """The three parts of a covariance, each of shape (M, k, k); see the module's docstring."""
+
+    prompt: Float[Array, "M k k"]
+    output: Float[Array, "M k k"]
+    pair: Float[Array, "M k k"]
+
+    def minibatch(self, *, batch_size: int, group_size: int) -> Float[Array, "M k k"]:
+        """Return Cov(ĝ) for B prompts and G outputs of each."""
+        return sum(
+            (
+                weight * matrix
+                for weight, matrix in zip(
+                    minibatch_weights(batch_size, group_size), self, strict=True
+                )
+            ),
+            np.zeros_like(self.prompt),
+        )
+
+
+def minibatch_weights(batch_size: float, group_size: float) -> tuple[float, float, float]:
+    """Return 1/B, 1/(BG) and 1/(BG(G−1)); the last is 0 at G = 1, where it never applies."""
+    outputs = batch_size * group_size
+    return 1 / batch_size, 1 / outputs, 1 / (outputs * (group_size - 1)) if group_size > 1 else 0.0
+
+
+def oracle(moments: ScoreMoments) -> NoiseMatrices:
+    """Covariance with the value as baseline: output = E[A²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    return _prompt_only(moments, moments.value)
+
+
+def vanilla(moments: ScoreMoments) -> NoiseMatrices:
+    """Covariance without a baseline: output = E[Z²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    return _prompt_only(moments, np.zeros_like(moments.value))
+
+
+def constant_baseline(moments: ScoreMoments, *, baseline: float) -> NoiseMatrices:
+    """Covariance with one baseline c for all prompts: output = E[(Z−c)²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    return _prompt_only(moments, np.full_like(moments.value, baseline))
+
+
+def optimal_baseline(moments: ScoreMoments) -> NoiseMatrices:
+    """Covariance with b*(x), the prompt-only baseline of least trace."""
+    return _prompt_only(moments, moments.optimal_baseline)
+
+
+def grpo(moments: ScoreMoments) -> NoiseMatrices:
+    """Covariance with the leave-one-out mean: the oracle's, and pair = E[σ²WWᵀ + g(X)g(X)ᵀ].
+
+    The degenerate part of the U-statistic, ζ₂ = −½(W_iA_j + W_jA_i), has covariance
+    ½(σ²E[WWᵀ] + ggᵀ) at a prompt, and enters with the factor 2/(G(G−1)).
+    """
+    return oracle(moments)._replace(pair=_pair(moments))
+
+
+def shrinkage(moments: ScoreMoments, *, weight: float, target: float = 0.0) -> NoiseMatrices:
+    """Covariance with the baseline (1−λ)Z̄^(−i) + λc: that of V + λ(c−V), and (1−λ)² of the pair.
+
+    Args:
+        moments: of the problem.
+        weight: λ.
+        target: c.
+    """
+    shrunk = moments.value + weight * (target - moments.value)
+    return _prompt_only(moments, shrunk)._replace(pair=(1 - weight) ** 2 * _pair(moments))
+
+
+def _prompt_only(moments: ScoreMoments, baseline: Array) -> NoiseMatrices:
+    level = baseline[:, None]
+    square = moments.mean_square_reward - 2 * level * moments.mean_reward + level**2
+    gradient, second = moments.gradient, moments.gradient_second_moment
+    prompt = second - gradient[:, :, None] * gradient[:, None, :]
+    output = moments.weighted_score_covariance(square) - second
+    return NoiseMatrices(prompt, output, np.zeros_like(second))
+
+
+def _pair(moments: ScoreMoments) -> Array:
+    variance = np.broadcast_to(moments.reward_variance[:, None], moments.mean_reward.shape)
+    return moments.weighted_score_covariance(variance) + moments.gradient_second_moment
