@@ -1,6 +1,7 @@
 """Names of estimators in configurations: each stands for an estimator and for its law."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -15,17 +16,21 @@ from ustat_grpo import (
     Shrinkage,
     Vanilla,
 )
-from ustat_grpo.laws import mse
+from ustat_grpo.laws import covariance, mse
+from ustat_grpo.laws.covariance import NoiseMatrices
+from ustat_grpo.moments import ScoreMoments
 
 _COMPARED = {
-    "vanilla": (Vanilla, mse.vanilla),
-    "grpo": (Grpo, mse.grpo),
-    "oracle": (Oracle, mse.oracle),
-    "group_mean": (GroupMean, mse.group_mean),
-    "constant_baseline": (ConstantBaseline, mse.constant_baseline),
-    "optimal_baseline": (OptimalBaseline, mse.optimal_baseline),
-    "shrinkage": (Shrinkage, mse.shrinkage),
-}
+    "vanilla": (Vanilla, mse.vanilla, covariance.vanilla),
+    "grpo": (Grpo, mse.grpo, covariance.grpo),
+    "oracle": (Oracle, mse.oracle, covariance.oracle),
+    "group_mean": (GroupMean, mse.group_mean, covariance.grpo),
+    "constant_baseline": (
+        ConstantBaseline, mse.constant_baseline, covariance.constant_baseline,
+    ),
+    "optimal_baseline": (OptimalBaseline, mse.optimal_baseline, covariance.optimal_baseline),
+    "shrinkage": (Shrinkage, mse.shrinkage, covariance.shrinkage),
+}  # fmt: skip
 
 Parameters = Mapping[str, float]
 
@@ -66,5 +71,17 @@ def law(
 ) -> float:
     """Return the exact error of a minibatch gradient: `laws.mse`, by name."""
     errors = _COMPARED[name][1](moments, group_size=group_size, **parameters)
-    gain = mse.group_mean_gain(group_size) if name == "group_mean" else 1.0
-    return mse.minibatch(errors, moments, batch_size=batch_size, gain=gain)
+    return mse.minibatch(errors, moments, batch_size=batch_size, gain=gain(name, group_size))
+
+
+def gain(name: str, group_size: int) -> float:
+    """Return the factor between the mean of an estimate and ∇J: it scales the learning rate."""
+    return mse.group_mean_gain(group_size) if name == "group_mean" else 1.0
+
+
+def noise(name: str, parameters: Parameters) -> Callable[[ScoreMoments], NoiseMatrices]:
+    """Return the law of an estimator's covariance: `laws.covariance`, by name.
+
+    For the group mean it is that of the estimate divided by its gain.
+    """
+    return partial(_COMPARED[name][2], **parameters)

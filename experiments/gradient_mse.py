@@ -30,14 +30,16 @@ COLUMNS = [
 
 @dataclass
 class Scale:
-    """How much work: the relative standard error to reach."""
+    """How much work: the relative standard error to reach, or the runs of an optimisation."""
 
     name: str = "smoke"
     precision: float = 0.01
+    runs: int = 200
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
         real("scale.precision", self.precision, above=0.0)
+        integer("scale.runs", self.runs, at_least=2)
 
 
 @dataclass

@@ -6,9 +6,27 @@ from functools import cached_property
 
 import numpy as np
 from hydra.core.config_store import ConfigStore
+from numpy.typing import NDArray
 
-from ustat_grpo import Snapshot, TugOfWar, arithmetic_choice, random_bandit, train_to
+from ustat_grpo import (
+    Box,
+    Snapshot,
+    SoftmaxBandit,
+    TugOfWar,
+    arithmetic_choice,
+    random_bandit,
+    train_to,
+)
 from ustat_grpo.checks import integer, real
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where runs of an optimisation begin, and what holds them."""
+
+    bandit: SoftmaxBandit
+    theta0: NDArray[np.float64]
+    projection: Box | None = None
 
 
 @dataclass
@@ -20,26 +38,37 @@ class ArithmeticChoice:
     num_candidates: int = 16
     habit: float = 1.0
     accuracies: list[float] = field(default_factory=lambda: [0.15, 0.4, 0.7])
+    learning_rate: float = 1.0
     seed: int = 2603
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        real("task.learning_rate", self.learning_rate, above=0.0)
         _some("task.accuracies", self.accuracies)
         integer("task.seed", self.seed, at_least=0)
         for accuracy in self.accuracies:
             real("task.accuracies", accuracy, above=0.0, below=1.0)
 
     @cached_property
+    def bandit(self) -> SoftmaxBandit:
+        """The questions."""
+        rng = np.random.default_rng(self.seed)
+        return arithmetic_choice(self.num_problems, self.num_candidates, habit=self.habit, rng=rng)
+
+    @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
         """The policies by panel name."""
-        rng = np.random.default_rng(self.seed)
-        bandit = arithmetic_choice(
-            self.num_problems, self.num_candidates, habit=self.habit, rng=rng
-        )
         return {
-            f"{self.name}: accuracy {accuracy:g}": bandit.at(train_to(bandit, accuracy))
+            f"{self.name}: accuracy {accuracy:g}": self.bandit.at(train_to(self.bandit, accuracy))
             for accuracy in self.accuracies
         }
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """Runs begin at the least skilled policy."""
+        accuracy = min(self.accuracies)
+        start = Start(self.bandit, train_to(self.bandit, accuracy))
+        return {f"{self.name}: accuracy {accuracy:g}": start}
 
 
 @dataclass
@@ -50,28 +79,41 @@ class Bandit:
     num_prompts: int = 64
     num_actions: int = 16
     group_size_targets: list[float] = field(default_factory=lambda: [4.0, 16.0, 64.0])
+    learning_rate: float = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         integer("task.num_prompts", self.num_prompts, at_least=2)
         integer("task.num_actions", self.num_actions, at_least=2)
+        real("task.learning_rate", self.learning_rate, above=0.0)
         _some("task.group_size_targets", self.group_size_targets)
         integer("task.seed", self.seed, at_least=0)
 
     @cached_property
-    def snapshots(self) -> dict[str, Snapshot]:
-        """The policies by panel name."""
+    def bandits(self) -> dict[str, SoftmaxBandit]:
+        """One bandit a target, by panel name."""
         found = {}
         for target in self.group_size_targets:
-            bandit = random_bandit(
+            found[f"{self.name}: G* = {target:g}"] = random_bandit(
                 self.num_prompts,
                 self.num_actions,
                 group_size_target=target,
                 rng=np.random.default_rng(self.seed),
             )
-            found[f"{self.name}: G* = {target:g}"] = bandit.at(np.zeros(bandit.dimension))
         return found
+
+    @cached_property
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The policies by panel name."""
+        return {name: start.bandit.at(start.theta0) for name, start in self.starts.items()}
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """Runs begin at θ = 0."""
+        return {
+            name: Start(bandit, np.zeros(bandit.dimension)) for name, bandit in self.bandits.items()
+        }
 
 
 @dataclass
@@ -82,20 +124,40 @@ class TugOfWarTask:
     signal: float = 0.8
     num_axes: int = 1
     num_flat: int = 1
+    separation: list[float] = field(default_factory=lambda: [2.0])  # one, or one for each axis
     coordinates: list[float] = field(default_factory=lambda: [-1.0, 0.0, 1.0])
+    low: float = -1.0
+    high: float = 3.0
+    learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _some("task.coordinates", self.coordinates)
+        _some("task.separation", self.separation)
+        real("task.learning_rate", self.learning_rate, above=0.0)
+
+    @cached_property
+    def problem(self) -> TugOfWar:
+        """The tug-of-war."""
+        one = len(self.separation) == 1
+        separation = self.separation[0] if one else tuple(self.separation)
+        return TugOfWar(self.signal, self.num_axes, self.num_flat, separation)
 
     @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
         """The policies by panel name."""
-        problem = TugOfWar(self.signal, self.num_axes, self.num_flat)
         return {
-            f"{self.name}: t = {point:g}": problem.at(problem.theta(point))
+            f"{self.name}: t = {point:g}": self.problem.at(self.problem.theta(point))
             for point in self.coordinates
         }
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """Runs begin at the first coordinate and are held in low ≤ t ≤ high."""
+        point = self.coordinates[0]
+        region = Box(self.low, self.high, self.problem.axes)
+        start = Start(self.problem.bandit, self.problem.theta(point), region)
+        return {f"{self.name}: t = {point:g}": start}
 
 
 Task = ArithmeticChoice | Bandit | TugOfWarTask

@@ -75,6 +75,17 @@ class ExpectedGap:
     output: float
     pair: float
 
+    @property
+    def best_group_size(self) -> float:
+        """The G of least E Δ_n at any fixed budget, over real G > 1: 1 + √(a₃/a₁).
+
+        ∞ where prompt noise does no harm (a₁ ≤ 0). NaN where the leave-one-out mean does good
+        (a₃ < 0): the law then falls toward G = 1, where it is not valid.
+        """
+        if self.pair < 0:
+            return np.nan
+        return 1 + float(np.sqrt(self.pair / self.prompt)) if self.prompt > 0 else np.inf
+
     def gap(self, *, batch_size: float, group_size: float, prompt_factor: float = 1.0) -> float:
         """Return E Δ_n.
 
@@ -113,7 +124,7 @@ def expected_gap(
         best_objective: J*.
 
     Returns:
-        One law a checkpoint. A projection is not seen: Θ must be left by the noise only, and rarely.
+        One law a checkpoint. A projection is not seen: it must be rare that noise leaves Θ.
     """
     theta = np.array(theta0, dtype=float)
     here = expand(theta)

@@ -1,0 +1,168 @@
+"""How does the suboptimality gap after n iterations depend on the group size, at N = B·G outputs?
+
+Theorem 7 for the gap itself: runs of Algorithm 1 that share their random numbers, at every division
+of a budget, beside the law of their mean gap. Try
+
+    python -m experiments.group_size task=arithmetic_choice budget=256
+    python -m experiments.group_size -m task=tug_of_war,weak_tug_of_war budget=256,1024
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from rich.progress import track
+
+from experiments import compared, tasks
+from experiments.gradient_mse import Scale, group_sizes
+from experiments.runner import execute, main_job, require_seed_and_threads
+from experiments.schedule import ScheduleConfig
+from experiments.tasks import Start
+from ustat_grpo import Runs, optimize
+from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.checks import integer
+from ustat_grpo.laws.path import ExpectedGap, expected_gap
+
+COLUMNS = [
+    "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "gap",
+    "std_error", "law", "path_gap", "optimal",
+]  # fmt: skip
+
+
+@dataclass
+class GroupSize:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    budget: int = 256
+    group_size: Any = MISSING  # one, or a list
+    iterations: list[int] = field(default_factory=lambda: [25, 50, 100, 200])
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        self.group_size = group_sizes(self.group_size)
+        require_divisors(self.budget, self.group_size)
+        require_iterations(self.iterations)
+        require_seed_and_threads(self.seed, self.threads)
+        compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def require_divisors(budget: int, sizes: Sequence[int]) -> None:
+    """Raise unless every group size divides the budget."""
+    integer("budget", budget, at_least=2)
+    for size in sizes:
+        if budget % size:
+            raise ValueError(f"group_size must divide the budget {budget}, got {size}")
+
+
+def require_iterations(iterations: Sequence[int]) -> None:
+    """Raise unless the iterations to look at are positive and increasing."""
+    points = [integer("iterations", point) for point in iterations]
+    if not points or sorted(set(points)) != points:
+        raise ValueError(f"iterations must be increasing, got {list(iterations)}")
+
+
+def run(config: GroupSize) -> pd.DataFrame:
+    """Measure the gap of every estimator at every division, for each panel of the task."""
+    tables = []
+    for panel, start in config.task.starts.items():
+        for name, parameters in config.estimators.items():
+            laws = predicted(config, start, name, parameters)
+            for size in track(config.group_size, f"{panel}, {name}"):
+                runs = measure(config, panel, start, name, size)
+                table = pd.DataFrame(_columns(config, runs, laws[size], size))
+                tables.append(table.assign(task=panel, estimator=name))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def measure(config: GroupSize, panel: str, start: Start, name: str, size: int) -> Runs:
+    """Run Algorithm 1; the same generator each time, so that divisions and estimators share."""
+    return optimize(
+        start.bandit,
+        compared.build(config.estimators)[name],
+        batch_size=config.budget // size,
+        group_size=size,
+        num_iterations=config.iterations[-1],
+        schedule=config.schedule.build(config.task.learning_rate),
+        num_runs=config.scale.runs,
+        theta0=start.theta0,
+        checkpoints=config.iterations,
+        projection=start.projection,
+        keep_theta=False,
+        rng=tasks.panel_rng(config.seed, panel),
+        num_threads=config.threads,
+    )
+
+
+def predicted(
+    config: GroupSize, start: Start, name: str, parameters: compared.Parameters
+) -> dict[int, list[ExpectedGap]]:
+    """Return the laws by group size, one at each iteration; most estimators share one pass."""
+    passes: dict[float, list[ExpectedGap]] = {}
+    for size in config.group_size:
+        gain = compared.gain(name, size)
+        if gain not in passes:
+            schedule = config.schedule.build(config.task.learning_rate, gain)
+            passes[gain] = expected_gap(
+                expand(start.bandit.at),
+                compared.noise(name, parameters),
+                theta0=start.theta0,
+                rates=schedule.rates(config.iterations[-1]),
+                checkpoints=config.iterations,
+                best_objective=start.bandit.best_objective,
+            )
+    return {size: passes[compared.gain(name, size)] for size in config.group_size}
+
+
+def _columns(
+    config: GroupSize, runs: Runs, laws: Sequence[ExpectedGap], size: int
+) -> dict[str, Any]:
+    batch_size = config.budget // size
+    return {
+        "budget": config.budget,
+        "group_size": size,
+        "batch_size": batch_size,
+        "iteration": runs.checkpoints,
+        "runs": len(runs.gap),
+        "gap": runs.gap.mean(axis=0),
+        "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+        "law": [law.gap(batch_size=batch_size, group_size=size) for law in laws],
+        "path_gap": [law.path_gap for law in laws],
+        "optimal": [law.best_group_size for law in laws],
+    }
+
+
+def describe(config: GroupSize) -> str:
+    """Return the readable part of the results folder's name."""
+    return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    return execute(config, "group_size", run, describe)
+
+
+tasks.register()
+ConfigStore.instance().store(name="group_size_schema", node=GroupSize)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="group_size")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.group_size`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()
