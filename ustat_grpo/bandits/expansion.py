@@ -87,6 +87,23 @@ class Expansion:
         return np.einsum("...pk,pkd->...d", along, features)[..., None, :]
 
     @property
+    def prompt_gradients(self) -> Float[Array, "P d"]:
+        """g(x), shape (P, d); for features only."""
+        return self.snapshot.prompt_gradients
+
+    def mean_hessian_product(self, vectors: Float[Array, "P d"]) -> Float[Array, " d"]:
+        """Return E_x[H(x) u_x] for one vector u_x a prompt, H(x) the Hessian of V(x); shape (d,).
+
+        Args:
+            vectors: shape (P, d); for features only.
+        """
+        snapshot = self.snapshot
+        scores = self._scores.reshape(*snapshot.action_probs.shape, -1)
+        along = np.einsum("pkd,pd->pk", scores, vectors)
+        mass = snapshot.prompt_probs[:, None] * snapshot.action_probs * self._centred * along
+        return mass.ravel() @ self._scores
+
+    @property
     def _num_blocks(self) -> int:
         return 1 if self.snapshot.features is not None else len(self.snapshot.value)
 
