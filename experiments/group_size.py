@@ -43,7 +43,7 @@ class GroupSize:
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     budget: int = 256
-    group_size: Any = MISSING  # one, or a list
+    group_size: Any = None  # one, or a list; null takes every divisor from 2 to half the budget
     iterations: list[int] = field(default_factory=lambda: [25, 50, 100, 200])
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
@@ -52,11 +52,21 @@ class GroupSize:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        self.group_size = group_sizes(self.group_size)
+        every = self.group_size is None
+        self.group_size = divisors(self.budget) if every else group_sizes(self.group_size)
         require_divisors(self.budget, self.group_size)
         require_iterations(self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def divisors(budget: int) -> list[int]:
+    """Return every divisor from 2 to half of the budget, or raise if there is none."""
+    total = integer("budget", budget, at_least=4)
+    sizes = [size for size in range(2, total // 2 + 1) if total % size == 0]
+    if not sizes:
+        raise ValueError(f"budget must have a divisor from 2 on, got {budget}")
+    return sizes
 
 
 def require_divisors(budget: int, sizes: Sequence[int]) -> None:

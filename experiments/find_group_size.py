@@ -1,0 +1,191 @@
+"""Which group size for this task and this budget? Measure them all, and say how sure the answer is.
+
+Runs of Algorithm 1 at every division of N = B·G outputs a step share their random numbers; their
+paired differences tell which sizes may be the best, the law of the gap tells what was to be
+expected, and what the usual defaults cost. Try
+
+    python -m experiments.find_group_size task=bandit budget=1024
+    python -m experiments.find_group_size task=tug_of_war budget=96 scale.runs=2000 estimator=paper
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from experiments import compared, tasks
+from experiments.confidence import compare
+from experiments.group_size import GroupSize, describe, measure, predicted
+from experiments.runner import execute, main_job
+from experiments.tasks import Start
+from ustat_grpo import NoiseComponents, laws
+from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.laws.path import ExpectedGap
+
+COLUMNS = [
+    "task", "estimator", "budget", "iteration", "group_size", "batch_size", "runs", "gap",
+    "std_error", "law", "excess", "excess_std_error", "law_excess", "in_confidence_set",
+    "near_best_by_law", "optimal", "gradient_optimal",
+]  # fmt: skip
+
+TOLERANCE = 0.05
+DEFAULTS = (2, 8, 16, 64)
+"""Group sizes that trainers and papers start from."""
+
+
+def run(config: GroupSize) -> pd.DataFrame:
+    """Measure every estimator at every group size, for each panel of the task."""
+    tables = []
+    for panel, start in config.task.starts.items():
+        for name, parameters in config.estimators.items():
+            by_size = predicted(config, start, name, parameters)
+            progress = track(config.group_size, f"{panel}, {name}")
+            gaps = np.stack(
+                [measure(config, panel, start, name, size).gap for size in progress], axis=1
+            )
+            for point in range(len(config.iterations)):
+                at_point = {size: each[point] for size, each in by_size.items()}
+                table = compare(gaps[:, :, point], config.group_size)
+                table = _with_law(table, at_point, config.budget).assign(
+                    task=panel,
+                    estimator=name,
+                    iteration=config.iterations[point],
+                    runs=len(gaps),
+                    gradient_optimal=gradient_optimal(start, name, parameters),
+                )
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def gradient_optimal(start: Start, name: str, parameters: compared.Parameters) -> float:
+    """Return the G of least gradient error at θ₀: 1 + √(c₃/c₁) with the estimator's own c₃.
+
+    It is 1 without a group mean: more prompts are then always better.
+    """
+    moments = expand(start.bandit.at)(start.theta0).score_moments
+    traces = [
+        np.trace(part, axis1=1, axis2=2).sum() for part in compared.noise(name, parameters)(moments)
+    ]
+    return laws.group_size.optimal(NoiseComponents(*(max(float(each), 0.0) for each in traces)))
+
+
+def _with_law(
+    table: pd.DataFrame, at_point: Mapping[int, ExpectedGap], budget: int
+) -> pd.DataFrame:
+    """Add the law of each size.
+
+    A size is near the best if its law exceeds the least by at most 5 % of the noise's effect
+    there, |E Δ_n − Δ(m_n)|: the gap of exact gradient ascent would hide every difference.
+    """
+    sizes = np.array(table.index)
+    exact = [
+        at_point[size].gap(batch_size=budget // size, group_size=size) for size in table.index
+    ]
+    paths = np.array([at_point[size].path_gap for size in table.index])
+    best = int(np.argmin(exact))
+    excess = np.array(exact) - exact[best]
+    return table.reset_index().assign(
+        budget=budget,
+        batch_size=budget // sizes,
+        law=exact,
+        law_excess=excess,
+        near_best_by_law=excess <= TOLERANCE * abs(exact[best] - paths[best]),
+        optimal=at_point[table.index[best]].best_group_size,
+    )
+
+
+def show(data: pd.DataFrame, console: Console) -> None:
+    """Print one table and its conclusions a panel, estimator and iteration."""
+    for keys, rows in data.groupby(["task", "estimator", "iteration"], sort=False):
+        panel, estimator, iteration = keys  # pyright: ignore
+        first = rows.iloc[0]
+        console.print(
+            f"\n[bold]{panel}[/]: {estimator}, N = {first['budget']}, "
+            f"{first['runs']} runs of {iteration} iterations"
+        )
+        console.print(_table(rows))
+        for line in conclusions(rows):
+            console.print(line, highlight=False)
+
+
+def conclusions(rows: pd.DataFrame) -> list[str]:
+    """Say in words what the table of one panel, estimator and iteration says."""
+    best = rows.loc[rows["gap"].idxmin()]
+    sizes = rows["group_size"]
+    lines = [
+        f"measured best G = {best['group_size']}, "
+        f"95 % confidence set {_members(sizes[rows['in_confidence_set']])}",
+        f"predicted G* = {_readable(best['optimal'])} (gap), least noise effect or within "
+        f"{TOLERANCE:.0%} of it: {_members(sizes[rows['near_best_by_law']])}",
+        f"G* for the gradient's error: {_readable(best['gradient_optimal'])}",
+    ]
+    usual = rows[sizes.isin(DEFAULTS)]
+    if not usual.empty:
+        lines.append("what the usual defaults lose (by law), and of the measured best gap:")
+    for row in usual.to_dict(orient="records"):
+        lines.append(
+            f"  G = {row['group_size']}: {_with_error(row['excess'], row['excess_std_error'])} "
+            f"({row['law_excess']:.2e}), {row['excess'] / best['gap']:.1%}"
+        )
+    return lines
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    """A table that fits eighty columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("G", "gap ± s.e.", "law", "excess ± s.e.", "by law", "95 % set"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows.to_dict(orient="records"):
+        table.add_row(
+            str(row["group_size"]),
+            _with_error(row["gap"], row["std_error"]),
+            f"{row['law']:.3e}",
+            _with_error(row["excess"], row["excess_std_error"]),
+            f"{row['law_excess']:.2e}",
+            "yes" if row["in_confidence_set"] else "no",
+        )
+    return table
+
+
+def _with_error(value: float, std_error: float) -> str:
+    return f"{value:.3e} ± {std_error:.0e}"
+
+
+def _readable(size: float) -> str:
+    """Say what an infinite or undefined best group size asks for."""
+    if np.isnan(size):
+        return "the smallest"
+    return "the largest" if np.isinf(size) else f"{size:.3g}"
+
+
+def _members(sizes: Sequence[int] | pd.Series) -> str:
+    return f"{{{', '.join(str(size) for size in sizes)}}}"
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; print them and return the CSV."""
+    path = execute(config, "find_group_size", run, describe)
+    show(pd.read_csv(path), Console())
+    return path
+
+
+tasks.register()
+ConfigStore.instance().store(name="find_group_size_schema", node=GroupSize)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="find_group_size")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.find_group_size`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()

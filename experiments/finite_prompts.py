@@ -1,0 +1,185 @@
+"""Do finite prompt sets move the best group size? The gap under three ways of drawing prompts.
+
+The paper suspects its finite set of questions behind the larger best G at its largest budget. Here
+minibatches are i.i.d., without replacement within each, or taken from epochs, shuffle by shuffle,
+as trainers do; each beside its law. Try
+
+    python -m experiments.finite_prompts task=arithmetic_choice task.num_problems=100
+    python -m experiments.finite_prompts -m budget=1024,2048,4096 scale=paper
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from rich.progress import track
+
+from experiments import tasks
+from experiments.gradient_mse import Scale, group_sizes
+from experiments.group_size import require_divisors, require_iterations
+from experiments.runner import execute, main_job, require_seed_and_threads
+from experiments.schedule import ScheduleConfig
+from experiments.tasks import Start
+from ustat_grpo import Grpo, Runs, optimize
+from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.checks import leave_one_out_group_size
+from ustat_grpo.laws.covariance import grpo
+from ustat_grpo.laws.epochs import prompt_effect
+from ustat_grpo.laws.path import ExpectedGap, expected_gap, without_replacement
+from ustat_grpo.optimization import PROMPT_SAMPLING
+
+COLUMNS = [
+    "task", "prompt_sampling", "num_prompts", "budget", "group_size", "batch_size", "iteration",
+    "runs", "gap", "std_error", "law",
+]  # fmt: skip
+
+
+@dataclass
+class FinitePrompts:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    scale: Scale = field(default_factory=Scale)
+    prompt_sampling: list[str] = field(default_factory=lambda: list(PROMPT_SAMPLING))
+    budget: int = 1024
+    group_size: Any = MISSING  # one, or a list
+    iterations: list[int] = MISSING
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        self.group_size = group_sizes(self.group_size)
+        leave_one_out_group_size(min(self.group_size))
+        require_divisors(self.budget, self.group_size)
+        require_iterations(self.iterations)
+        require_seed_and_threads(self.seed, self.threads)
+        for name in self.prompt_sampling:
+            if name not in PROMPT_SAMPLING:
+                raise ValueError(
+                    f"prompt_sampling must be among {', '.join(PROMPT_SAMPLING)}, got {name!r}"
+                )
+
+
+def run(config: FinitePrompts) -> pd.DataFrame:
+    """Measure GRPO's gap under each way of drawing prompts, for each panel of the task."""
+    tables = []
+    for panel, start in config.task.starts.items():
+        num_prompts = len(start.bandit.reward_probs)
+        laws = _path_laws(config, start)
+        for name in config.prompt_sampling:
+            for size in track(config.group_size, f"{panel}, {name}"):
+                if name == "without_replacement" and config.budget // size > num_prompts:
+                    continue
+                runs = _measure(config, panel, start, name, size)
+                law = list(_laws(config, start, laws, name, size))
+                table = _columns(config, runs, law, size)
+                tables.append(
+                    table.assign(task=panel, prompt_sampling=name, num_prompts=num_prompts)
+                )
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _rates(config: FinitePrompts) -> np.ndarray:
+    schedule = config.schedule.build(config.task.learning_rate)
+    return schedule.rates(config.iterations[-1])
+
+
+def _path_laws(config: FinitePrompts, start: Start) -> list[ExpectedGap]:
+    return expected_gap(
+        expand(start.bandit.at),
+        grpo,
+        theta0=start.theta0,
+        rates=_rates(config),
+        checkpoints=config.iterations,
+        best_objective=start.bandit.best_objective,
+    )
+
+
+def _laws(
+    config: FinitePrompts, start: Start, laws: Sequence[ExpectedGap], name: str, size: int
+) -> Iterator[float]:
+    """Yield the law at each iteration; NaN for epochs where prompts share no parameters."""
+    batch_size, num_prompts = config.budget // size, len(start.bandit.reward_probs)
+    factor, effects = 1.0, np.zeros(len(laws))
+    if name == "without_replacement":
+        factor = without_replacement(num_prompts, batch_size)
+    if name == "epochs":
+        factor, effects = 0.0, np.full(len(laws), np.nan)
+        if start.bandit.features is not None:
+            effects = prompt_effect(
+                expand(start.bandit.at),
+                theta0=start.theta0,
+                rates=_rates(config),
+                checkpoints=config.iterations,
+                batch_size=batch_size,
+            )
+    for law, effect in zip(laws, effects, strict=True):
+        iid = law.gap(batch_size=batch_size, group_size=size, prompt_factor=factor)
+        yield iid + effect
+
+
+def _measure(config: FinitePrompts, panel: str, start: Start, name: str, size: int) -> Runs:
+    return optimize(
+        start.bandit,
+        Grpo(),
+        batch_size=config.budget // size,
+        group_size=size,
+        num_iterations=config.iterations[-1],
+        schedule=config.schedule.build(config.task.learning_rate),
+        num_runs=config.scale.runs,
+        theta0=start.theta0,
+        checkpoints=config.iterations,
+        projection=start.projection,
+        prompt_sampling=name,
+        keep_theta=False,
+        rng=tasks.panel_rng(config.seed, panel),
+        num_threads=config.threads,
+    )
+
+
+def _columns(config: FinitePrompts, runs: Runs, law: Sequence[float], size: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "budget": config.budget,
+            "group_size": size,
+            "batch_size": config.budget // size,
+            "iteration": runs.checkpoints,
+            "runs": len(runs.gap),
+            "gap": runs.gap.mean(axis=0),
+            "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+            "law": law,
+        }
+    )
+
+
+def describe(config: FinitePrompts) -> str:
+    """Return the readable part of the results folder's name."""
+    return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    return execute(config, "finite_prompts", run, describe)
+
+
+tasks.register()
+ConfigStore.instance().store(name="finite_prompts_schema", node=FinitePrompts)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="finite_prompts")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.finite_prompts`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()
