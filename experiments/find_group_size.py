@@ -8,8 +8,9 @@ expected, and what the usual defaults cost. Try
     python -m experiments.find_group_size task=tug_of_war budget=96 scale.runs=2000 estimator=paper
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -22,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import compared, tasks
-from experiments.confidence import compare
+from experiments.confidence import LEVEL, compare
 from experiments.group_size import GroupSize, describe, measure, predicted
 from experiments.runner import execute, main_job
 from experiments.tasks import Start
@@ -85,20 +86,20 @@ def _with_law(
     A size is near the best if its law exceeds the least by at most 5 % of the noise's effect
     there, |E Δ_n − Δ(m_n)|: the gap of exact gradient ascent would hide every difference.
     """
-    sizes = np.array(table.index)
-    exact = [
-        at_point[size].gap(batch_size=budget // size, group_size=size) for size in table.index
-    ]
-    paths = np.array([at_point[size].path_gap for size in table.index])
-    best = int(np.argmin(exact))
-    excess = np.array(exact) - exact[best]
+    sizes = list(at_point)
+    exact = np.array(
+        [law.gap(batch_size=budget // size, group_size=size) for size, law in at_point.items()]
+    )
+    best = int(exact.argmin())
+    law = at_point[sizes[best]]
+    excess = exact - exact[best]
     return table.reset_index().assign(
         budget=budget,
-        batch_size=budget // sizes,
+        batch_size=[budget // size for size in sizes],
         law=exact,
         law_excess=excess,
-        near_best_by_law=excess <= TOLERANCE * abs(exact[best] - paths[best]),
-        optimal=at_point[table.index[best]].best_group_size,
+        near_best_by_law=excess <= TOLERANCE * abs(exact[best] - law.path_gap),
+        optimal=law.best_group_size,
     )
 
 
@@ -119,21 +120,20 @@ def show(data: pd.DataFrame, console: Console) -> None:
 def conclusions(rows: pd.DataFrame) -> list[str]:
     """Say in words what the table of one panel, estimator and iteration says."""
     best = rows.loc[rows["gap"].idxmin()]
-    sizes = rows["group_size"]
     lines = [
         f"measured best G = {best['group_size']}, "
-        f"95 % confidence set {_members(sizes[rows['in_confidence_set']])}",
-        f"predicted G* = {_readable(best['optimal'])} (gap), least noise effect or within "
-        f"{TOLERANCE:.0%} of it: {_members(sizes[rows['near_best_by_law']])}",
-        f"G* for the gradient's error: {_readable(best['gradient_optimal'])}",
+        f"{_percent(LEVEL)} confidence set {_members(rows, 'in_confidence_set')}",
+        f"predicted G* {_readable(best['optimal'])} (gap), least noise effect or within "
+        f"{_percent(TOLERANCE)}: {_members(rows, 'near_best_by_law')}",
+        f"G* for the gradient's error {_readable(best['gradient_optimal'])}",
     ]
-    usual = rows[sizes.isin(DEFAULTS)]
-    if not usual.empty:
-        lines.append("what the usual defaults lose (by law), and of the measured best gap:")
-    for row in usual.to_dict(orient="records"):
+    usual = [row for row in rows.to_dict(orient="records") if row["group_size"] in DEFAULTS]
+    if usual:
+        lines.append("what the usual defaults lose (by law), of the measured best gap:")
+    for row in usual:
         lines.append(
-            f"  G = {row['group_size']}: {_with_error(row['excess'], row['excess_std_error'])} "
-            f"({row['law_excess']:.2e}), {row['excess'] / best['gap']:.1%}"
+            f"  G = {row['group_size']}: {_excess(row)} ({row['law_excess']:.2e}), "
+            f"{100 * row['excess'] / best['gap']:.1f} %"
         )
     return lines
 
@@ -141,33 +141,41 @@ def conclusions(rows: pd.DataFrame) -> list[str]:
 def _table(rows: pd.DataFrame) -> Table:
     """A table that fits eighty columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("G", "gap ± s.e.", "law", "excess ± s.e.", "by law", "95 % set"):
+    for heading in ("G", "gap ± s.e.", "law", "excess ± s.e.", "by law", f"{_percent(LEVEL)} set"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows.to_dict(orient="records"):
         table.add_row(
             str(row["group_size"]),
-            _with_error(row["gap"], row["std_error"]),
+            f"{row['gap']:.3e} ± {row['std_error']:.0e}",
             f"{row['law']:.3e}",
-            _with_error(row["excess"], row["excess_std_error"]),
+            _excess(row),
             f"{row['law_excess']:.2e}",
             "yes" if row["in_confidence_set"] else "no",
         )
     return table
 
 
-def _with_error(value: float, std_error: float) -> str:
-    return f"{value:.3e} ± {std_error:.0e}"
+def _excess(row: Mapping[Hashable, Any]) -> str:
+    """Say what a size loses over the measured best, which loses nothing over itself."""
+    if row["excess"] == row["excess_std_error"] == 0:
+        return "none"
+    return f"{row['excess']:.2e} ± {row['excess_std_error']:.0e}"
 
 
 def _readable(size: float) -> str:
-    """Say what an infinite or undefined best group size asks for."""
+    """Say where a best group size lies that the law puts at no finite G above 1."""
     if np.isnan(size):
-        return "the smallest"
-    return "the largest" if np.isinf(size) else f"{size:.3g}"
+        return "→ 1"
+    return "→ ∞" if np.isinf(size) else f"= {size:.3g}"
 
 
-def _members(sizes: Sequence[int] | pd.Series) -> str:
-    return f"{{{', '.join(str(size) for size in sizes)}}}"
+def _members(rows: pd.DataFrame, column: str) -> str:
+    chosen = [str(size) for size in rows["group_size"][rows[column]]]
+    return f"{{{', '.join(chosen)}}}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
 
 
 def execute_config(config: DictConfig) -> Path:

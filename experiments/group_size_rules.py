@@ -156,22 +156,18 @@ def _replay(
     for point, law in enumerate(at_points):
         table = compare(gaps[:, :, point], sweep.group_size)
         table["law"] = [
-            law.gap(batch_size=sweep.budget // size, group_size=size) for size in table.index
+            law.gap(batch_size=sweep.budget // size, group_size=size) for size in sweep.group_size
         ]
         for row in _rows(table, wanted):
-            yield {
-                "budget": sweep.budget,
-                "iteration": law.iteration,
-                "runs": len(gaps),
-                **row,
-            }
+            yield {"budget": sweep.budget, "iteration": law.iteration, "runs": len(gaps), **row}
 
 
 def _rows(table: pd.DataFrame, wanted: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """Yield one row a rule; `law_excess` is over the least law, which noise cannot choose."""
-    best = table["gap"].idxmin()
-    for rule, real_size in {**wanted, MEASURED_BEST: float(best)}.items():
-        size = nearest(real_size, list(table.index))
+    sizes = table.index.to_list()
+    best = float(sizes[int(table["gap"].argmin())])
+    for rule, real_size in {**wanted, MEASURED_BEST: best}.items():
+        size = nearest(real_size, sizes)
         picked = table.loc[size]
         yield {
             "rule": rule,
