@@ -13,7 +13,10 @@ import pandas as pd
 
 from experiments.runner import to_csv, write_atomically
 
-_POINT = ("task", "estimator", "budget", "batch_size", "group_size")
+_POINT = (
+    "task", "estimator", "prompt_sampling", "schedule", "rule", "budget", "batch_size",
+    "group_size", "iteration", "probability",
+)  # fmt: skip
 
 
 def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:

@@ -1,18 +1,81 @@
 """All experiments on all their tasks, at one scale: what `make run` and `make reference` do."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
 
-from experiments import fixed_budget, gradient_mse
+from experiments import (
+    finite_prompts,
+    fixed_budget,
+    gap_bound,
+    gradient_mse,
+    group_size,
+    group_size_rules,
+    limit_law,
+    training_path,
+)
 from experiments.collect import merge
 from experiments.runner import to_csv, write_atomically
 
-EXPERIMENTS = {
-    "gradient_mse": gradient_mse.execute_config,
-    "fixed_budget": fixed_budget.execute_config,
-}
 TASKS = ("arithmetic_choice", "bandit", "tug_of_war")
+OPTIMISED = (*TASKS, "weak_tug_of_war")
+
+_ONCE = {"smoke": ("",), "paper": ("",)}
+
+
+class Experiment(NamedTuple):
+    """An app with the jobs that it is run for.
+
+    Args:
+        execute: runs one configuration.
+        tasks: one job each.
+        variants: further overrides, by scale; one job each for every task.
+    """
+
+    execute: Callable[[DictConfig], Path]
+    tasks: tuple[str, ...]
+    variants: Mapping[str, tuple[str, ...]] = _ONCE
+
+    def overrides(self, scale: str) -> Iterator[list[str]]:
+        """Yield the overrides of each job."""
+        for task in self.tasks:
+            for variant in self.variants[scale]:
+                yield [f"task={task}", *filter(None, [variant])]
+
+    def sweep(self, scale: str) -> str:
+        """Return the overrides of all jobs as those of one Hydra sweep."""
+        names = [variant.split("=")[0] for variant in self.variants[scale] if variant]
+        values = ",".join(variant.split("=")[1] for variant in self.variants[scale] if variant)
+        varied = f" {names[0]}={values}" if names else ""
+        return f"-m task={','.join(self.tasks)}{varied} scale={scale}"
+
+
+EXPERIMENTS = {
+    "gradient_mse": Experiment(gradient_mse.execute_config, TASKS),
+    "fixed_budget": Experiment(fixed_budget.execute_config, TASKS),
+    "group_size": Experiment(
+        group_size.execute_config,
+        OPTIMISED,
+        {"smoke": ("budget=64", "budget=256"),
+         "paper": ("budget=256", "budget=1024", "budget=4096")},
+    ),
+    "group_size_rules": Experiment(
+        group_size_rules.execute_config,
+        OPTIMISED,
+        {"smoke": ("budgets=[64,256]",), "paper": ("budgets=[256,1024,4096]",)},
+    ),
+    "limit_law": Experiment(limit_law.execute_config, ("tug_of_war", "tug_of_war_rank3")),
+    "gap_bound": Experiment(gap_bound.execute_config, ("tug_of_war", "weak_tug_of_war")),
+    "training_path": Experiment(training_path.execute_config, OPTIMISED),
+    "finite_prompts": Experiment(
+        finite_prompts.execute_config,
+        ("arithmetic_choice",),
+        {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
+    ),
+}  # fmt: skip
 
 
 def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
@@ -27,9 +90,12 @@ def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
         The jobs' own CSVs, by experiment.
     """
     done: dict[str, list[Path]] = {}
+    shared = [f"scale={scale}", f"output={output}"]
     with initialize_config_module("experiments.conf", version_base="1.3"):
-        for name, execute in EXPERIMENTS.items():
-            overrides = [f"scale={scale}", f"output={output}"]
-            done[name] = [execute(compose(name, [f"task={task}", *overrides])) for task in TASKS]
+        for name, experiment in EXPERIMENTS.items():
+            done[name] = [
+                experiment.execute(compose(name, [*overrides, *shared]))
+                for overrides in experiment.overrides(scale)
+            ]
             write_atomically(folder / f"{name}.csv", to_csv(merge(done[name])))
     return done

@@ -21,7 +21,10 @@ CHAPTERS = (
     "baseline_counterexamples",
     "vanilla_crossover",
     "group_size",
+    "suboptimality_gap",
     "gap_scaling",
+    "limit_distribution",
+    "limit_weights",
     "errata",
 )
 """Names of the chapters, in the order of the paper."""
