@@ -23,6 +23,7 @@ war vanilla's weight is *below* the oracle's. Corollary 9's order holds, with th
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import SupportsInt
 
 import numpy as np
 
@@ -152,7 +153,7 @@ def _counterexample(expansion: Expansion) -> Iterator[Claim]:
                   max(ours, theirs), ours)  # fmt: skip
 
 
-def weights(expansion: Expansion, noise: Noise, group_size: int) -> np.ndarray:
+def weights(expansion: Expansion, noise: Noise, group_size: SupportsInt) -> np.ndarray:
     """Return the weights at β = 1.5/λ_min and B = 4, largest first."""
     hessian = expansion.hessian[0]
     matrix = noise(expansion.score_moments).minibatch(

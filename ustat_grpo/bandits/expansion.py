@@ -36,17 +36,17 @@ class Expansion:
         """J(θ)."""
         return self.snapshot.objective
 
-    @cached_property
+    @property
     def gradient(self) -> Float[Array, "M k"]:
         """∇J(θ), shape (M, k)."""
         return self.snapshot.gradient.reshape(self._num_blocks, -1)
 
-    @cached_property
+    @property
     def hessian(self) -> Float[Array, "M k k"]:
         """∇²J(θ), shape (M, k, k): E over x of E[A cc′∣x]."""
-        return self._weighted(self._centred)
+        return self._hessian
 
-    @cached_property
+    @property
     def score_moments(self) -> ScoreMoments:
         """What the covariance of every estimator is made of."""
         snapshot = self.snapshot
@@ -106,6 +106,10 @@ class Expansion:
     @property
     def _num_blocks(self) -> int:
         return 1 if self.snapshot.features is not None else len(self.snapshot.value)
+
+    @cached_property
+    def _hessian(self) -> Array:
+        return self._weighted(self._centred)
 
     @cached_property
     def _centred(self) -> Array:
