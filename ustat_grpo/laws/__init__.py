@@ -1,5 +1,15 @@
 """Closed forms: moments in, numbers out. Nothing here ever simulates."""
 
-from ustat_grpo.laws import group_size, mse
+from ustat_grpo.laws import covariance, epochs, gap, group_size, limit, mse, path
+from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 
-__all__ = ["group_size", "mse"]
+__all__ = [
+    "WeightedChiSquared",
+    "covariance",
+    "epochs",
+    "gap",
+    "group_size",
+    "limit",
+    "mse",
+    "path",
+]

@@ -5,7 +5,7 @@ their gradients are negatively correlated: Cov(g(X), g(X′)) = −Cov g/(P−1)
 between minibatches. Once an epoch is over, all its prompt noise has cancelled but for what θ made
 of the order. This law follows `laws.path`, with the dependence on the epoch's past carried along:
 
-    u_x ← (I + ηH)u_x + (η/B)·m·(g(x) − g),   the trace in θ of prompt x, were it in all m past slots,
+    u_x ← (I + ηH)u_x + (η/B)·m·(g(x) − g),   what θ keeps of prompt x, were it in all m past slots,
     Cov(θ, slot to come) = −E_x[u_x (g(x) − g)ᵀ]/(P−1),   drift −E_x[H(x) u_x]/(P−1),
 
 u being zero when an epoch begins. To first order in the noise, as there.
