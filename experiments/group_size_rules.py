@@ -142,7 +142,8 @@ def nearest(wanted: float, sizes: Sequence[int]) -> int:
         return min(sizes)
     if np.isinf(wanted):
         return max(sizes)
-    return min(sorted(sizes), key=lambda size: abs(np.log(wanted / size)))
+    ratio = {size: abs(float(np.log2(wanted / size))) for size in sorted(sizes)}
+    return min(ratio, key=lambda size: round(ratio[size], 9))  # √32 is as near to 4 as to 8
 
 
 def _replay(

@@ -79,12 +79,12 @@ class ExpectedGap:
     def best_group_size(self) -> float:
         """The G of least E Δ_n at any fixed budget, over real G > 1: 1 + √(a₃/a₁).
 
-        ∞ where prompt noise does no harm (a₁ ≤ 0). NaN where the leave-one-out mean does good
-        (a₃ < 0): the law then falls toward G = 1, where it is not valid.
+        ∞ where prompt noise does no harm (a₁ ≤ 0): few prompts are then the best. NaN where the
+        leave-one-out mean does good (a₃ < 0 < a₁): the law falls toward G = 1, where it is void.
         """
-        if self.pair < 0:
-            return np.nan
-        return 1 + float(np.sqrt(self.pair / self.prompt)) if self.prompt > 0 else np.inf
+        if self.prompt <= 0:
+            return np.inf
+        return 1 + float(np.sqrt(self.pair / self.prompt)) if self.pair >= 0 else np.nan
 
     def gap(self, *, batch_size: float, group_size: float, prompt_factor: float = 1.0) -> float:
         """Return E Δ_n.
