@@ -56,7 +56,7 @@ def order(task: str, data: pd.DataFrame) -> Reading:
     cells = len(wide)
     everywhere = above == cells and best == under_oracle == 0
     return Reading(
-        f"{_plain(task)}: vanilla > GRPO > oracle at every G and policy",
+        f"{plain(task)}: vanilla > GRPO > oracle at every G and policy",
         f"{cells} of {cells} cells",
         f"vanilla above GRPO in {above}, below it in {below}, and below the oracle in {best} of "
         f"{cells}; GRPO above the oracle in {over_oracle} (differences beyond 2 std. errors)",
@@ -79,7 +79,7 @@ def closeness(task: str, data: pd.DataFrame) -> Reading:
         near &= bool(at_size.max() < CLOSE) and not (size > 8 and bool(told_apart))
         shown.append(f"{at_size.max():.3f} ± {std_error[worst, size]:.3f} at G = {size}")
     return Reading(
-        f"{_plain(task)}: GRPO close to the oracle from G = 8, indistinguishable at 32–64",
+        f"{plain(task)}: GRPO close to the oracle from G = 8, indistinguishable at 32–64",
         f"ratio of errors < {CLOSE:g} at G = 8, "
         f"within {STANDARD_ERRORS:g} std. errors of 1 at 32–64",
         f"largest ratio over policies {', '.join(shown)}",
@@ -95,7 +95,7 @@ def decrease(task: str, data: pd.DataFrame) -> Reading:
     first = wide[wide.columns.min()]
     levels = ", ".join(f"{error:.3g}" for error in first)
     return Reading(
-        f"{_plain(task)}: the error falls with G and with skill",
+        f"{plain(task)}: the error falls with G and with skill",
         "both",
         f"with G: {'yes' if with_size else 'no'}; with skill: {'yes' if with_skill else 'no'} "
         f"(GRPO at G = {wide.columns.min()}, policies in order: {levels})",
@@ -112,7 +112,7 @@ def best_group_size(data: pd.DataFrame) -> Reading:
         allowed = rows.query("near_optimal_low <= group_size <= near_optimal_high")
         allowed = rows.query("law == law.min()") if allowed.empty else allowed
         inside += bool(best["group_size"] in list(allowed["group_size"]))
-        found.append(f"{_plain(str(task))}: {best['group_size']} ({best['optimal']:.2f})")
+        found.append(f"{plain(str(task))}: {best['group_size']} ({best['optimal']:.2f})")
     return Reading(
         "at a fixed budget the measured best divisor lies in the 5 % interval around "
         "G* = 1 + √(c₃/c₁), or is the law's best where the interval holds none",
@@ -122,7 +122,8 @@ def best_group_size(data: pd.DataFrame) -> Reading:
     )
 
 
-def _plain(task: str) -> str:
+def plain(task: str) -> str:
+    """Return a name as text."""
     return task.replace("_", " ")
 
 

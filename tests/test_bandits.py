@@ -466,7 +466,7 @@ def test_tug_of_war_asymptotic_weights():
         ({"num_axes": 0}, "num_axes must be an integer of at least 1, got 0"),
         ({"num_flat": -1}, "num_flat must be an integer of at least 0, got -1"),
         ({"num_flat": 1.0}, "num_flat must be an integer of at least 0, got 1.0"),
-        ({"separation": np.inf}, "separation must be a finite number, got inf"),
+        ({"separation": np.inf}, "separation must be a finite number and above 0, got inf"),
     ],
 )
 def test_tug_of_war_dials_out_of_range(dial, message):
@@ -488,3 +488,88 @@ def test_tug_of_war_is_a_frozen_value():
 def test_tug_of_war_coordinates_of_another_number():
     with pytest.raises(ValueError, match="coordinates"):
         TugOfWar(num_axes=2).theta([1.0, 2.0, 3.0])
+
+
+UNLIKE = TugOfWar(num_axes=3, num_flat=2, separation=(1.5, 2.0, 4.0))
+
+
+def test_tug_of_war_separations_are_one_for_each_axis():
+    """The optimum by axis, and curvatures 1.6·s(1−s)(2s−1)/3, s = sigmoid(separation/2).
+
+    Would catch: separations in another order, or the first one for all.
+    """
+    exact(UNLIKE.separations, [1.5, 2.0, 4.0])
+    exact(UNLIKE.axes @ UNLIKE.optimum, [0.75, 1.0, 2.0])
+    exact(UNLIKE.at(UNLIKE.optimum).gradient, np.zeros(5))
+    exact(UNLIKE.optimum, UNLIKE.theta([0.75, 1.0, 2.0]))
+    s = 1 / (1 + np.exp(-np.array([0.75, 1.0, 2.0])))
+    along = UNLIKE.axes @ negative_hessian(UNLIKE, UNLIKE.optimum) @ UNLIKE.axes.T / 2
+    curvatures = np.diag(1.6 * s * (1 - s) * (2 * s - 1) / 3)
+    np.testing.assert_allclose(along, curvatures, rtol=0, atol=1e-9)
+
+
+@every_shape
+def test_tug_of_war_separation_of_all_axes_is_that_of_each(axes, flat, rng):
+    one = TugOfWar(num_axes=axes, num_flat=flat, separation=3.0)
+    several = TugOfWar(num_axes=axes, num_flat=flat, separation=(3.0,) * axes)
+    theta = rng.normal(size=axes + flat)
+    np.testing.assert_array_equal(one.at(theta).action_probs, several.at(theta).action_probs)
+    np.testing.assert_array_equal(one.optimum, several.optimum)
+    assert hash(several) == hash(TugOfWar(num_axes=axes, num_flat=flat, separation=(3.0,) * axes))
+
+
+@pytest.mark.parametrize(
+    ("num_axes", "separation", "message"),
+    [
+        (2, (1.0, 2.0, 3.0), "separation must be one number or 2, got (1.0, 2.0, 3.0)"),
+        (1, (1.0, 2.0), "separation must be one number or 1, got (1.0, 2.0)"),
+        (2, (1.0, np.nan), "separation must be a finite number and above 0, got nan"),
+        (1, True, "separation must be a finite number and above 0, got True"),
+        (1, "2", "separation must be a finite number and above 0, got '2'"),
+    ],
+)
+def test_tug_of_war_separations_out_of_range(num_axes, separation, message):
+    with pytest.raises(ValueError) as error:
+        TugOfWar(num_axes=num_axes, separation=separation)
+    assert str(error.value) == message
+
+
+def test_tug_of_war_is_not_lost_at_its_optimum():
+    """Half way along a negative separation J is least: it is refused, or the optimum elsewhere."""
+    try:
+        problem = TugOfWar(separation=-2.0)
+    except ValueError as error:
+        assert "separation must" in str(error)
+        return
+    best = problem.at(problem.optimum).objective
+    assert best >= max(problem.at(problem.theta(t)).objective for t in (-5.0, 0.0, 5.0))
+
+
+# best_objective
+
+
+@every_levels
+def test_best_objective_of_tables_is_the_best_action_of_each_prompt(levels, rng):
+    """A bound that no θ attains and a θ far out approaches. Would catch: the best level instead."""
+    bandit, _ = random_problem(rng, 3, 4, reward_levels=levels)
+    naive, far = 0.0, np.zeros((3, 4))
+    for x, weight in enumerate(bandit.prompt_probs):
+        means = [sum(bandit.reward_probs[x, y] * bandit.reward_levels) for y in range(4)]
+        naive += weight * max(means)
+        far[x, means.index(max(means))] = 1.0
+    exact(bandit.best_objective, naive)
+    assert bandit.at(10 * far.ravel()).objective < bandit.best_objective
+    exact(bandit.at(60 * far.ravel()).objective, bandit.best_objective)
+
+
+@pytest.mark.parametrize("problem", [TugOfWar(), TugOfWar(0.3, 2, 0, 3.5), UNLIKE], ids=str)
+def test_best_objective_of_features_is_the_optimum_of_the_tug_of_war(problem):
+    exact(problem.bandit.best_objective, problem.at(problem.optimum).objective)
+    assert problem.bandit.best_objective is problem.bandit.best_objective  # found once
+
+
+def test_best_objective_of_one_hot_features_is_that_of_the_table(rng):
+    """To 1e-9 from below: ascent ends on the way to infinity."""
+    bandit, _ = random_problem(rng, 3, 4, reward_levels=LEVELS["graded"])
+    dense = dataclasses.replace(bandit, features=one_hot(3, 4))
+    assert -1e-9 < dense.best_objective - bandit.best_objective <= 1e-15

@@ -69,8 +69,8 @@ def optimize(
 
     The same `rng` state gives the same runs for any number of threads, and run r is the same
     however many there are. Calls with the same `rng` state but another estimator, group size or
-    schedule use the same uniform numbers, and larger minibatches begin with the prompts of smaller
-    ones: differences between calls should be taken run by run.
+    schedule use the same uniform numbers, and larger i.i.d. minibatches begin with the prompts of
+    smaller ones: differences between calls should be taken run by run.
 
     Args:
         bandit: the problem.
@@ -94,7 +94,7 @@ def optimize(
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip
         integer(name, size)
-    rates = schedule.rates(integer("num_iterations", num_iterations))
+    rates = _rates(schedule, integer("num_iterations", num_iterations))
     points = _increasing(checkpoints, num_iterations)
     start = _start(bandit, theta0, projection)
     sampling = _sampling(prompt_sampling, batch_size, bandit)
@@ -139,6 +139,17 @@ class _Loop(NamedTuple):
 
         with ThreadPoolExecutor(len(cuts) - 1) as pool:
             list(pool.map(part, cuts[:-1], cuts[1:]))
+
+
+def _rates(schedule: Schedule, num_iterations: int) -> Array:
+    """Return the learning rates, or raise unless the schedule gives n positive numbers."""
+    rates = finite("schedule.rates", schedule.rates(num_iterations), ndim=1)
+    if len(rates) != num_iterations or (rates <= 0).any():
+        raise ValueError(
+            f"schedule.rates must be {num_iterations} positive numbers, got {len(rates)} from "
+            f"{rates.min():g}"
+        )
+    return rates
 
 
 def _increasing(checkpoints: Sequence[int] | None, num_iterations: int) -> NDArray[np.int64]:
@@ -200,7 +211,7 @@ def _tables(bandit: SoftmaxBandit) -> policy_rows.BanditTables:
         np.ascontiguousarray(features),
         np.ascontiguousarray(offsets),
         bandit.reward_levels,
-        np.cumsum(bandit.reward_probs, axis=2),
+        np.ascontiguousarray(np.cumsum(bandit.reward_probs, axis=2)),
         by_cell // num_levels,
         by_cell % num_levels,
         bandit.reward_probs @ bandit.reward_levels,

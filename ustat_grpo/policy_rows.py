@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 _LOG2_E = 1 / math.log(2.0)
-_LN_2 = math.log(2.0)
+_LN_2_HIGH, _LN_2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # n·high is exact
 _C = tuple(1 / math.factorial(k) for k in range(13))
 _POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1074, 1))
 
@@ -84,7 +84,7 @@ def exp_of_negative(x):
     """
     x = max(x, -700.0)
     n = np.floor(x * _LOG2_E + 0.5)
-    r = x - n * _LN_2
+    r = (x - n * _LN_2_HIGH) - n * _LN_2_LOW
     high = _C[7] + r * (_C[8] + r * (_C[9] + r * (_C[10] + r * (_C[11] + r * _C[12]))))
     low = 1.0 + r * (
         1.0 + r * (_C[2] + r * (_C[3] + r * (_C[4] + r * (_C[5] + r * (_C[6] + r * high)))))

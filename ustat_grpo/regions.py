@@ -35,14 +35,16 @@ class Box:
         """Check the arrays."""
         low = finite("low", np.atleast_1d(self.low), ndim=1)
         high = finite("high", np.atleast_1d(self.high), ndim=1)
+        length = max(len(low), len(high))
         if self.axes is not None:
             axes = finite("axes", self.axes, ndim=2)
-            products = axes @ axes.T
-            if np.abs(products - np.diag(np.diag(products))).max() > 1e-9 * products.max():
-                raise ValueError(f"axes must have orthogonal rows, got products {products}")
-            low, high = np.broadcast_to(low, len(axes)), np.broadcast_to(high, len(axes))
+            _require_orthogonal(axes)
             object.__setattr__(self, "axes", axes)
-        low, high = np.broadcast_arrays(low, high)
+            length = len(axes)
+        for name, bound in {"low": low, "high": high}.items():
+            if len(bound) not in (1, length):
+                raise ValueError(f"{name} must be one number or {length}, got {len(bound)}")
+        low, high = np.broadcast_to(low, length), np.broadcast_to(high, length)
         if (low >= high).any():
             raise ValueError(f"low must be below high, got low={self.low} and high={self.high}")
         object.__setattr__(self, "low", low.astype(float))
@@ -73,3 +75,14 @@ class Box:
         inside = self.coordinates(theta)
         slack = 1e-9 * (np.abs(self.low) + np.abs(self.high))
         return bool(((inside >= self.low - slack) & (inside <= self.high + slack)).all())
+
+
+def _require_orthogonal(axes: Array) -> None:
+    lengths = np.linalg.norm(axes, axis=1)
+    rows = axes / np.where(lengths > 0, lengths, 1.0)[:, None]
+    slant = np.abs(rows @ rows.T - np.eye(len(axes))).max()
+    if slant > 1e-9:
+        raise ValueError(
+            "axes must have orthogonal rows that are not zero, got cosines and lengths off by "
+            f"{slant:.3g}"
+        )

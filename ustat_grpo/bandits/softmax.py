@@ -93,7 +93,8 @@ class SoftmaxBandit:
         """The least upper bound of J over all θ.
 
         Tabular: E max_y E[Z∣X, y], which no finite θ attains. With features: the largest value
-        that quasi-Newton ascent finds from θ = 0 and a few random points, all on exact gradients.
+        that quasi-Newton ascent on exact gradients finds from θ = 0 and from thirty random points
+        near and far. J may have several maxima; nothing proves that this is the highest.
         """
         if self.features is None:
             assert self.prompt_probs is not None
@@ -139,5 +140,6 @@ class SoftmaxBandit:
 
 
 def _starting_points(dimension: int) -> Array:
-    """Four points at distances of order one, the same on every call; shape (4, d)."""
-    return np.random.default_rng(0).standard_normal((4, dimension))
+    """Thirty points at distances of order 1, 3 and 10, the same on every call; shape (30, d)."""
+    points = np.random.default_rng(0).standard_normal((30, dimension))
+    return points * np.repeat([1.0, 3.0, 10.0], 10)[:, None]

@@ -49,8 +49,9 @@ class TugOfWar:
             raise ValueError(f"signal must be at most 1, got {self.signal!r}")
         integer("num_axes", self.num_axes)
         integer("num_flat", self.num_flat, at_least=0)
-        for distance in np.atleast_1d(self.separation):
-            real("separation", float(distance))
+        single = not isinstance(self.separation, tuple | list)
+        for distance in (self.separation,) if single else self.separation:
+            real("separation", distance, above=0.0)
         if np.size(self.separation) not in (1, self.num_axes):
             raise ValueError(
                 f"separation must be one number or {self.num_axes}, got {self.separation}"

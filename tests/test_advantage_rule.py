@@ -1,0 +1,176 @@
+"""The rule that is read off an estimator, against the estimator's own answers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import ustat_grpo
+from ustat_grpo import (
+    ConstantBaseline,
+    Estimator,
+    GroupMean,
+    Grpo,
+    OptimalBaseline,
+    Oracle,
+    Shrinkage,
+    Vanilla,
+)
+from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+
+BINARY, BACKWARDS, GRADED = np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([-1.5, 0.25, 2.0])
+FAR = np.array([1000.0, 1001.0, 1002.5])
+PUBLIC = {
+    "vanilla": (Vanilla(), 1),
+    "oracle": (Oracle(), 1),
+    "grpo": (Grpo(), 2),
+    "group_mean": (GroupMean(), 2),
+    "constant": (ConstantBaseline(0.3), 1),
+    "optimal": (OptimalBaseline(), 1),
+    "shrinkage": (Shrinkage(0.4, 0.2), 2),
+}
+every_estimator = pytest.mark.parametrize(("estimator", "least"), PUBLIC.values(), ids=PUBLIC)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """An estimator of the test's own: a function of rewards (..., G), V and b* (..., 1)."""
+
+    function: object
+
+    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+        return self.function(rewards, value[..., None], optimal_baseline[..., None])
+
+
+def standardised(rewards, value, best):
+    """(Z − Z̄)/(std + 0.01), as trainers do."""
+    centred = rewards - rewards.mean(axis=-1, keepdims=True)
+    return centred / (rewards.std(axis=-1, keepdims=True) + 0.01)
+
+
+NOT_AFFINE = {
+    "standardised": standardised,
+    "against V": lambda z, v, b: standardised(z, v, b) - 0.5 * v + 2 * b,
+    "all or nothing": lambda z, v, b: z - (z.min(axis=-1, keepdims=True) > 0.5),
+    "median": lambda z, v, b: z - np.median(z, axis=-1, keepdims=True),
+}
+REFUSED = {
+    "its place": lambda z, v, b: z * np.arange(1, z.shape[-1] + 1),
+    "the output before": lambda z, v, b: z - np.roll(z, 1, axis=-1),
+    "the first two": lambda z, v, b: z - z[..., :2].mean(axis=-1, keepdims=True),
+    "V squared": lambda z, v, b: z - v**2,
+    "rewards times V": lambda z, v, b: z * v,
+    "V times b*": lambda z, v, b: z - v * b,
+    "a clipped V": lambda z, v, b: z - np.clip(v, 0, 1),
+}
+
+
+def predicted(rule: AdvantageRule, rewards, levels, value, best):
+    """What the loop makes of the rule, output by output."""
+    out = np.zeros(len(rewards))
+    for i, reward in enumerate(rewards):
+        others = sum(rewards[j] for j in range(len(rewards)) if j != i)
+        own = rule.own * reward + rule.other * others + rule.constant
+        if len(rule.tabulated):
+            second = int(reward == levels[1])
+            own = rule.tabulated[sum(rewards == levels[1]), second]
+        out[i] = own + rule.value * value + rule.optimal_baseline * best
+    return out
+
+
+def test_every_public_estimator_is_read_here():
+    public = {
+        thing
+        for thing in vars(ustat_grpo).values()
+        if isinstance(thing, type) and thing is not Estimator and hasattr(thing, "advantages")
+    }
+    assert {type(estimator) for estimator, _ in PUBLIC.values()} == public
+
+
+@every_estimator
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 60])
+@pytest.mark.parametrize("levels", [BINARY, BACKWARDS, GRADED, FAR], ids=str)
+def test_public_estimators_are_affine(estimator, least, size, levels, rng):
+    """None is tabulated, and the rule gives their advantages for rewards drawn at random."""
+    if size < least:
+        with pytest.raises(ValueError, match=r"^group_size must be at least 2 .*, got 1$"):
+            advantage_rule(estimator, size, levels)
+        return
+    rule = advantage_rule(estimator, size, levels)
+    assert len(rule.tabulated) == 0
+    for _ in range(5):
+        rewards, (value, best) = rng.choice(levels, size), rng.normal(size=2)
+        expected = estimator.advantages(rewards, value, optimal_baseline=best)
+        obtained = predicted(rule, rewards, levels, value, best)
+        np.testing.assert_allclose(obtained, expected, rtol=1e-12, atol=1e-12 * abs(levels).max())
+
+
+def test_rules_by_hand():
+    """Z − mean of the three others; 0.6 of it less 0.4·0.2. Would catch: 1/G for 1/(G−1)."""
+    nothing = dict(constant=0, value=0, optimal_baseline=0)
+    expected = {
+        "vanilla": dict(own=1, other=0) | nothing,
+        "oracle": dict(own=1, other=0) | nothing | dict(value=-1),
+        "optimal": dict(own=1, other=0) | nothing | dict(optimal_baseline=-1),
+        "constant": dict(own=1, other=0) | nothing | dict(constant=-0.3),
+        "grpo": dict(own=1, other=-1 / 3) | nothing,
+        "group_mean": dict(own=3 / 4, other=-1 / 4) | nothing,
+        "shrinkage": dict(own=1, other=-0.2) | nothing | dict(constant=-0.08),
+    }
+    for name, (estimator, _) in PUBLIC.items():
+        rule = advantage_rule(estimator, 4, GRADED)._asdict()
+        assert rule.pop("tabulated").shape == (0, 2)
+        assert rule == pytest.approx(expected[name], abs=1e-15), name
+
+
+@pytest.mark.parametrize("function", NOT_AFFINE.values(), ids=NOT_AFFINE)
+@pytest.mark.parametrize("levels", [BINARY, BACKWARDS], ids=str)
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_others_are_tabulated_for_two_levels(function, levels, size):
+    """Every group of size 3, 4 and 6. Would catch: the rows of the table counted from the top."""
+    estimator = Custom(function)
+    rule = advantage_rule(estimator, size, levels)
+    assert rule.tabulated.shape == (size + 1, 2)
+    for group in itertools.product(levels, repeat=size):
+        rewards = np.array(group)
+        expected = estimator.advantages(
+            rewards[None], np.array([0.3]), optimal_baseline=np.array([-0.8])
+        )[0]
+        obtained = predicted(rule, rewards, levels, 0.3, -0.8)
+        np.testing.assert_allclose(obtained, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_groups_too_small_to_tell_may_be_read_either_way(size):
+    rule = advantage_rule(Custom(standardised), size, BINARY)
+    for group in itertools.product(BINARY, repeat=size):
+        expected = standardised(np.array(group), 0, 0)
+        np.testing.assert_allclose(predicted(rule, np.array(group), BINARY, 0, 0), expected)
+
+
+def message(estimator):
+    return re.escape(
+        "estimator must be affine in the rewards, or depend on 0/1 rewards through their number "
+        f"only, for many runs at once, got {estimator!r}"
+    )
+
+
+@pytest.mark.parametrize("function", NOT_AFFINE.values(), ids=NOT_AFFINE)
+def test_others_are_refused_for_three_levels(function):
+    estimator = Custom(function)
+    with pytest.raises(ValueError, match=f"^{message(estimator)}$"):
+        advantage_rule(estimator, 4, GRADED)
+
+
+@pytest.mark.parametrize("function", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("levels", [BINARY, GRADED], ids=str)
+@pytest.mark.parametrize("size", [3, 8])
+def test_what_is_no_function_of_the_count_is_refused(function, levels, size):
+    """Would catch: checks that ask for one order of the rewards, or for V = b* = 0 only."""
+    estimator = Custom(function)
+    with pytest.raises(ValueError, match=f"^{message(estimator)}$"):
+        advantage_rule(estimator, size, levels)
