@@ -1,7 +1,7 @@
 """Measure everything that `make bench` promises and print it; `--save` writes the CSV.
 
 A requirement that is missed is printed as such and does not fail the run; a way that disagrees
-with the exact law does, before anything is timed.
+with the exact law, or with the other ways, does, before anything is timed.
 """
 
 import argparse
@@ -13,16 +13,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
-from benchmarks.agreement import disagreements
+from benchmarks import measure, measure_optimization, plain_optimization
+from benchmarks.agreement import disagreements, optimization_disagreements
 from benchmarks.plain import WAYS
 from benchmarks.settings import Settings
+from benchmarks.timing import COLUMNS, Row
 
 REFERENCE = Path(__file__).parent / "reference.csv"
+TABULATED = ["throughput", "speed-up", "optimisation throughput", "optimisation speed-up"]
 
 
 def run(settings: Settings, console: Console) -> pd.DataFrame:
-    """Check that all ways agree with the laws, then time them.
+    """Check that all ways agree with the laws and with each other, then time them.
 
     Raises:
         SystemExit: if a way disagrees.
@@ -31,11 +33,13 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
 
     torch.set_num_threads(1)
     snapshot = settings.bandit().at(np.zeros(settings.num_prompts * settings.num_actions))
+    ascents = [settings.ascent(size) for size in settings.optimization_group_sizes]
     wrong = list(disagreements(snapshot, list(settings.speed_ups)))
+    wrong += optimization_disagreements(ascents)
     if wrong:
         raise SystemExit("error: not timed, because\n" + "\n".join(wrong))
-    console.print("all ways agree with the exact laws within 4 standard errors")
-    rows: list[measure.Row] = []
+    console.print("all ways agree, with the exact laws or each other, within 4 standard errors")
+    rows: list[Row] = []
     for group_size in settings.speed_ups:
         console.print(f"timing G = {group_size}")
         rows += measure.throughput(settings, snapshot, group_size)
@@ -43,7 +47,11 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
         rows.append(measure.cost_ratio(settings, snapshot, 128, 4096))
     rows += measure.exact(settings)
     rows.append(measure.peak_memory(settings))
-    return pd.DataFrame(rows, columns=pd.Index(measure.COLUMNS))
+    for group_size in settings.optimization_group_sizes:
+        console.print(f"timing Algorithm 1, G = {group_size}")
+        rows += measure_optimization.throughput(settings, group_size)
+    rows.append(measure_optimization.peak_memory(settings))
+    return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
 def speed_table(results: pd.DataFrame, settings: Settings) -> Table:
@@ -68,12 +76,33 @@ def speed_table(results: pd.DataFrame, settings: Settings) -> Table:
     return table
 
 
+def optimization_table(results: pd.DataFrame, settings: Settings) -> Table:
+    """Lay out run-iterations per second of Algorithm 1, one row a group size."""
+    ways = plain_optimization.WAYS
+    table = Table(title=f"run-iterations/s, GRPO, {settings.budget} outputs each")
+    for column in ("G", *ways, "optimize"):
+        table.add_column(column, justify="right")
+    for way in ways:
+        for column in (f"over\n{way}", "required", "verdict"):
+            table.add_column(column, justify="right")
+    for group_size in settings.optimization_group_sizes:
+        rows = results.query(f"group_size == {group_size}").set_index("way")
+        rates = rows.query("quantity == 'optimisation throughput'")["value"]
+        ratios = rows.query("quantity == 'optimisation speed-up'")
+        cells = [f"{rates[way]:,.0f}" for way in (*ways, "optimize")]
+        for way in ways:
+            ratio = ratios.loc[f"over {way}"]
+            cells += [f"{ratio['value']:.1f}", ratio["required"], ratio["verdict"]]
+        table.add_row(f"{group_size:g}", *cells)
+    return table
+
+
 def limit_table(results: pd.DataFrame) -> Table:
     """Lay out everything else that is required."""
     table = Table(title="limits")
     for column in ("quantity", "G", "way", "measured", "required", "verdict"):
         table.add_column(column)
-    limits = results.query("quantity not in ['throughput', 'speed-up']")
+    limits = results.query(f"quantity not in {TABULATED}")
     for row in limits.to_dict(orient="records"):
         size = "" if pd.isna(row["group_size"]) else f"{row['group_size']:g}"
         measured = f"{row['value']:.3g} {row['unit']}"
@@ -88,7 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
     save = parser.parse_args(arguments).save
     console, settings = Console(), Settings()
     results = run(settings, console)
-    console.print(speed_table(results, settings), limit_table(results))
+    console.print(speed_table(results, settings), optimization_table(results, settings))
+    console.print(limit_table(results))
     missed = list(results["verdict"]).count("missed")
     console.print(f"{missed} missed" if missed else "all requirements met")
     if save:

@@ -1,12 +1,15 @@
-"""Nothing is timed before it is right: every way's mean error against the exact law."""
+"""Nothing is timed before it is right: mean errors against exact laws, runs against each other."""
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
+from benchmarks import plain_optimization
 from benchmarks.plain import WAYS
+from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import ESTIMATORS
-from ustat_grpo import Snapshot, laws
+from ustat_grpo import Constant, Grpo, Snapshot, laws, optimize
 from ustat_grpo.monte_carlo import gradient_mse
 
 LARGEST_SCORE = 4.0
@@ -26,6 +29,44 @@ def disagreements(snapshot: Snapshot, group_sizes: list[int]) -> Iterator[str]:
         table = gradient_mse(snapshot, ESTIMATORS, [group_size], None, replications=5_000, rng=rng)
         scores = (table["mse"].to_numpy() - law) / table["std_error"].to_numpy()
         yield from _far("gradient_mse", group_size, scores)
+
+
+def optimization_disagreements(ascents: list[Ascent], num_runs: int = 256) -> Iterator[str]:
+    """Yield a line for each two ways whose mean objectives differ by over four standard errors."""
+    rng = np.random.default_rng(4)
+    for ascent in ascents:
+        reached = objectives_reached(ascent, num_runs, 20, rng)
+        means = {name: each.mean() for name, each in reached.items()}
+        variances = {name: each.var(ddof=1) / num_runs for name, each in reached.items()}
+        for one, other in combinations(reached, 2):
+            difference = means[one] - means[other]
+            score = difference / np.sqrt(variances[one] + variances[other])
+            if not abs(score) <= LARGEST_SCORE:
+                yield (f"{one}, G = {ascent.group_size}: {score:+.1f} standard errors off {other} "
+                       "after 20 iterations")  # fmt: skip
+
+
+def objectives_reached(
+    ascent: Ascent, num_runs: int, num_iterations: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """J(θ) of every run of every way and of `optimize`, each from draws of its own."""
+    bandit = ascent.bandit
+    reached = {}
+    for name, way in plain_optimization.WAYS.items():
+        ends = way(ascent, num_runs, num_iterations, rng)
+        reached[name] = np.array([bandit.at(theta).objective for theta in ends])
+    runs = optimize(
+        bandit,
+        Grpo(),
+        batch_size=ascent.batch_size,
+        group_size=ascent.group_size,
+        num_iterations=num_iterations,
+        schedule=Constant(ascent.rate),
+        num_runs=num_runs,
+        theta0=np.zeros(bandit.dimension),
+        rng=rng,
+    )
+    return reached | {"optimize": runs.objective[:, -1]}
 
 
 def exact_errors(snapshot: Snapshot, group_size: int) -> np.ndarray:

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmarks.plain_optimization import Ascent
 from ustat_grpo import Grpo, Oracle, SoftmaxBandit, Vanilla, random_bandit
 
 ESTIMATORS = {"vanilla": Vanilla(), "oracle": Oracle(), "grpo": Grpo()}
 
 SPEED_UPS = {4: 30.0, 16: 15.0, 64: 8.0, 128: 5.0, 1024: 4.0, 4096: 4.0}
 """Replicates per second over the best plain way, by group size."""
+
+OPTIMIZATION_SPEED_UPS = {"torch_runs": 100.0, "numpy_runs": 10.0}
+"""Run-iterations per second over each plain way, at every group size."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,13 @@ class Settings:
         repetitions: of every timing; medians are reported.
         seconds: that one timing should take.
         memory_replicates: of the run whose peak memory is taken.
+        budget: N = B·G, outputs of an iteration of Algorithm 1.
+        rate: its constant learning rate.
+        optimization_group_sizes: divisors of N at which it is timed.
+        optimization_speed_ups: required ratio, by plain way.
+        runs_at_once: among which its NumPy way may choose.
+        memory_runs: runs and iterations whose peak memory is taken.
+        memory_group_size: G of these runs.
     """
 
     num_prompts: int = 64
@@ -36,6 +47,13 @@ class Settings:
     repetitions: int = 7
     seconds: float = 0.25
     memory_replicates: int = 2_000_000
+    budget: int = 1024
+    rate: float = 8.0
+    optimization_group_sizes: tuple[int, ...] = (4, 32, 128)
+    optimization_speed_ups: Mapping[str, float] = field(default_factory=OPTIMIZATION_SPEED_UPS.copy)
+    runs_at_once: tuple[int, ...] = (16, 32, 64, 128)
+    memory_runs: tuple[int, int] = (10_000, 1_000)
+    memory_group_size: int = 32
 
     def bandit(self) -> SoftmaxBandit:
         """The problem, the same on every call."""
@@ -45,3 +63,7 @@ class Settings:
             group_size_target=self.group_size_target,
             rng=np.random.default_rng(0),
         )
+
+    def ascent(self, group_size: int) -> Ascent:
+        """Algorithm 1 on the problem, at the budget."""
+        return Ascent(self.bandit(), self.budget // group_size, group_size, self.rate)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.readings import STANDARD_ERRORS, Reading, plain
 
@@ -18,8 +19,8 @@ def law_of_the_gap(data: pd.DataFrame) -> Reading:
     """Compare every measured mean gap with its law of first order in the noise."""
     shown, medians = [], []
     for budget, rows in data.groupby("budget"):
-        gap, law = rows["gap"].to_numpy(), rows["law"].to_numpy()
-        z, off = (gap - law) / rows["std_error"].to_numpy(), np.abs(gap / law - 1)
+        gap, law, noise = _columns(rows, "gap", "law", "std_error")
+        z, off = (gap - law) / noise, np.abs(gap / law - 1)
         medians.append(np.median(off))
         shown.append(
             f"N = {budget}: {np.mean(np.abs(z) <= STANDARD_ERRORS):.0%} within "
@@ -82,7 +83,12 @@ def _best_by_law(rows: pd.DataFrame) -> str:
 
 
 def _size_of_least(rows: pd.DataFrame, column: str) -> int:
-    return int(rows["group_size"].to_numpy()[rows[column].to_numpy().argmin()])
+    sizes, values = _columns(rows, "group_size", column)
+    return int(sizes[values.argmin()])
+
+
+def _columns(data: pd.DataFrame, *names: str) -> list[NDArray[np.float64]]:
+    return [data[[name]].to_numpy(dtype=float)[:, 0] for name in names]
 
 
 def _listed(sizes: set[int]) -> str:
@@ -94,14 +100,16 @@ def limit_law(data: pd.DataFrame) -> Iterator[Reading]:
     last = data[data["iteration"] == data.groupby("task")["iteration"].transform("max")]
     for task, rows in last.groupby("task", sort=False):
         each = rows.groupby("estimator", sort=False).first()
-        z = ((each["mean"] - each["law_mean"]) / each["mean_std_error"]).to_numpy()
+        mean, law, noise = _columns(each, "mean", "law_mean", "mean_std_error")
         shown = [
             f"{name}: {row['mean']:.4f} ± {row['mean_std_error']:.4f} (law {row['law_mean']:.4f}), "
             f"KS p = {row['ks_p_value']:.2f}"
             for name, row in each.iterrows()
         ]
-        agrees = bool(np.abs(z).max() <= STANDARD_ERRORS and each["ks_p_value"].min() > 1e-3)
-        factor = np.median(rows["law"].to_numpy() / rows["law_without_beta_squared"].to_numpy())
+        agrees = bool((np.abs(mean - law) <= STANDARD_ERRORS * noise).all())
+        agrees &= bool((each["ks_p_value"] > 1e-3).all())
+        law, wrong = _columns(rows, "law", "law_without_beta_squared")
+        factor = np.median(law / wrong)
         yield Reading(
             f"{plain(str(task))}: nΔ_n follows Σ w_k χ²₁, n = {rows['iteration'].max()}",
             "mean Σ w_k; Kolmogorov–Smirnov p above 0.001",
@@ -156,7 +164,8 @@ def finite_prompts(data: pd.DataFrame) -> Iterator[Reading]:
     for (task, budget), rows in last.groupby(["task", "budget"], sort=False):  # pyright: ignore
         shown, best = [], {}
         for name, each in rows.groupby("prompt_sampling", sort=False):
-            z = ((each["gap"] - each["law"]) / each["std_error"]).abs().max()
+            gap, law, noise = _columns(each, "gap", "law", "std_error")
+            z = np.abs((gap - law) / noise).max()
             best[name] = _size_of_least(each, "gap")
             by_law = _size_of_least(each, "law")
             ties = _listed(_tied_with_best(each))

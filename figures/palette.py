@@ -12,13 +12,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, ScalarFormatter
+from numpy.typing import NDArray
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 DRAWN = Path(__file__).parent / "drawn"
 
+Look = tuple[str, str, str | tuple[int, tuple[float, ...]]]
+"""Colour, marker and dashes."""
+
 # Okabe & Ito's colours, told apart by the colour-blind; markers and dashes serve print in grey.
-LOOKS = {
+LOOKS: dict[str, Look] = {
     "vanilla": ("#0072B2", "s", (0, (4, 1.5))),
     "grpo": ("#E69F00", "o", "-"),
     "oracle": ("#009E73", "^", (0, (1, 1.2))),
@@ -36,34 +40,127 @@ NAMES = {
     "optimal_baseline": "optimal baseline",
     "shrinkage": "shrinkage",
 }
-JOBS = {"gradient_mse": "batch_size", "fixed_budget": "budget"}
+JOBS = {
+    "gradient_mse": "batch_size",
+    "fixed_budget": "budget",
+    "group_size": "budget",
+    "limit_law": "group_size",
+    "gap_bound": "group_size",
+    "finite_prompts": "num_prompts",
+}
 """The column that tells the jobs of one task apart, by figure: each gets a picture of its own."""
 
+TABLES = {"group_size_by_budget": "group_size", "scaling_law": "group_size"}
+"""The experiment whose table a figure reads, where its name is another."""
+
 Build = Callable[[pd.DataFrame], Figure]
+Array = NDArray[np.float64]
+Columns = tuple[str, str]
+DrawPanel = Callable[[Axes, pd.DataFrame], None]
 
 INTERVAL = 1.959964
 """Standard errors on either side of a 95 % interval."""
+APART = 1.09
+"""The factor between abscissae that keeps the intervals of different series apart."""
 
 
-def draw_estimators(axes: Axes, panel: pd.DataFrame) -> None:
-    """Draw each estimator against group size: its law as a line, measurements with intervals."""
-    for estimator, rows in panel.groupby("estimator", sort=False):
-        colour, marker, dashes = LOOKS[str(estimator)]
-        rows = rows.sort_values("group_size")
-        axes.plot(rows["group_size"], rows["law"], color=colour, linestyle=dashes, zorder=2)
-        axes.errorbar(
-            rows["group_size"],
-            rows["mse"],
-            INTERVAL * rows["std_error"],
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            capsize=2,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            label=NAMES[str(estimator)],
-            zorder=3,
-        )
+def draw_estimators(
+    axes: Axes, panel: pd.DataFrame, columns: Columns = ("group_size", "mse"), apart: float = 1.0
+) -> None:
+    """Draw each estimator: its law as a line, measurements with intervals.
+
+    Args:
+        axes: to draw in.
+        panel: the rows.
+        columns: of abscissa and measurement.
+        apart: the factor between the abscissae at which neighbours' measurements are drawn.
+    """
+    groups = list(panel.groupby("estimator", sort=False))
+    for place, (estimator, rows) in enumerate(groups):
+        shift = apart ** (place - (len(groups) - 1) / 2)
+        name = str(estimator)
+        draw_series(axes, rows, LOOKS[name], NAMES[name], columns, shift)
+
+
+def draw_series(
+    axes: Axes, rows: pd.DataFrame, look: Look, name: str, columns: Columns, shift: float = 1.0
+) -> None:
+    """Draw a law as a line, and its measurements with 95 % intervals, beside it by a factor."""
+    (x, y), (colour, marker, dashes) = columns, look
+    rows = rows.sort_values(x)
+    axes.plot(rows[x], rows["law"], color=colour, linestyle=dashes, zorder=2)
+    axes.errorbar(
+        rows[x] * shift,
+        rows[y],
+        INTERVAL * rows["std_error"],
+        color=colour,
+        marker=marker,
+        linestyle="none",
+        capsize=2,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        label=name,
+        zorder=3,
+    )
+
+
+def draw_gaps(data: pd.DataFrame, column: str, symbol: str, draw: DrawPanel) -> Figure:
+    """Draw the gap against group size, one panel a policy and value of a column."""
+    panels = [
+        (f"{plain(str(task))}, ${symbol} = {value}$", panel)
+        for task, policy in data.groupby("task", sort=False)
+        for value, panel in policy.groupby(column)
+    ]
+    figure, grid = panel_grid(len(panels), len(set(data[column])))
+    for axes, (title, panel) in zip(grid, panels, strict=True):
+        axes.set_title(title)
+        draw(axes, panel)
+        gap_axis(axes)
+        group_size_axis(axes, list(panel["group_size"]))
+    return figure
+
+
+def draw_estimators_gaps(axes: Axes, panel: pd.DataFrame) -> None:
+    """Draw each estimator's gap, and the law's best G for GRPO if within an octave of the sizes."""
+    for best in panel.loc[panel["estimator"] == "grpo", "optimal"].head(1):
+        if panel["group_size"].min() / 2 <= best <= 2 * panel["group_size"].max():
+            axes.axvline(best, color=LOOKS["grpo"][0], linewidth=1.0, linestyle=(0, (1, 2)),
+                         zorder=1, label="law's best $G$ for GRPO")  # fmt: skip
+    draw_estimators(axes, panel, ("group_size", "gap"), APART)
+
+
+def panel_grid(count: int, per_row: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels: so many a row, or three where that is more than four."""
+    columns = per_row if per_row <= 4 else 3
+    rows = -(-count // columns)
+    size = (2.9 * columns, height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for unused in grid.flat[count:]:
+        unused.remove()
+    return figure, list(grid.flat[:count])
+
+
+def legend(figure: Figure, title: str) -> None:
+    """Put one legend below the panels that names what any of them shows, once."""
+    found = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    columns = max(2, int(figure.get_figwidth() / 1.6))
+    figure.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=columns, title=title
+    )
+
+
+def plain(task: str) -> str:
+    """Write 'tug_of_war: t = 0' on two lines and without underscores."""
+    return task.replace(": ", "\n").replace("_", " ")
+
+
+def at_last_iteration(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at the last iteration of each task."""
+    last = data.groupby("task")["iteration"].transform("max")
+    return data.loc[data["iteration"] == last]
 
 
 def group_size_axis(axes: Axes, sizes: list[float]) -> None:
@@ -76,6 +173,25 @@ def group_size_axis(axes: Axes, sizes: list[float]) -> None:
     axes.set_xlabel("group size $G$ (outputs per prompt)")
 
 
+def mark_no_best(axes: Axes, x: Array, optimal: Array) -> None:
+    """Put arrows where the law of the gap has no best group size: at the top for ∞, or below."""
+    for height, arrow, here, name in (
+        (1.0, "^", np.isposinf(optimal), "law: the larger $G$ the better"),
+        (0.0, "v", np.isnan(optimal), "law: the smaller $G$ the better"),
+    ):
+        if here.any():
+            axes.plot(x[here], np.full(here.sum(), height), arrow, color=LOOKS["grpo"][0],
+                      markerfacecolor="white", clip_on=False, zorder=4, label=name,
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+
+
+def powers_of_two(axes: Axes) -> None:
+    """Make the vertical axis one of group sizes."""
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
+    axes.minorticks_off()
+
+
 def error_axis(axes: Axes) -> None:
     """Make a logarithmic axis that has ticks even where the data span less than a decade."""
     axes.set_yscale("log")
@@ -84,6 +200,18 @@ def error_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     axes.minorticks_off()
+
+
+def gap_axis(axes: Axes) -> None:
+    """Make a logarithmic axis, or a linear one where the data span less than a factor of five."""
+    low, high = axes.dataLim.intervaly
+    if high > 5 * low:
+        error_axis(axes)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        formatter = ScalarFormatter(useOffset=False)
+        formatter.set_scientific(False)
+        axes.yaxis.set_major_formatter(formatter)
 
 
 def _power_of_ten(value: float, _position: int) -> str:
@@ -117,13 +245,13 @@ def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
     Args:
         csv: the table.
         folder: where the figures go.
-        name: the figure's, a key of `JOBS`.
+        name: the figure's.
         build: draws one figure.
     """
-    drawn, job = [], JOBS[name]
+    drawn, job = [], JOBS.get(name)
     with plt.style.context(STYLE):
         for task, panels in by_task(pd.read_csv(csv)).items():
-            jobs = list(panels.groupby(job, sort=False))
+            jobs = list(panels.groupby(job, sort=False)) if job else [(None, panels)]
             for value, rows in jobs:
                 suffix = f"_{job}{value}" if len(jobs) > 1 else ""
                 drawn.append(save(build(rows), folder / f"{name}_{task}{suffix}.png"))
@@ -141,7 +269,8 @@ def save(figure: Figure, path: Path) -> Path:
 
 def command_line(name: str, build: Build) -> None:
     """Draw a figure from the command line: a CSV and a folder, by default the reference."""
-    reference = Path(__file__).parents[1] / "experiments" / "reference" / f"{name}.csv"
+    folder = Path(__file__).parents[1] / "experiments" / "reference"
+    reference = folder / f"{TABLES.get(name, name)}.csv"
     parser = argparse.ArgumentParser(prog=f"python -m figures.{name}")
     parser.add_argument("csv", type=Path, nargs="?", default=reference)
     parser.add_argument("--folder", type=Path, default=DRAWN)
@@ -152,6 +281,8 @@ def command_line(name: str, build: Build) -> None:
         drawn = draw_tasks(arguments.csv, arguments.folder, name, build)
     except KeyError as error:
         parser.error(f"csv must have a column {error}, got {arguments.csv}")
+    except ValueError as error:
+        parser.error(f"{error} in {arguments.csv}")
     except OSError as error:
         parser.error(f"folder must be writable, got {arguments.folder} ({error})")
     print(*drawn, sep="\n")
