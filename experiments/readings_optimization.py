@@ -1,6 +1,7 @@
 """What the reference tables of the optimisation say: pure functions of a DataFrame."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,13 +83,13 @@ def _best_by_law(rows: pd.DataFrame) -> str:
     return f"{best}, G* = {wanted:.3g}" if np.isfinite(wanted) else f"{best}, no inner G*"
 
 
-def _size_of_least(rows: pd.DataFrame, column: str) -> int:
+def _size_of_least(rows: Any, column: str) -> int:
     sizes, values = _columns(rows, "group_size", column)
     return int(sizes[values.argmin()])
 
 
-def _columns(data: pd.DataFrame, *names: str) -> list[NDArray[np.float64]]:
-    return [data[[name]].to_numpy(dtype=float)[:, 0] for name in names]
+def _columns(data: Any, *names: str) -> list[NDArray[np.float64]]:
+    return [np.asarray(data[name], dtype=float) for name in names]
 
 
 def _listed(sizes: set[int]) -> str:

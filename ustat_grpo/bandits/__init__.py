@@ -1,16 +1,23 @@
 """Finite problems on which everything can be computed exactly."""
 
 from ustat_grpo.bandits.arithmetic_choice import arithmetic_choice, train_to
+from ustat_grpo.bandits.certificate import Certificate, certify, certify_tug_of_war
+from ustat_grpo.bandits.expansion import Expansion, expand
 from ustat_grpo.bandits.random import random_bandit
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.bandits.tug_of_war import TugOfWar
 
 __all__ = [
+    "Certificate",
+    "Expansion",
     "Snapshot",
     "SoftmaxBandit",
     "TugOfWar",
     "arithmetic_choice",
+    "certify",
+    "certify_tug_of_war",
+    "expand",
     "random_bandit",
     "train_to",
 ]
