@@ -22,13 +22,13 @@ from rich.progress import track
 
 from experiments import tasks
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import require_divisors, require_iterations
+from experiments.group_size import require_divisors
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
 from ustat_grpo import Grpo, Runs, optimize
 from ustat_grpo.bandits.expansion import expand
-from ustat_grpo.checks import leave_one_out_group_size
+from ustat_grpo.checks import increasing, leave_one_out_group_size
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.epochs import prompt_effect
 from ustat_grpo.laws.path import ExpectedGap, expected_gap, without_replacement
@@ -60,7 +60,7 @@ class FinitePrompts:
         self.group_size = group_sizes(self.group_size)
         leave_one_out_group_size(min(self.group_size))
         require_divisors(self.budget, self.group_size)
-        require_iterations(self.iterations)
+        increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         for name in self.prompt_sampling:
             if name not in PROMPT_SAMPLING:

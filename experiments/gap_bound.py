@@ -22,14 +22,13 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.gradient_mse import Scale
-from experiments.group_size import require_iterations
 from experiments.limit_law import require_enclosed_optimum, require_no_escape
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
 from ustat_grpo import Constant, Decay, Runs, Snapshot, TugOfWar, optimize
 from ustat_grpo.bandits.certificate import certify_tug_of_war, largest_error, smoothness_bound
 from ustat_grpo.bandits.expansion import Expansion, expand
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.laws.gap import constant_rate_bound, decaying_rate_bound, recursive_bound
 from ustat_grpo.laws.path import expected_gap
 
@@ -65,7 +64,7 @@ class GapBound:
         """Check the ranges; a mistake is found before any work starts."""
         require_enclosed_optimum(self.task)
         integer("batch_size", self.batch_size)
-        require_iterations(self.iterations)
+        increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)
         require_seed_and_threads(self.seed, self.threads)

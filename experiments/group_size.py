@@ -26,7 +26,7 @@ from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
 from ustat_grpo import Runs, optimize
 from ustat_grpo.bandits.expansion import expand
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
 
 COLUMNS = [
@@ -55,7 +55,7 @@ class GroupSize:
         every = self.group_size is None
         self.group_size = divisors(self.budget) if every else group_sizes(self.group_size)
         require_divisors(self.budget, self.group_size)
-        require_iterations(self.iterations)
+        increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
 
@@ -75,13 +75,6 @@ def require_divisors(budget: int, sizes: Sequence[int]) -> None:
     for size in sizes:
         if budget % size:
             raise ValueError(f"group_size must divide the budget {budget}, got {size}")
-
-
-def require_iterations(iterations: Sequence[int]) -> None:
-    """Raise unless the iterations to look at are positive and increasing."""
-    points = [integer("iterations", point) for point in iterations]
-    if not points or sorted(set(points)) != points:
-        raise ValueError(f"iterations must be increasing, got {list(iterations)}")
 
 
 def run(config: GroupSize) -> pd.DataFrame:

@@ -23,12 +23,11 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.gradient_mse import Scale
-from experiments.group_size import require_iterations
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
 from ustat_grpo import Box, Decay, SoftmaxBandit, optimize
 from ustat_grpo.bandits.expansion import Expansion
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.laws import limit
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 
@@ -68,7 +67,7 @@ class LimitLaw:
         integer("batch_size", self.batch_size)
         if self.iterations is None:  # more runs see smaller departures from the limit
             self.iterations = [250, 1000] if self.scale.runs < 1000 else [250, 1000, 4000]
-        require_iterations(self.iterations)
+        increasing("iterations", self.iterations)
         schedule = Decay(real("rate_factor", self.rate_factor, above=0.0), self.offset)
         require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, self.group_size)

@@ -130,8 +130,8 @@ def bounds(data: pd.DataFrame) -> Iterator[Reading]:
         yield Reading(
             f"{plain(str(task))}, {schedule} rate: the gap is below the bound at every checkpoint",
             f"{len(rows)} of {len(rows)} means + {STANDARD_ERRORS:g} std. errors",
-            f"{int((safe <= rows['bound']).sum())} of {len(rows)}; at the last one the bound is "
-            f"{loose:.3g} times the gap, iterated step by step {tighter:.3g} times",
+            f"{np.count_nonzero(safe <= rows['bound'])} of {len(rows)}; at the last one the bound "
+            f"is {loose:.3g} times the gap, iterated step by step {tighter:.3g} times",
             "reproduced" if below else "refuted",
         )
 

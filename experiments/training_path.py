@@ -20,12 +20,12 @@ from omegaconf import MISSING, DictConfig
 
 from experiments import tasks
 from experiments.gradient_mse import Scale
-from experiments.group_size import require_iterations
 from experiments.runner import execute, main_job
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
 from ustat_grpo import Snapshot, laws
 from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.checks import increasing
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.path import expected_gap
 
@@ -47,7 +47,7 @@ class TrainingPath:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        require_iterations(self.iterations)
+        increasing("iterations", self.iterations)
 
 
 def run(config: TrainingPath) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Checks of arguments, one sentence each: parameter, requirement, value."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -38,6 +39,18 @@ def real(name: str, value: object, *, above: float = -np.inf, below: float = np.
         requirement = " and ".join(["a finite number", *bounds])
         raise ValueError(f"{name} must be {requirement}, got {value!r}")
     return float(value)
+
+
+def increasing(
+    name: str, values: Sequence[int], *, at_most: int | None = None
+) -> NDArray[np.int64]:
+    """Return positive integers as an array, or raise unless they increase, up to `at_most`."""
+    points = [integer(name, value) for value in values]
+    limit = np.inf if at_most is None else at_most
+    if not points or any(np.diff(points) <= 0) or points[-1] > limit:
+        bound = "" if at_most is None else f" and at most {at_most}"
+        raise ValueError(f"{name} must be increasing{bound}, got {list(values)}")
+    return np.array(points, dtype=np.int64)
 
 
 def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ustat_grpo import ascent, policy_rows
 from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import finite, integer
+from ustat_grpo.checks import finite, increasing, integer
 from ustat_grpo.draws import alias_tables, padded_size
 from ustat_grpo.estimators import Estimator
 from ustat_grpo.regions import Box
@@ -95,7 +95,8 @@ def optimize(
                        "num_runs": num_runs}.items():  # fmt: skip
         integer(name, size)
     rates = _rates(schedule, integer("num_iterations", num_iterations))
-    points = _increasing(checkpoints, num_iterations)
+    wanted = [num_iterations] if checkpoints is None else checkpoints
+    points = increasing("checkpoints", wanted, at_most=num_iterations)
     start = _start(bandit, theta0, projection)
     sampling = _sampling(prompt_sampling, batch_size, bandit)
     threads = (os.cpu_count() or 1) if num_threads is None else integer("num_threads", num_threads)
@@ -150,19 +151,6 @@ def _rates(schedule: Schedule, num_iterations: int) -> Array:
             f"{rates.min():g}"
         )
     return rates
-
-
-def _increasing(checkpoints: Sequence[int] | None, num_iterations: int) -> NDArray[np.int64]:
-    """Return the checkpoints, or raise unless they increase from 1 to at most n."""
-    if checkpoints is None:
-        return np.array([num_iterations], dtype=np.int64)
-    points = [integer("checkpoints", point) for point in checkpoints]
-    if not points or any(np.diff(points) <= 0) or points[-1] > num_iterations:
-        raise ValueError(
-            "checkpoints must be increasing and at most num_iterations="
-            f"{num_iterations}, got {list(checkpoints)}"
-        )
-    return np.array(points, dtype=np.int64)
 
 
 def _start(bandit: SoftmaxBandit, theta0: ArrayLike, projection: Box | None) -> Array:

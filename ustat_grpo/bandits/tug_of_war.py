@@ -49,8 +49,8 @@ class TugOfWar:
             raise ValueError(f"signal must be at most 1, got {self.signal!r}")
         integer("num_axes", self.num_axes)
         integer("num_flat", self.num_flat, at_least=0)
-        single = not isinstance(self.separation, tuple | list)
-        for distance in (self.separation,) if single else self.separation:
+        given = self.separation
+        for distance in given if isinstance(given, tuple | list) else (given,):
             real("separation", distance, above=0.0)
         if np.size(self.separation) not in (1, self.num_axes):
             raise ValueError(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.path import LocalExpansion
 
 Array = NDArray[np.float64]
@@ -53,19 +53,37 @@ def prompt_effect(
         rates: η₁, …, η_n, shape (n,).
         checkpoints: increasing iterations, at most n.
         batch_size: B; may exceed P.
+
+    Raises:
+        ValueError: if prompts are not equally likely or share no parameters (one-hot features), or
+            the checkpoints are not increasing or beyond the rates.
     """
+    points = increasing("checkpoints", checkpoints, at_most=np.size(rates))
     theta = np.array(theta0, dtype=float)
+    _require_shared_parameters(expand(theta))
     state = _Epochs(len(theta), integer("batch_size", batch_size))
     effects = []
-    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: checkpoints[-1]], start=1):
+    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: points[-1]], start=1):
         here = expand(theta)
         state.advance(here, rate)
         theta = theta + rate * here.gradient[0]
-        if iteration == checkpoints[len(effects)]:
+        if iteration == points[len(effects)]:
             there = expand(theta)
             slope = float(there.gradient[0] @ state.shift)
             effects.append(-slope - float(np.sum(there.hessian[0] * state.covariance)) / 2)
     return effects
+
+
+def _require_shared_parameters(here: PromptExpansion) -> None:
+    blocks = len(here.hessian)
+    if blocks > 1:
+        raise ValueError(f"expand must have all parameters in one block, got {blocks} blocks")
+    slant = np.abs(here.prompt_gradients.mean(axis=0) - here.gradient[0]).max()
+    if slant > 1e-9 * np.abs(here.prompt_gradients).max():
+        raise ValueError(
+            "expand must be of equally likely prompts, got a mean of prompt gradients off by "
+            f"{slant:.3g}"
+        )
 
 
 class _Epochs:
@@ -84,9 +102,10 @@ class _Epochs:
         num_prompts = len(deviations)
         trace = np.zeros_like(deviations) if self.trace is None else self.trace
         slots = self._slots(num_prompts)
-        pairs = sum(number * (number - 1) for number in slots) / (num_prompts - 1)
+        others = max(num_prompts - 1, 1)  # a single prompt deviates from nothing
+        pairs = sum(number * (number - 1) for number in slots) / others
         own = (self.batch_size - pairs) / self.batch_size**2
-        past = -slots[0] / self.batch_size / (num_prompts - 1)
+        past = -slots[0] / self.batch_size / others
         crossed = past * trace.T @ deviations / num_prompts
         drift = here.drift(self.covariance[None])[0] + past * here.mean_hessian_product(trace)
         step = np.eye(len(self.shift)) + rate * here.hessian[0]

@@ -12,7 +12,7 @@ carries its three parts, and the gap at all (B, G) follows,
 
 the form of the gradient's error with other weights: at a fixed budget the best group size is
 1 + √(a₃/a₁). The paper's bound (Lemma 6) has c₁, c₂ and c₃ in their place. No assumption on the
-landscape is made; what is left out is of second order in the noise, hence of order 1/N².
+landscape is made; what is left out is of second order in the noise, of order 1/N² at a fixed G.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.covariance import NoiseMatrices, minibatch_weights
 from ustat_grpo.moments import ScoreMoments
 
@@ -79,12 +80,15 @@ class ExpectedGap:
     def best_group_size(self) -> float:
         """The G of least E Δ_n at any fixed budget, over real G > 1: 1 + √(a₃/a₁).
 
-        ∞ where prompt noise does no harm (a₁ ≤ 0): few prompts are then the best. NaN where the
-        leave-one-out mean does good (a₃ < 0 < a₁): the law falls toward G = 1, where it is void.
+        ∞ where few prompts are best: prompt noise does good (a₁ < 0), or no harm and the
+        leave-one-out mean does some. NaN where neither matters, or where the leave-one-out mean
+        does good (a₃ < 0 ≤ a₁): the law falls toward G = 1, where it is void.
         """
-        if self.prompt <= 0:
+        if self.prompt < 0 or (self.prompt == 0 and self.pair > 0):
             return np.inf
-        return 1 + float(np.sqrt(self.pair / self.prompt)) if self.pair >= 0 else np.nan
+        if self.prompt == 0 or self.pair < 0:
+            return np.nan
+        return 1 + float(np.sqrt(self.pair / self.prompt))
 
     def gap(self, *, batch_size: float, group_size: float, prompt_factor: float = 1.0) -> float:
         """Return E Δ_n.
@@ -100,7 +104,13 @@ class ExpectedGap:
 
 
 def without_replacement(num_prompts: int, batch_size: int) -> float:
-    """Return (P−B)/(P−1), the factor of prompt noise for B distinct prompts out of P."""
+    """Return (P−B)/(P−1), the factor of prompt noise for B distinct prompts out of P.
+
+    Raises:
+        ValueError: if there are fewer than B prompts.
+    """
+    if integer("batch_size", batch_size) > num_prompts:
+        raise ValueError(f"batch_size must be at most num_prompts={num_prompts}, got {batch_size}")
     return (num_prompts - batch_size) / (num_prompts - 1) if num_prompts > 1 else 0.0
 
 
@@ -125,17 +135,21 @@ def expected_gap(
 
     Returns:
         One law a checkpoint. A projection is not seen: it must be rare that noise leaves Θ.
+
+    Raises:
+        ValueError: if the checkpoints are not increasing or beyond the rates.
     """
+    points = increasing("checkpoints", checkpoints, at_most=np.size(rates))
     theta = np.array(theta0, dtype=float)
     here = expand(theta)
     shape = 3, *here.hessian.shape
     state = _State(np.zeros(shape), np.zeros(shape[:-1]))
     laws = []
-    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: checkpoints[-1]], start=1):
+    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: points[-1]], start=1):
         state = _advance(state, here, np.stack(noise(here.score_moments)), rate)
         theta = theta + rate * here.gradient.ravel()
         here = expand(theta)
-        if iteration == checkpoints[len(laws)]:
+        if iteration == points[len(laws)]:
             effects = state.effects(here)
             laws.append(ExpectedGap(iteration, best_objective - here.objective, *effects))
     return laws
