@@ -21,8 +21,7 @@ check: .venv/.ready ## lint, format, types, who may import whom
 	@$(BIN)/lint-imports
 
 figures: .venv/.ready ## draw every figure from the committed references
-	@$(BIN)/python -m figures.gradient_mse
-	@$(BIN)/python -m figures.fixed_budget
+	@$(BIN)/python -m figures
 
 ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the README
 	@$(BIN)/python -m experiments.ledger

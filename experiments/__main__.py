@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.jobs import run_all
-from figures import fixed_budget, gradient_mse
-from figures.palette import by_task, draw_tasks
+from figures.__main__ import draw_all
+from figures.palette import by_task
 
 _LEDGER = Path(__file__).parents[1] / "paper_repro.md"
 
@@ -20,20 +20,12 @@ def main(folder: Path) -> None:
     """Run all experiments, draw their figures, and say what came out and where it lies."""
     started = time.perf_counter()
     console = Console()
-    console.print("measuring the error of policy gradients, smoke scale")
+    console.print("measuring gradient errors and suboptimality gaps, smoke scale")
     run_all("smoke", str(folder), folder / "smoke")
-    drawn = [
-        path
-        for figure in (gradient_mse, fixed_budget)
-        for path in draw_tasks(
-            folder / "smoke" / f"{figure.NAME}.csv",
-            folder / "figures",
-            figure.NAME,
-            figure.build,
-        )
-    ]
+    drawn = draw_all(folder / "smoke", folder / "figures")
     console.print(_errors(pd.read_csv(folder / "smoke" / "gradient_mse.csv")))
     console.print(_sizes(pd.read_csv(folder / "smoke" / "fixed_budget.csv")))
+    console.print(_gaps(pd.read_csv(folder / "smoke" / "group_size.csv")))
     console.print(f"done in {time.perf_counter() - started:.0f} s; figures (PNG, and PDF beside):")
     for path in drawn:
         console.print(f"  {path}", soft_wrap=True)
@@ -82,6 +74,28 @@ def _sizes(data: pd.DataFrame) -> Table:
                 f"{best['optimal']:.2f}",
                 f"{best['near_optimal_low']:.1f} … {best['near_optimal_high']:.1f}",
                 f"{best['paper_optimal']:.2f}",
+            )
+    return table
+
+
+def _gaps(data: pd.DataFrame) -> Table:
+    """Predicted and measured best group size for the gap, by policy, and what G = 8 costs."""
+    last = data.query("estimator == 'grpo' and iteration == iteration.max()")
+    last = last.query("budget == budget.max()")
+    budget, iteration = last["budget"].iloc[0], last["iteration"].iloc[0]
+    table = _table(f"group size of least gap of GRPO at N = {budget}, after {iteration} iterations")
+    for heading in ("measured", "law", "gap ± std. error", "law of gap"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task, panels in by_task(last).items():
+        table.add_row(f"[bold]{task}[/]")
+        for panel, rows in panels.groupby("task", sort=False):
+            best = rows.loc[rows["gap"].idxmin()]
+            table.add_row(
+                str(panel).split(": ")[1],
+                f"{best['group_size']}",
+                f"{rows.loc[rows['law'].idxmin(), 'group_size']}",
+                f"{best['gap']:.3e} ± {best['std_error']:.0e}",
+                f"{best['law']:.3e}",
             )
     return table
 

@@ -59,13 +59,13 @@ EXPERIMENTS = {
     "group_size": Experiment(
         group_size.execute_config,
         OPTIMISED,
-        {"smoke": ("budget=128", "budget=256"),
+        {"smoke": ("budget=256",),
          "paper": ("budget=256", "budget=1024", "budget=4096")},
     ),
     "group_size_rules": Experiment(
         group_size_rules.execute_config,
         OPTIMISED,
-        {"smoke": ("budgets=[128,256]",), "paper": ("budgets=[256,1024,4096]",)},
+        {"smoke": ("budgets=[256]",), "paper": ("budgets=[256,1024,4096]",)},
     ),
     "limit_law": Experiment(limit_law.execute_config, ("tug_of_war", "tug_of_war_rank3")),
     "gap_bound": Experiment(gap_bound.execute_config, ("tug_of_war", "weak_tug_of_war")),

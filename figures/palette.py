@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 DRAWN = Path(__file__).parent / "drawn"
+REFERENCE = Path(__file__).parents[1] / "experiments" / "reference"
 
 Look = tuple[str, str, str | tuple[int, tuple[float, ...]]]
 """Colour, marker and dashes."""
@@ -67,14 +68,7 @@ APART = 1.09
 def draw_estimators(
     axes: Axes, panel: pd.DataFrame, columns: Columns = ("group_size", "mse"), apart: float = 1.0
 ) -> None:
-    """Draw each estimator: its law as a line, measurements with intervals.
-
-    Args:
-        axes: to draw in.
-        panel: the rows.
-        columns: of abscissa and measurement.
-        apart: the factor between the abscissae at which neighbours' measurements are drawn.
-    """
+    """Draw each estimator's law and measurements, neighbours `apart` by a factor in abscissa."""
     groups = list(panel.groupby("estimator", sort=False))
     for place, (estimator, rows) in enumerate(groups):
         shift = apart ** (place - (len(groups) - 1) / 2)
@@ -104,8 +98,9 @@ def draw_series(
     )
 
 
-def draw_gaps(data: pd.DataFrame, column: str, symbol: str, draw: DrawPanel) -> Figure:
+def draw_gaps(data: pd.DataFrame, column: str, draw: DrawPanel, label: str) -> Figure:
     """Draw the gap against group size, one panel a policy and value of a column."""
+    symbol = {"iteration": "n", "budget": "N"}[column]
     panels = [
         (f"{plain(str(task))}, ${symbol} = {value}$", panel)
         for task, policy in data.groupby("task", sort=False)
@@ -117,6 +112,7 @@ def draw_gaps(data: pd.DataFrame, column: str, symbol: str, draw: DrawPanel) -> 
         draw(axes, panel)
         gap_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
+    label_left(grid, label)
     return figure
 
 
@@ -140,13 +136,22 @@ def panel_grid(count: int, per_row: int, height: float = 2.9) -> tuple[Figure, l
     return figure, list(grid.flat[:count])
 
 
+def label_left(grid: list[Axes], label: str) -> None:
+    """Label the vertical axes of the first column."""
+    for axes in grid:
+        place = axes.get_subplotspec()
+        axes.set_ylabel(label if place is not None and place.is_first_col() else "")
+
+
 def legend(figure: Figure, title: str) -> None:
     """Put one legend below the panels that names what any of them shows, once."""
     found = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    columns = max(2, int(figure.get_figwidth() / 1.6))
+    inches = 0.4 + 0.055 * max(map(len, found))
+    columns = min(max(1, int(figure.get_figwidth() / inches)), len(found))
+    figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(found) // columns) - 1))
     figure.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=columns, title=title
     )
@@ -186,17 +191,25 @@ def mark_no_best(axes: Axes, x: Array, optimal: Array) -> None:
 
 
 def powers_of_two(axes: Axes) -> None:
-    """Make the vertical axis one of group sizes."""
+    """Make the vertical axis one of group sizes, with ticks between powers of two if few."""
     axes.set_yscale("log", base=2)
+    low, high = axes.get_ylim()
+    steps = (1.0,) if high > 8 * low else (1.0, 1.5)
+    axes.yaxis.set_major_locator(LogLocator(base=2, subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
     axes.minorticks_off()
 
 
-def error_axis(axes: Axes) -> None:
-    """Make a logarithmic axis that has ticks even where the data span less than a decade."""
+def error_axis(axes: Axes, crowded: float = 30.0) -> None:
+    """Make a logarithmic axis that has ticks even where the data span less than a decade.
+
+    Args:
+        axes: to change.
+        crowded: the ratio of its ends from which on powers of ten are enough.
+    """
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    steps = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+    steps = (1.0,) if high > crowded * low else (1.0, 2.0, 5.0)
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     axes.minorticks_off()
@@ -206,7 +219,7 @@ def gap_axis(axes: Axes) -> None:
     """Make a logarithmic axis, or a linear one where the data span less than a factor of five."""
     low, high = axes.dataLim.intervaly
     if high > 5 * low:
-        error_axis(axes)
+        error_axis(axes, crowded=200.0)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         formatter = ScalarFormatter(useOffset=False)
@@ -269,8 +282,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 def command_line(name: str, build: Build) -> None:
     """Draw a figure from the command line: a CSV and a folder, by default the reference."""
-    folder = Path(__file__).parents[1] / "experiments" / "reference"
-    reference = folder / f"{TABLES.get(name, name)}.csv"
+    reference = REFERENCE / f"{TABLES.get(name, name)}.csv"
     parser = argparse.ArgumentParser(prog=f"python -m figures.{name}")
     parser.add_argument("csv", type=Path, nargs="?", default=reference)
     parser.add_argument("--folder", type=Path, default=DRAWN)

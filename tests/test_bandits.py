@@ -466,7 +466,7 @@ def test_tug_of_war_asymptotic_weights():
         ({"num_axes": 0}, "num_axes must be an integer of at least 1, got 0"),
         ({"num_flat": -1}, "num_flat must be an integer of at least 0, got -1"),
         ({"num_flat": 1.0}, "num_flat must be an integer of at least 0, got 1.0"),
-        ({"separation": np.inf}, "separation must be a finite number and above 0, got inf"),
+        ({"separation": np.inf}, "separation must be a finite number, got inf"),
     ],
 )
 def test_tug_of_war_dials_out_of_range(dial, message):
@@ -523,9 +523,9 @@ def test_tug_of_war_separation_of_all_axes_is_that_of_each(axes, flat, rng):
     [
         (2, (1.0, 2.0, 3.0), "separation must be one number or 2, got (1.0, 2.0, 3.0)"),
         (1, (1.0, 2.0), "separation must be one number or 1, got (1.0, 2.0)"),
-        (2, (1.0, np.nan), "separation must be a finite number and above 0, got nan"),
-        (1, True, "separation must be a finite number and above 0, got True"),
-        (1, "2", "separation must be a finite number and above 0, got '2'"),
+        (2, (1.0, np.nan), "separation must be a finite number, got nan"),
+        (1, True, "separation must be a finite number, got True"),
+        (1, "2", "separation must be a finite number, got '2'"),
     ],
 )
 def test_tug_of_war_separations_out_of_range(num_axes, separation, message):

@@ -28,7 +28,7 @@ TINY = Settings(
     memory_replicates=1000,
     budget=64,
     optimization_group_sizes=(2, 32),
-    optimization_speed_ups={"torch_runs": 0.0, "numpy_runs": 1e9},
+    optimization_speed_ups={"torch_runs": 0.0, "numpy_search": 0.0, "numpy_compare": 1e9},
     runs_at_once=(4, 16),
     memory_runs=(10, 20),
 )
@@ -59,7 +59,7 @@ def test_numpy_ways_know_other_reward_levels():
 @pytest.mark.parametrize(("batch_size", "group_size"), [(8, 2), (2, 16)])
 @pytest.mark.parametrize("name", plain_optimization.WAYS)
 def test_first_step_of_plain_runs_has_the_mean_and_error_of_the_law(name, batch_size, group_size):
-    """Would see an error that is 30 % off for torch, 4 % for NumPy; minibatches of both sizes."""
+    """Would see an error that is 25 % off for torch, 4 % for NumPy; minibatches of both sizes."""
     bandit = TINY.bandit()
     num_runs = 200 if name == "torch_runs" else 8000
     ascent = Ascent(bandit, batch_size, group_size, rate=0.5)
@@ -101,7 +101,7 @@ def test_the_table_builds_and_says_what_was_missed():
         "optimisation peak memory",
     }  # fmt: skip
     optimisation = results[results["quantity"] == "optimisation speed-up"]
-    assert list(optimisation["verdict"]) == ["met", "missed"] * 2
+    assert list(optimisation["verdict"]) == ["met", "met", "missed"] * 2
     assert (results["value"] > 0).all()
     console.print(benchmark.speed_table(results, TINY), benchmark.limit_table(results))
     console.print(benchmark.optimization_table(results, TINY))
@@ -159,7 +159,8 @@ def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path)
     benchmark.main(["--save"])
     saved = pd.read_csv(benchmark.REFERENCE)
     assert list(saved.columns) == COLUMNS
-    assert list(saved["verdict"].dropna()) == (["missed"] * 3 + ["met"] * 4 + ["missed", "met"] * 3)
+    wanted = ["missed"] * 3 + ["met"] * 4 + ["missed", "met", "met"] * 3
+    assert list(saved["verdict"].dropna()) == wanted
 
 
 def test_the_real_settings_are_those_of_the_issue():
@@ -167,7 +168,7 @@ def test_the_real_settings_are_those_of_the_issue():
     settings = Settings()
     assert (settings.num_prompts, settings.num_actions) == (64, 16)
     assert settings.memory_replicates == 2_000_000
-    assert OPTIMIZATION_SPEED_UPS == {"torch_runs": 100, "numpy_runs": 10}
+    assert OPTIMIZATION_SPEED_UPS == {"torch_runs": 100, "numpy_search": 10, "numpy_compare": 10}
     assert (settings.budget, settings.optimization_group_sizes) == (1024, (4, 32, 128))
     assert (settings.memory_runs, settings.memory_group_size) == ((10_000, 1_000), 32)
 
@@ -177,5 +178,5 @@ def test_the_readme_table_knows_gradients_from_optimisation():
     rows.append(row("speed-up", 4, "over numpy_bincount", "×", 33.0, at_least=30.0))
     table = ledger._speed(pd.DataFrame(rows))
     rows.append(row("optimisation throughput", 4, "optimize", "run-iterations/s", 2e6))
-    rows.append(row("optimisation speed-up", 4, "over numpy_runs", "×", 7.0, at_least=10.0))
+    rows.append(row("optimisation speed-up", 4, "over numpy_compare", "×", 7.0, at_least=10.0))
     assert ledger._speed(pd.DataFrame(rows)) == table

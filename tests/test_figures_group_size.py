@@ -165,7 +165,7 @@ class TestFinitePrompts:
                 np.testing.assert_array_equal(y, rows.sort_values("group_size")["gap"])
                 look = finite_prompts.LOOKS[name]
                 assert to_hex(drawn[0].get_color()) == look[0].lower()
-        assert "100" in figure.get_supylabel()
+        assert "100" in figure.axes[0].get_ylabel()
 
     def test_every_sampling_of_the_library_can_be_drawn(self):
         from ustat_grpo.optimization import PROMPT_SAMPLING
@@ -176,10 +176,12 @@ class TestFinitePrompts:
 class TestRules:
     def test_excess_with_paired_intervals(self):
         figure = group_size_rules.build(rules_table())
+        figure.canvas.draw()
         assert "paired" in figure.legends[0].get_title().get_text()
         data = rules_table()
         last = data[data["iteration"] == 100]
         for axes, (_, panel) in zip(figure.axes, last.groupby("budget"), strict=True):
+            assert any(text.get_text() for text in axes.get_xticklabels())
             labels = [text.get_text() for text in axes.get_yticklabels()]
             assert labels == RULES or not any(labels)  # inner panels show none
             maybe, worse = axes.containers

@@ -51,7 +51,8 @@ class TugOfWar:
         integer("num_flat", self.num_flat, at_least=0)
         given = self.separation
         for distance in given if isinstance(given, tuple | list) else (given,):
-            real("separation", distance, above=0.0)
+            if real("separation", distance) < 0:
+                raise ValueError(f"separation must not be negative, got {distance!r}")
         if np.size(self.separation) not in (1, self.num_axes):
             raise ValueError(
                 f"separation must be one number or {self.num_axes}, got {self.separation}"
