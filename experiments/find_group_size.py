@@ -47,10 +47,11 @@ def run(config: GroupSize) -> pd.DataFrame:
     tables = []
     for panel, start in config.task.starts.items():
         for name, parameters in config.estimators.items():
+            estimator = compared.build({name: parameters})[name]
             by_size = predicted(config, start, name, parameters)
             progress = track(config.group_size, f"{panel}, {name}")
             gaps = np.stack(
-                [measure(config, panel, start, name, size).gap for size in progress], axis=1
+                [measure(config, panel, start, estimator, size).gap for size in progress], axis=1
             )
             for point in range(len(config.iterations)):
                 at_point = {size: each[point] for size, each in by_size.items()}

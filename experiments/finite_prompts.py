@@ -22,11 +22,11 @@ from rich.progress import track
 
 from experiments import tasks
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import require_divisors
+from experiments.group_size import measure, require_divisors, summary
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
-from ustat_grpo import Grpo, Runs, optimize
+from ustat_grpo import Grpo, Runs
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.checks import increasing, leave_one_out_group_size
 from ustat_grpo.laws.covariance import grpo
@@ -79,7 +79,7 @@ def run(config: FinitePrompts) -> pd.DataFrame:
             for size in track(config.group_size, f"{panel}, {name}"):
                 if name == "without_replacement" and config.budget // size > num_prompts:
                     continue
-                runs = _measure(config, panel, start, name, size)
+                runs = measure(config, panel, start, Grpo(), size, name)
                 law = list(_laws(config, start, laws, name, size))
                 table = _columns(config, runs, law, size)
                 tables.append(
@@ -127,35 +127,13 @@ def _laws(
         yield iid + effect
 
 
-def _measure(config: FinitePrompts, panel: str, start: Start, name: str, size: int) -> Runs:
-    return optimize(
-        start.bandit,
-        Grpo(),
-        batch_size=config.budget // size,
-        group_size=size,
-        num_iterations=config.iterations[-1],
-        schedule=config.schedule.build(config.task.learning_rate),
-        num_runs=config.scale.runs,
-        theta0=start.theta0,
-        checkpoints=config.iterations,
-        projection=start.projection,
-        prompt_sampling=name,
-        keep_theta=False,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
-    )
-
-
 def _columns(config: FinitePrompts, runs: Runs, law: Sequence[float], size: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "budget": config.budget,
             "group_size": size,
             "batch_size": config.budget // size,
-            "iteration": runs.checkpoints,
-            "runs": len(runs.gap),
-            "gap": runs.gap.mean(axis=0),
-            "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+            **summary(runs),
             "law": law,
         }
     )

@@ -22,6 +22,7 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.gradient_mse import Scale
+from experiments.group_size import summary
 from experiments.limit_law import require_enclosed_optimum, require_no_escape
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
@@ -147,7 +148,7 @@ def run(config: GapBound) -> pd.DataFrame:
         for name, parameters in track(config.estimators.items(), panel):
             noise = largest_noise(config, name, parameters)
             for kind, schedule in build_schedules(config, known).items():
-                columns = _measured(measure(config, panel, start, name, schedule))
+                columns = summary(measure(config, panel, start, name, schedule))
                 columns["law"] = predicted(config, start, name, schedule)
                 columns |= bounds(config, start, name, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())
@@ -215,15 +216,6 @@ def bounds(
         closed = max(lemma, largest_gap * schedule.offset) / (points + schedule.offset)
     recursive = recursive_bound(rates, initial_gap=first, largest_gap=largest_gap, **shared)
     return {"bound": closed, "recursive_bound": recursive[points - 1]}
-
-
-def _measured(runs: Runs) -> dict[str, Any]:
-    return {
-        "iteration": runs.checkpoints,
-        "runs": len(runs.gap),
-        "gap": runs.gap.mean(axis=0),
-        "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
-    }
 
 
 def describe(config: GapBound) -> str:

@@ -24,7 +24,7 @@ from experiments.gradient_mse import Scale, group_sizes
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
-from ustat_grpo import Runs, optimize
+from ustat_grpo import Estimator, Runs, optimize
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
@@ -79,22 +79,29 @@ def require_divisors(budget: int, sizes: Sequence[int]) -> None:
 
 def run(config: GroupSize) -> pd.DataFrame:
     """Measure the gap of every estimator at every division, for each panel of the task."""
-    tables = []
+    estimators, tables = compared.build(config.estimators), []
     for panel, start in config.task.starts.items():
         for name, parameters in config.estimators.items():
             laws = predicted(config, start, name, parameters)
             for size in track(config.group_size, f"{panel}, {name}"):
-                runs = measure(config, panel, start, name, size)
+                runs = measure(config, panel, start, estimators[name], size)
                 table = pd.DataFrame(_columns(config, runs, laws[size], size))
                 tables.append(table.assign(task=panel, estimator=name))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def measure(config: GroupSize, panel: str, start: Start, name: str, size: int) -> Runs:
+def measure(
+    config: Any,
+    panel: str,
+    start: Start,
+    estimator: Estimator,
+    size: int,
+    prompt_sampling: str = "iid",
+) -> Runs:
     """Run Algorithm 1; the same generator each time, so that divisions and estimators share."""
     return optimize(
         start.bandit,
-        compared.build(config.estimators)[name],
+        estimator,
         batch_size=config.budget // size,
         group_size=size,
         num_iterations=config.iterations[-1],
@@ -103,10 +110,21 @@ def measure(config: GroupSize, panel: str, start: Start, name: str, size: int) -
         theta0=start.theta0,
         checkpoints=config.iterations,
         projection=start.projection,
+        prompt_sampling=prompt_sampling,
         keep_theta=False,
         rng=tasks.panel_rng(config.seed, panel),
         num_threads=config.threads,
     )
+
+
+def summary(runs: Runs) -> dict[str, Any]:
+    """Return the columns that say what runs have reached: a mean gap with its standard error."""
+    return {
+        "iteration": runs.checkpoints,
+        "runs": len(runs.gap),
+        "gap": runs.gap.mean(axis=0),
+        "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+    }
 
 
 def predicted(
@@ -137,10 +155,7 @@ def _columns(
         "budget": config.budget,
         "group_size": size,
         "batch_size": batch_size,
-        "iteration": runs.checkpoints,
-        "runs": len(runs.gap),
-        "gap": runs.gap.mean(axis=0),
-        "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+        **summary(runs),
         "law": [law.gap(batch_size=batch_size, group_size=size) for law in laws],
         "path_gap": [law.path_gap for law in laws],
         "optimal": [law.best_group_size for law in laws],

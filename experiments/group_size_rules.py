@@ -27,7 +27,7 @@ from experiments.group_size import GroupSize, measure, predicted
 from experiments.runner import execute, main_job
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
-from ustat_grpo import NoiseComponents, laws
+from ustat_grpo import Grpo, NoiseComponents, laws
 from ustat_grpo.laws.path import ExpectedGap
 
 COLUMNS = [
@@ -153,7 +153,7 @@ def _replay(
     known = Known(sweep.budget, start.bandit.at(start.theta0).noise, at_points[-1])
     wanted = {rule: advise(known) for rule, advise in RULES.items()}
     progress = track(sweep.group_size, f"{panel}, N = {sweep.budget}")
-    gaps = np.stack([measure(sweep, panel, start, "grpo", size).gap for size in progress], axis=1)
+    gaps = np.stack([measure(sweep, panel, start, Grpo(), size).gap for size in progress], axis=1)
     for point, law in enumerate(at_points):
         table = compare(gaps[:, :, point], sweep.group_size)
         table["law"] = [

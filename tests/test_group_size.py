@@ -8,6 +8,7 @@ import pytest
 
 from apps import call_main, checked
 from experiments import group_size
+from ustat_grpo import Grpo, Oracle
 
 TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]", "scale.runs=50")
 COLUMNS = (
@@ -159,7 +160,7 @@ def test_measured_runs_are_shared_between_group_sizes():
     """Would catch: a stream of its own for each size, which makes differences as noisy as sums."""
     config = checked("group_size", *TINY, "scale.runs=400")
     ((panel, start),) = config.task.starts.items()
-    few, same = (group_size.measure(config, panel, start, "grpo", 4).gap for _ in range(2))
+    few, same = (group_size.measure(config, panel, start, Grpo(), 4).gap for _ in range(2))
     np.testing.assert_array_equal(few, same)
-    other = group_size.measure(config, panel, start, "oracle", 4).gap
+    other = group_size.measure(config, panel, start, Oracle(), 4).gap
     assert np.corrcoef(few[:, -1], other[:, -1])[0, 1] > 0.5

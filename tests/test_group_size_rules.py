@@ -13,7 +13,7 @@ from apps import call_main, checked
 from experiments import group_size, group_size_rules
 from experiments.group_size_rules import MEASURED_BEST, RULES, Known, nearest
 from experiments.runner import to_csv
-from ustat_grpo import NoiseComponents
+from ustat_grpo import Grpo, NoiseComponents
 from ustat_grpo.laws.path import ExpectedGap
 
 TINY = ("task=tug_of_war", "budgets=[32,64]", "iterations=[5,20]", "scale.runs=60")
@@ -38,7 +38,7 @@ def gaps():
         config = checked("group_size_rules", *TINY).sweep(budget)
         ((panel, start),) = config.task.starts.items()
         runs = [
-            group_size.measure(config, panel, start, "grpo", size).gap for size in config.group_size
+            group_size.measure(config, panel, start, Grpo(), size).gap for size in config.group_size
         ]
         for point, iteration in enumerate(config.iterations):
             table = np.stack(runs, axis=1)[:, :, point]
