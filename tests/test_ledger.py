@@ -55,7 +55,7 @@ def chapters_claims():
     """Return for every chapter its headline, as a claim that holds."""
     return {
         name: [claims.equal(statement, claims.IDENTITY, 2.0, 2.0)]
-        for name, (statement, _) in ledger._HEADLINES.items()
+        for name, (statement, _) in ledger.HEADLINES.items()
     }
 
 
@@ -119,14 +119,14 @@ class TestTheoryRows:
     def test_one_row_a_chapter(self):
         rows = list(ledger._theory_rows(self.items, chapters_claims()))
         assert [row.code for row in rows] == [f"`theory/{name}.py`" for name in theory.CHAPTERS]
-        for row, (_, verdict) in zip(rows, ledger._HEADLINES.values(), strict=True):
+        for row, (_, verdict) in zip(rows, ledger.HEADLINES.values(), strict=True):
             assert row.verdict == verdict
             assert "(1 of 1 claims of the chapter hold)" in row.claim
             assert row.expected == "2" and row.obtained.startswith("2")
 
     @pytest.mark.parametrize("which", ["the headline", "another"])
     def test_a_failing_claim_is_the_verdict(self, which):
-        statement = ledger._HEADLINES["group_error"][0]
+        statement = ledger.HEADLINES["group_error"][0]
         truth = claims.equal(statement, claims.IDENTITY, 2.0, 2.0)
         other = claims.equal("another", claims.IDENTITY, 2.0, 2.0)
         if which == "another":
@@ -143,13 +143,13 @@ class TestTheoryRows:
             self.row("group_error", [claims.equal("another", claims.IDENTITY, 2.0, 2.0)])
 
     def test_every_chapter_has_a_headline(self):
-        assert tuple(ledger._HEADLINES) == theory.CHAPTERS
+        assert tuple(ledger.HEADLINES) == theory.CHAPTERS
 
 
 class TestRoundingErrors:
     """They differ between machines, where a committed document must not."""
 
-    statement = ledger._HEADLINES["u_statistic"][0]
+    statement = ledger.HEADLINES["u_statistic"][0]
 
     @pytest.mark.parametrize("error", [0.0, 3e-17, 4e-14])
     def test_in_the_ledger(self, error):

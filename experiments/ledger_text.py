@@ -1,0 +1,101 @@
+"""What the ledger says in words: headlines of chapters, findings, and what was not attempted."""
+
+# Headline claim and verdict of each theory chapter.
+HEADLINES = {
+    "u_statistic": (
+        "ĝ_GRPO is the mean of h over all pairs (NumPy)",
+        "reproduced; errata 2 and 4: 2h₁ = WA − g, and one factor ½ too many in the last line",
+    ),
+    "group_error": (
+        "GRPO: error of every problem, G = 2, 3, 4",
+        "refined: the second term is (sσ² + ‖g‖²)/(G(G−1)) exactly",
+    ),
+    "minibatch_error": (
+        "GRPO: c₁/B + c₂/(BG) + c₃/(BG(G−1)), B ≤ 3",
+        "refined: exact c₁, c₂, c₃; biased estimators and complete passes too",
+    ),
+    "oracle_property": (
+        "G = 32: GRPO's error exceeds the oracle's by κ/(G−1), a share",
+        "refined: the exact share",
+    ),
+    "baseline_optimality": (
+        "vanilla is worse by V²s/G",
+        "reproduced under Assumption 2",
+    ),
+    "baseline_counterexamples": (
+        "tug-of-war at t = 1: vanilla less oracle is (V²s + 2Vm)/G",
+        "refuted without Assumption 2: vanilla can beat the oracle",
+    ),
+    "vanilla_crossover": (
+        "a hard prompt, V = 0.05: G at which GRPO overtakes vanilla",
+        "refuted at small G: the claim is asymptotic; the crossover is exact",
+    ),
+    "group_size": (
+        "G* = 1 + √(c₃/c₁), c's solved from enumerated errors",
+        "refined (erratum 3), for the gradient's error: G* = 1 + √(c₃/c₁) ≥ 1 + √2",
+    ),
+    "suboptimality_gap": (
+        "constant rate: mean gap over bound at 10 checkpoints (largest ratio, + 4 s.e.)",
+        "reproduced; the proof needs β < 2/L only, and the bounds are loose",
+    ),
+    "gap_scaling": (
+        "N = 1024, G = 16: mean gap after 120 iterations",
+        "refined: a curve in place of a bound; universal in N, and in n only late in training",
+    ),
+    "limit_distribution": (
+        "rank 3: mean of nΔ_n is Σw_k",
+        "refined (erratum 1): Σ needs the factor β²",
+    ),
+    "limit_weights": (
+        "three axes: Σ(w_GRPO − w_oracle) = k₃/(BG(G−1)), G = 8, …, 1024",
+        "Corollary 9 refined: the exact constant; Corollary 10 is empty for softmax-linear "
+        "policies, and vanilla can be below the oracle",
+    ),
+    "errata": (
+        "cross term 2(V−b)m, m ≠ 0",
+        "refined: errata 5 and 6",
+    ),
+}
+
+_LANGUAGE = "needs language models; weights and data are not available offline"
+_PRACTICE = "the practical algorithm is not built yet"
+
+FINDINGS = """\
+- GRPO's error is the oracle's plus (sσ² + ‖g‖²)/(G(G−1)) at each prompt, exactly. Every estimator's
+  law is met by enumeration of all groups and by every measured point.
+- "Vanilla above GRPO above oracle" is no law. It needs ‖W‖² uncorrelated with the reward
+  (Assumption 2) and enough outputs. For a softmax policy that answers well, wrong answers have the
+  larger scores, and a reward of 0 silences just those: on the arithmetic task vanilla has the
+  smallest error of the three once the policy has some skill. On the random bandits the paper's
+  order holds throughout.
+- GRPO is close to the oracle from G = 8 on, but not indistinguishable at 32–64: its excess falls
+  like 1/(G−1), and small error bars resolve it.
+- The error falls with G always, with skill not: it is largest for the middling policy.
+- The best group size at a fixed budget is 1 + √(c₃/c₁), never below 1 + √2 since ‖g(x)‖² ≤ sσ²:
+  G = 2 is never strictly better than G = 3.
+- The gap after n iterations has a law of the same form, a₁/B + a₂/(BG) + a₃/(BG(G−1)) on top of the
+  gap of exact ascent, with other weights than the gradient's error (`laws.path`). To this order the
+  best G is the same at every budget. It is the same at every n only late in training, near an
+  optimum; early on noise may help (a < 0), and on tabular bandits no inner G* need exist.
+- The best G for the gap is that for the gradient's error at an optimum with one curved coordinate.
+  Elsewhere they differ: the gap weighs noise by the Hessian.
+- Finite prompt sets: distinct prompts within a minibatch hardly matter. Epochs do: over an epoch
+  the prompt noise cancels, and the best G moves up, at every budget (`laws.epochs`).
+- E[A·WWᵀ] is the Hessian of J for softmax-linear policies: Corollary 10's assumption leaves
+  Theorem 8 no curved direction there.
+- No published rule is safe on all tasks: see the row on rival rules."""
+
+# What the paper states beyond the gradient's error: (item, claim, why it is not attempted).
+LATER = (
+    ("Figure 5 (1.5B model)", "accuracy against G at several n on GSM8K; here the gap of bandits",
+     _LANGUAGE),
+    ("Table 2 (7B model)", "accuracy against G at several budgets on MATH; here the gap of bandits",
+     _LANGUAGE),
+    ("Figure 4 (0.5B models)", "the gradient's error on three Qwen2.5-0.5B policies; here on "
+     "softmax policies over the same kinds of question", _LANGUAGE),
+    ("Algorithm 2", "std-normalised advantages, token-level ratios, KL penalty, m minibatches",
+     _PRACTICE),
+    ("Lemma 11", "the normalised estimator tends to a U-statistic", _PRACTICE),
+    ("Theorem 12", "its error: biases from ratios, tr Σ₁/G and a G⁻² term", _PRACTICE),
+    ("Proposition 13", "it maximises E[2 arcsin √V] − κ KL", _PRACTICE),
+)  # fmt: skip
