@@ -12,7 +12,7 @@ run: .venv/.ready ## the main job on its smoke scale: experiments, figures, ledg
 	@$(BIN)/python -m experiments
 
 test: .venv/.ready ## the fast tests (add ARGS=--slow for all)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: .venv/.ready ## lint, format, types, who may import whom
 	@$(BIN)/ruff check .

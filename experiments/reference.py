@@ -43,7 +43,8 @@ def _commands() -> dict[str, float]:
     """
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, module in {"run": ["experiments", folder], "test": ["pytest"]}.items():
+        tests = ["pytest", "-n", "auto", "--dist", "loadfile"]
+        for name, module in {"run": ["experiments", folder], "test": tests}.items():
             started = time.perf_counter()
             subprocess.run([sys.executable, "-m", *module], check=name == "run")
             seconds[name] = round(time.perf_counter() - started, 1)
