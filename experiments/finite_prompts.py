@@ -62,10 +62,26 @@ class FinitePrompts:
         require_divisors(self.budget, self.group_size)
         increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
+        if not self.prompt_sampling or len(set(self.prompt_sampling)) < len(self.prompt_sampling):
+            raise ValueError(
+                f"prompt_sampling must hold different names, got {list(self.prompt_sampling)}"
+            )
         for name in self.prompt_sampling:
             if name not in PROMPT_SAMPLING:
                 raise ValueError(
                     f"prompt_sampling must be among {', '.join(PROMPT_SAMPLING)}, got {name!r}"
+                )
+        if self.prompt_sampling == ["without_replacement"]:
+            self._require_small_batches()
+
+    def _require_small_batches(self) -> None:
+        """Raise if every minibatch is larger than the set: nothing would be left to measure."""
+        smallest = self.budget // max(self.group_size)
+        for panel, start in self.task.starts.items():
+            if smallest > len(start.bandit.reward_probs):
+                raise ValueError(
+                    f"batch_size must be at most the {len(start.bandit.reward_probs)} prompts of "
+                    f"{panel} for prompt_sampling without_replacement, got {smallest}"
                 )
 
 

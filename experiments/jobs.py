@@ -32,7 +32,7 @@ class Experiment(NamedTuple):
     Args:
         execute: runs one configuration.
         tasks: one job each.
-        variants: further overrides, by scale; one job each for every task.
+        variants: further overrides, by scale, of one parameter; one job each for every task.
     """
 
     execute: Callable[[DictConfig], Path]
@@ -47,9 +47,9 @@ class Experiment(NamedTuple):
 
     def sweep(self, scale: str) -> str:
         """Return the overrides of all jobs as those of one Hydra sweep."""
-        names = [variant.split("=")[0] for variant in self.variants[scale] if variant]
-        values = ",".join(variant.split("=")[1] for variant in self.variants[scale] if variant)
-        varied = f" {names[0]}={values}" if names else ""
+        name, _, _ = self.variants[scale][0].partition("=")
+        values = ",".join(variant.partition("=")[2] for variant in self.variants[scale])
+        varied = f" '{name}={values}'" if "[" in values else f" {name}={values}" if name else ""
         return f"-m task={','.join(self.tasks)}{varied} scale={scale}"
 
 

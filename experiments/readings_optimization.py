@@ -12,6 +12,9 @@ from experiments.readings import STANDARD_ERRORS, Reading, plain
 _TIED = 2.0
 """Standard errors of a difference within which a group size counts as tied with the best."""
 
+_CLOSE = 0.01
+"""Relative deviation from the law, median over points, that passes for agreement."""
+
 _SAME = 1.5
 """Factor within which two values of G − 1 count as the same."""
 
@@ -28,10 +31,10 @@ def law_of_the_gap(data: pd.DataFrame) -> Reading:
             f"{STANDARD_ERRORS:g} std. errors, rms z {np.sqrt(np.mean(z**2)):.1f}, "
             f"median deviation {medians[-1]:.2%}, largest {off.max():.0%}"
         )
-    closer = bool((np.diff(medians) < 0).all())
+    closer = bool((np.diff(medians) < 0).all() and medians[-1] <= _CLOSE)
     return Reading(
         f"the first-order law gives the mean gap at every n and G ({len(data)} points)",
-        "better the larger N is",
+        f"better the larger N is, to {_CLOSE:.0%} (median) at the largest",
         "; ".join(shown),
         "refined: a curve in place of a bound" if closer else "refuted",
     )
@@ -84,8 +87,9 @@ def _best_by_law(rows: pd.DataFrame) -> str:
 
 
 def _size_of_least(rows: Any, column: str) -> int:
+    """The size with the least value; 0 if all are NaN."""
     sizes, values = _columns(rows, "group_size", column)
-    return int(sizes[values.argmin()])
+    return 0 if np.isnan(values).all() else int(sizes[np.nanargmin(values)])
 
 
 def _columns(data: Any, *names: str) -> list[NDArray[np.float64]]:
@@ -115,7 +119,7 @@ def limit_law(data: pd.DataFrame) -> Iterator[Reading]:
             f"{plain(str(task))}: nΔ_n follows Σ w_k χ²₁, n = {rows['iteration'].max()}",
             "mean Σ w_k; Kolmogorov–Smirnov p above 0.001",
             "; ".join(shown) + f"; without β² the law is off by a factor of {factor:.0f}",
-            "refined: erratum 1" if agrees else "refuted",
+            "refined: erratum 1" if agrees and factor > 1 else "refuted",
         )
 
 
@@ -124,15 +128,15 @@ def bounds(data: pd.DataFrame) -> Iterator[Reading]:
     for (task, schedule), rows in data.groupby(["task", "schedule"], sort=False):  # pyright: ignore
         safe = rows["gap"] + STANDARD_ERRORS * rows["std_error"]
         last = rows.query("iteration == iteration.max()")
-        below = bool((safe <= rows["bound"]).all() and (safe <= rows["recursive_bound"]).all())
+        kept = (safe <= rows["bound"]) & (safe <= rows["recursive_bound"])
         loose = (last["bound"] / last["gap"]).median()
         tighter = (last["recursive_bound"] / last["gap"]).median()
         yield Reading(
             f"{plain(str(task))}, {schedule} rate: the gap is below the bound at every checkpoint",
             f"{len(rows)} of {len(rows)} means + {STANDARD_ERRORS:g} std. errors",
-            f"{np.count_nonzero(safe <= rows['bound'])} of {len(rows)}; at the last one the bound "
+            f"{np.count_nonzero(kept)} of {len(rows)}; at the last one the bound "
             f"is {loose:.3g} times the gap, iterated step by step {tighter:.3g} times",
-            "reproduced" if below else "refuted",
+            "reproduced" if bool(np.all(kept)) else "refuted",
         )
 
 
@@ -148,14 +152,14 @@ def rules(data: pd.DataFrame) -> Reading:
             f"{rule}: {worst['relative_excess']:.1%} ± {noise:.1%} (G = {worst['group_size']:g} on "
             f"{plain(str(worst['task']))})"
         )
-    ours = worst_of["law (gap)"]
-    fixed = [name for name in worst_of if name not in ("law (gap)", "measured best")]
-    safest = min(fixed, key=lambda name: worst_of[name])
+    rivals = [name for name in worst_of if name not in ("law (gap)", "measured best")]
+    safest = min(rivals, key=lambda name: worst_of[name])
+    first = worst_of["law (gap)"] <= worst_of[safest]
     return Reading(
         f"published rules for G, largest excess of the gap over {last['task'].nunique()} policies",
-        "that of Theorem 7 loses least",
+        "that of Theorem 7, taken for the gap, loses least",
         "; ".join(shown),
-        f"refined: the law of the gap loses {ours:.1%} at worst, '{safest}' {worst_of[safest]:.1%}",
+        "reproduced" if first else f"refuted: '{safest}' loses less at worst",
     )
 
 
@@ -163,23 +167,29 @@ def finite_prompts(data: pd.DataFrame) -> Iterator[Reading]:
     """Does drawing from a finite set move the best group size?"""
     last = data.query("iteration == iteration.max()")
     for (task, budget), rows in last.groupby(["task", "budget"], sort=False):  # pyright: ignore
-        shown, best = [], {}
+        shown, best, tied = [], {}, {}
         for name, each in rows.groupby("prompt_sampling", sort=False):
             gap, law, noise = _columns(each, "gap", "law", "std_error")
-            z = np.abs((gap - law) / noise).max()
-            best[name] = _size_of_least(each, "gap")
-            by_law = _size_of_least(each, "law")
-            ties = _listed(_tied_with_best(each))
-            shown.append(f"{plain(str(name))}: {best[name]} (ties {ties}; law {by_law}; largest "
-                         f"|z| {z:.1f})")  # fmt: skip
-        moved = best["epochs"] > best["iid"]
+            best[name], tied[name] = _size_of_least(each, "gap"), _tied_with_best(each)
+            by_law = "no law"
+            if not np.isnan(law).any():
+                worst = np.abs((gap - law) / noise).max()
+                by_law = f"law {_size_of_least(each, 'law')}, largest |z| {worst:.1f}"
+            shown.append(f"{plain(str(name))}: {best[name]} (ties {_listed(tied[name])}; {by_law})")
         yield Reading(
             f"{plain(str(task))}, N = {budget}, {rows['num_prompts'].iloc[0]} prompts: a finite "
             "set moves the best G up",
             "suspected for N = 4096",
             "best measured G, " + "; ".join(shown),
-            "reproduced for epochs, at every N" if moved else "refuted",
+            _moved(best, tied),
         )
+
+
+def _moved(best: dict[str, int], tied: dict[str, set[int]]) -> str:
+    """Verdict: epochs' best G is larger than that of i.i.d. prompts, and not tied with it."""
+    if best["iid"] in tied["epochs"]:
+        return "not resolved"
+    return "reproduced, for epochs" if best["epochs"] > best["iid"] else "refuted"
 
 
 def along_the_path(data: pd.DataFrame) -> Iterator[Reading]:
@@ -188,7 +198,7 @@ def along_the_path(data: pd.DataFrame) -> Iterator[Reading]:
         first, last = rows.iloc[0], rows.iloc[-1]
         wanted = [f"{value:.3g}" if np.isfinite(value) else "none" for value in rows["gap_optimal"]]
         others = rows["gradient_error_optimal"].to_numpy() - 1
-        steady = bool(others.max() <= _SAME * others.min())
+        steady = bool(np.isfinite(others).all() and others.max() <= _SAME * others.min())
         yield Reading(
             f"{plain(str(task))}: c₃/c₁ at a few points of the path is enough",
             "one G* along the path",

@@ -1,0 +1,90 @@
+"""The jobs of an experiment, one by one and as the one Hydra sweep that the ledger prints."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from experiments import jobs
+from experiments.jobs import EXPERIMENTS, Experiment
+
+SCALES = ("smoke", "paper")
+VARIED = Experiment(
+    lambda config: None,
+    ("tug_of_war", "bandit"),
+    {"smoke": ("",), "paper": ("budget=64", "budget=256")},
+)
+
+
+def swept(sweep):
+    """Return the overrides of each job of a sweep, as Hydra's own sweeper makes them."""
+    mode, *overrides = shlex.split(sweep)
+    assert mode == "-m"
+    (batch,) = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides(overrides), max_batch_size=None
+    )
+    return [list(job) for job in batch]
+
+
+class TestOverrides:
+    def test_one_job_a_task(self):
+        assert list(VARIED.overrides("smoke")) == [["task=tug_of_war"], ["task=bandit"]]
+
+    def test_one_job_a_variant_of_every_task(self):
+        assert list(VARIED.overrides("paper")) == [
+            ["task=tug_of_war", "budget=64"],
+            ["task=tug_of_war", "budget=256"],
+            ["task=bandit", "budget=64"],
+            ["task=bandit", "budget=256"],
+        ]
+
+    def test_without_variants_scales_differ_in_nothing(self):
+        plain = Experiment(VARIED.execute, ("bandit",))
+        assert [list(plain.overrides(scale)) for scale in SCALES] == [[["task=bandit"]]] * 2
+
+
+class TestSweep:
+    def test_by_hand(self):
+        assert VARIED.sweep("smoke") == "-m task=tug_of_war,bandit scale=smoke"
+        assert VARIED.sweep("paper") == "-m task=tug_of_war,bandit budget=64,256 scale=paper"
+
+    def test_a_list_is_one_value(self):
+        """Would catch: a list taken for several jobs, or cut at its commas."""
+        listed = VARIED._replace(variants={"paper": ("budgets=[64,256]",)})
+        assert swept(listed.sweep("paper")) == [
+            [task, "budgets=[64,256]", "scale=paper"] for task in ("task=tug_of_war", "task=bandit")
+        ]
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_hydra_makes_the_same_jobs_of_it(self, name, scale):
+        """The ledger's command repeats what `make reference` did, in the same order."""
+        experiment = EXPERIMENTS[name]
+        wanted = [[*each, f"scale={scale}"] for each in experiment.overrides(scale)]
+        assert swept(experiment.sweep(scale)) == wanted
+        assert len({tuple(job) for job in wanted}) == len(wanted)
+
+
+class TestRunAll:
+    def test_every_job_at_the_scale_into_the_folder(self, monkeypatch, tmp_path):
+        """Jobs that write down what they were asked for, in place of jobs that work."""
+        asked = []
+
+        def execute(config):
+            asked.append((config.task.name, config.budget, config.scale.name, config.output))
+            path = tmp_path / f"{len(asked)}.csv"
+            path.write_text(f"task,budget\n{config.task.name},{config.budget}\n")
+            return path
+
+        monkeypatch.setattr(jobs, "EXPERIMENTS", {"group_size": VARIED._replace(execute=execute)})
+        done = jobs.run_all("paper", "somewhere", tmp_path / "tables")
+        wanted = [(task, size) for task in VARIED.tasks for size in (64, 256)]
+        assert asked == [(*each, "paper", "somewhere") for each in wanted]
+        assert done == {"group_size": [tmp_path / f"{number}.csv" for number in (1, 2, 3, 4)]}
+        table = (tmp_path / "tables" / "group_size.csv").read_text()
+        assert table == "".join(
+            ["task,budget\n", *(f"{task},{budget}\n" for task, budget in wanted)]
+        )
