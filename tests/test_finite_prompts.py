@@ -153,6 +153,7 @@ MISTAKES = {
     ),
     "only larger minibatches": (
         ["prompt_sampling=[without_replacement]", "budget=64", "group_size=[2]"],
+        "batch_size must be at most the 10 prompts of arithmetic_choice: accuracy 0.4 "
         "for prompt_sampling without_replacement, got 32",
     ),
     "size does not divide": (["group_size=3"], "group_size must divide the budget 16, got 3"),
