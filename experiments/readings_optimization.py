@@ -61,15 +61,25 @@ def _universal(task: str, data: pd.DataFrame, column: str, symbol: str) -> Readi
         common &= tied
         best = _size_of_least(rows, "gap")
         found.append(f"{symbol} = {value}: {best} (ties {_listed(tied)}; law {_best_by_law(rows)})")
-    wanted = data.groupby(column)["optimal"].first().to_numpy() - 1
-    steady = bool(np.isfinite(wanted).all() and wanted.max() <= _SAME * wanted.min())
+    steady = _steady(data.groupby(column)["optimal"].first().to_numpy() - 1)
     suits = f"all tied at G = {_listed(common)}" if common else "no G is tied with the best at all"
     return Reading(
         f"{plain(task)}: the best G for the gap does not depend on {symbol}",
         f"one G for every {symbol}",
         f"best by measurement, {'; '.join(found)}; {suits}",
-        "reproduced" if common and steady else "refuted",
+        "refuted"
+        if not common
+        else "reproduced"
+        if steady
+        else "refuted by the law, not resolved by measurement",
     )
+
+
+def _steady(others: NDArray[np.float64]) -> bool:
+    """Whether G* − 1 is the same along a sweep, or there is no inner optimum anywhere."""
+    if np.isfinite(others).any():
+        return bool(np.isfinite(others).all() and others.max() <= _SAME * others.min())
+    return bool(np.isnan(others).all() or not np.isnan(others).any())
 
 
 def _tied_with_best(rows: pd.DataFrame) -> set[int]:
