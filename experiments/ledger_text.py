@@ -48,8 +48,11 @@ HEADLINES = {
     ),
     "limit_weights": (
         "three axes: Σ(w_GRPO − w_oracle) = k₃/(BG(G−1)), G = 8, …, 1024",
-        "Corollary 9 refined: the exact constant; Corollary 10 is empty for softmax-linear "
-        "policies, and vanilla can be below the oracle",
+        "refined: the exact constant, at every G",
+    ),
+    "baseline_weights": (
+        "refuted: tug of war: no prompt-only baseline has a smaller weight than the oracle",
+        "refuted without its assumption, which leaves softmax-linear policies no curvature",
     ),
     "errata": (
         "cross term 2(V−b)m, m ≠ 0",

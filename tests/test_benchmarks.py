@@ -119,7 +119,7 @@ def test_a_way_that_is_wrong_is_not_timed(monkeypatch):
         benchmark.run(TINY, Console(quiet=True))
 
 
-@pytest.mark.parametrize("name", plain_optimization.WAYS)
+@pytest.mark.parametrize("name", ["torch_runs", "numpy_compare"])
 def test_runs_that_are_wrong_are_not_timed(name, monkeypatch):
     way = plain_optimization.WAYS[name]
 

@@ -16,7 +16,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from figures import fixed_budget, gradient_mse
-from figures.palette import LOOKS, NAMES, draw_tasks, save
+from figures.__main__ import FIGURES as ALL
+from figures.palette import JOBS, LOOKS, NAMES, TABLES, by_task, draw_tasks, save
 
 ROOT = Path(__file__).parents[1]
 FIGURES = {"gradient_mse": gradient_mse, "fixed_budget": fixed_budget}
@@ -225,13 +226,16 @@ class TestFiles:
     def test_committed_figures_are_those_of_the_references(self, tmp_path):
         """Every drawn file has its table, and every table its files."""
         reference, drawn = ROOT / "experiments" / "reference", ROOT / "figures" / "drawn"
-        expected = {
-            f"{name}_{task}.{kind}"
-            for name in FIGURES
-            for task in pd.read_csv(reference / f"{name}.csv")["task"].str.split(":").str[0]
-            for kind in ("png", "pdf")
-        }
-        assert {path.name for path in drawn.iterdir()} == expected
+        expected = set()
+        for name in (figure.NAME for figure in ALL):
+            data = pd.read_csv(reference / f"{TABLES.get(name, name)}.csv")
+            for task, rows in by_task(data).items():
+                jobs = rows[JOBS[name]].unique() if name in JOBS else []
+                several = [f"_{JOBS[name]}{job}" for job in jobs] if len(jobs) > 1 else [""]
+                expected |= {f"{name}_{task}{suffix}" for suffix in several}
+        for kind in (".png", ".pdf"):
+            assert {path.stem for path in drawn.iterdir() if path.suffix == kind} == expected
+        assert {path.suffix for path in drawn.iterdir()} == {".png", ".pdf"}
 
 
 class TestCommand:

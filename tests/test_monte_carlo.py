@@ -162,6 +162,7 @@ def test_bias_norm_is_noise_or_the_known_bias(name, batch_size):
     assert biased.bias_norm > 4 * np.sqrt(biased.mse / biased.replications)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 0.85], ids=["as it is", "15 % too small"])
 def test_coverage_of_the_95_percent_intervals(factor):
     """1500 independent runs; standard errors that are 10 % too small would leave the band."""

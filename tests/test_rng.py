@@ -124,7 +124,11 @@ def test_a_key_comes_from_the_generator_alone():
     assert draw_key(first).dtype == np.uint64
 
 
-@pytest.mark.parametrize("wrong", [None, 7, np.random.RandomState(0), np.random], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 7, np.random.RandomState(0), np.random],
+    ids=["None", "7", "RandomState", "module"],  # the same in every process of a parallel run
+)
 def test_anything_but_a_generator_is_refused(wrong):
     with pytest.raises(TypeError, match=re.escape("rng must be a numpy.random.Generator, got")):
         draw_key(wrong)

@@ -25,6 +25,7 @@ CHAPTERS = (
     "gap_scaling",
     "limit_distribution",
     "limit_weights",
+    "baseline_weights",
     "errata",
 )
 """Names of the chapters, in the order of the paper."""
