@@ -115,6 +115,7 @@ def _optimisation_rows(minutes: dict[str, float]) -> Iterator[Row]:
     gaps = pd.read_csv(REFERENCE / "group_size.csv")
     read: list[tuple[str, str, Iterable[Reading]]] = [
         ("Algorithm 1", "group_size", [optimised.law_of_the_gap(gaps)]),
+        ("Corollary 5 (for the gap)", "group_size", optimised.order_of_gaps(gaps)),
         ("Theorem 7 (universality in N; cf. Table 2)", "group_size",
          optimised.universal_in_budget(gaps)),
         ("Theorem 7 (universality in n; cf. Figure 5)", "group_size",

@@ -40,6 +40,25 @@ def law_of_the_gap(data: pd.DataFrame) -> Reading:
     )
 
 
+def order_of_gaps(data: pd.DataFrame) -> Iterator[Reading]:
+    """Does the estimator with the smaller gradient error end with the smaller gap?"""
+    cells = ["task", "budget", "group_size", "iteration"]
+    for task, rows in data.groupby(data["task"].str.split(":").str[0], sort=False):
+        gap, noise = (rows.pivot(index=cells, columns="estimator", values=name)
+                      for name in ("gap", "std_error"))  # fmt: skip
+        vanilla, ours, oracle = (gap[name].to_numpy() for name in ("vanilla", "grpo", "oracle"))
+        spread = _TIED * np.hypot(noise["vanilla"].to_numpy(), noise["grpo"].to_numpy())
+        worse, better = np.sum(vanilla - ours > spread), np.sum(ours - vanilla > spread)
+        close = np.median(np.abs(ours / oracle - 1))
+        yield Reading(
+            f"{plain(str(task))}: vanilla ends with a larger gap than GRPO",
+            f"{len(gap)} of {len(gap)} cells (N, G, n, policy)",
+            f"larger in {worse}, smaller in {better} (beyond {_TIED:g} std. errors); GRPO within "
+            f"{close:.2%} of the oracle (median)",
+            "reproduced" if worse == len(gap) else "refuted",
+        )
+
+
 def universal_in_budget(data: pd.DataFrame) -> Iterator[Reading]:
     """Does one group size suit every budget, after the last iteration?"""
     last = data.query("estimator == 'grpo' and iteration == iteration.max()")

@@ -54,6 +54,28 @@ class TestLawOfTheGap:
         assert optimised.law_of_the_gap(data).verdict == "refuted"
 
 
+class TestOrderOfGaps:
+    def read(self, vanilla, noise=0.01):
+        """Return the reading of four cells in which GRPO's gap is 1 and the oracle's 0.98."""
+        data = crossed(task=["bandit: a"], budget=[64], group_size=[2, 4], iteration=[5, 9],
+                       estimator=["vanilla", "grpo", "oracle"])  # fmt: skip
+        data["gap"] = np.ravel([[each, 1.0, 0.98] for each in vanilla])
+        (reading,) = optimised.order_of_gaps(data.assign(std_error=noise))
+        return reading
+
+    def test_larger_everywhere(self):
+        reading = self.read([1.1, 1.2, 1.3, 1.4])
+        assert reading.verdict == "reproduced"
+        assert reading.obtained.startswith("larger in 4, smaller in 0")
+        assert reading.obtained.endswith("GRPO within 2.04% of the oracle (median)")
+
+    def test_smaller_somewhere_or_tied(self):
+        """Tied at 2√2 standard errors, 0.0283."""
+        reading = self.read([1.1, 0.9, 1.028, 1.029])
+        assert reading.verdict == "refuted"
+        assert reading.obtained.startswith("larger in 2, smaller in 1")
+
+
 UNRESOLVED = "refuted by the law, not resolved by measurement"
 READINGS = {
     "budget": (optimised.universal_in_budget, "N"),
