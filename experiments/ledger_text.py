@@ -83,7 +83,8 @@ FINDINGS = """\
 - The best G for the gap is that for the gradient's error at an optimum with one curved coordinate.
   Elsewhere they differ: the gap weighs noise by the Hessian.
 - A smaller gradient error is not a smaller gap. On the tabular bandits noise helps (a₂ < 0):
-  vanilla has the largest error of the three and the smallest gap.
+  vanilla has the largest error of the three and the smallest gap. It learns clearly slower than
+  GRPO on the weak tug of war only.
 - Finite prompt sets: epochs move the best G up, at every budget, to the largest that we tried: over
   an epoch the prompt noise cancels (`laws.epochs`). Distinct prompts within a minibatch change
   little unless B is near P; beyond it they force larger groups, G ≥ N/P.

@@ -55,7 +55,11 @@ def order_of_gaps(data: pd.DataFrame) -> Iterator[Reading]:
             f"{len(gap)} of {len(gap)} cells (N, G, n, policy)",
             f"larger in {worse}, smaller in {better} (beyond {_TIED:g} std. errors); GRPO within "
             f"{close:.2%} of the oracle (median)",
-            "reproduced" if worse == len(gap) else "refuted",
+            "refuted"
+            if better
+            else "reproduced"
+            if worse == len(gap)
+            else "not resolved in every cell",
         )
 
 
