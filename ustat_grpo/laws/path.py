@@ -174,5 +174,7 @@ def _advance(state: _State, here: LocalExpansion, noise: Array, rate: float) -> 
     """One iteration of both recursions; I + ηH is symmetric."""
     step = np.eye(here.hessian.shape[-1]) + rate * here.hessian
     covariance = step @ state.covariance @ step + rate**2 * noise
-    shift = np.einsum("mij,cmj->cmi", step, state.shift) + rate * here.drift(state.covariance)
+    shift = np.einsum("mij,cmj->cmi", step, state.shift)
+    busy = state.covariance.any(axis=(1, 2, 3))  # without a group mean there is no third part
+    shift[busy] += rate * here.drift(state.covariance[busy])
     return _State(covariance, shift)
