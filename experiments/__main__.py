@@ -79,7 +79,7 @@ def _sizes(data: pd.DataFrame) -> Table:
 
 
 def _gaps(data: pd.DataFrame) -> Table:
-    """Predicted and measured best group size for the gap, by policy, and what G = 8 costs."""
+    """Predicted and measured best group size for the gap, by policy."""
     last = data.query("estimator == 'grpo' and iteration == iteration.max()")
     last = last.query("budget == budget.max()")
     budget, iteration = last["budget"].iloc[0], last["iteration"].iloc[0]

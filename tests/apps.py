@@ -1,4 +1,4 @@
-"""How tests meet an experiment: its composed configuration, and its `main` in this process."""
+"""How tests meet an experiment: its composed configuration, its `main`, mistakes and kills."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from unittest import mock
 
+import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
@@ -40,3 +41,38 @@ def call_main(module, *overrides):
         finally:
             root.handlers[:], root.level = handlers, level  # Hydra makes them its own
     return code, out.getvalue(), err.getvalue()
+
+
+def refuses(module, message, folder, *overrides):
+    """Check that a mistake of the user takes one line, exit code 2 and no folder of results."""
+    code, _, error = call_main(module, *overrides, f"output={folder}")
+    assert (code, error) == (2, f"error: {message}\n")
+    assert not folder.exists()
+
+
+def resumes(module, killed_in, is_second, folder, *sweep):
+    """Kill a sweep of two jobs in the second one; the same command must run that one only.
+
+    Args:
+        module: the app.
+        killed_in: name of the function that the kill interrupts.
+        is_second: tells the second job by its configuration.
+        folder: where the results go.
+        sweep: the overrides.
+    """
+    genuine = getattr(module, killed_in)
+
+    def kill(config, *arguments):
+        if is_second(config):
+            raise KeyboardInterrupt
+        return genuine(config, *arguments)
+
+    command = ("-m", *sweep, f"output={folder}")
+    with mock.patch.object(module, killed_in, kill), pytest.raises(KeyboardInterrupt):
+        call_main(module, *command)
+    (first,) = folder.rglob("data.csv")
+    written = first.stat().st_mtime_ns
+    code, out, _ = call_main(module, *command)
+    assert code == 0 and out.count("exists, skipped") == 1
+    assert first.stat().st_mtime_ns == written
+    assert len(list(folder.rglob("data.csv"))) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -14,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import compose
 from omegaconf import OmegaConf
 
 import experiments.__main__
+from apps import call_main, configuration
 from experiments import collect, fixed_budget, gradient_mse, jobs, reference, runner
 from figures.__main__ import FIGURES
 from ustat_grpo import Grpo
@@ -32,12 +32,6 @@ COLUMNS = {
     "fixed_budget": "task estimator budget batch_size group_size replications mse std_error "
     "bias_norm law optimal near_optimal_low near_optimal_high paper_optimal",
 }
-
-
-def configuration(app, *overrides):
-    """Return the composed configuration of an app."""
-    with initialize_config_module("experiments.conf", version_base="1.3"):
-        return compose(app, list(overrides))
 
 
 def measure(app, *overrides):
@@ -61,22 +55,14 @@ def data_files(folder):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
+def main():
     """Run an app's `main` in this process, as `python -m` would; return exit code and stderr."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
 
-    def call_main(app, *overrides):
-        monkeypatch.setattr(sys, "argv", [f"{app}.py", *overrides])
-        capsys.readouterr()
-        try:
-            APPS[app].main()
-        except SystemExit as stop:
-            return stop.code or 0, capsys.readouterr().err
-        return 0, capsys.readouterr().err
+    def call(app, *overrides):
+        code, _, err = call_main(APPS[app], *overrides)
+        return code, err
 
-    yield call_main
-    root.handlers[:], root.level = handlers, level  # Hydra makes them its own
+    return call
 
 
 class TestTables:

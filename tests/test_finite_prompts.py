@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps import call_main, checked
+from apps import checked, refuses, resumes
 from experiments import finite_prompts, group_size
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.covariance import grpo
@@ -116,25 +116,11 @@ class TestLaw:
 
 
 class TestJobs:
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path, monkeypatch):
+    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("-m", "seed=0,1", *TINY, f"output={tmp_path}")
-
-        def kill(config, *arguments):
-            if config.seed == 1:
-                raise KeyboardInterrupt
-            return genuine(config, *arguments)
-
-        genuine = finite_prompts.measure
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(finite_prompts, "measure", kill)
-            call_main(finite_prompts, *sweep)
-        (first,) = tmp_path.rglob("data.csv")
-        written = first.stat().st_mtime_ns
-        code, out, _ = call_main(finite_prompts, *sweep)
-        assert code == 0 and out.count("exists, skipped") == 1
-        assert first.stat().st_mtime_ns == written
-        assert len(list(tmp_path.rglob("data.csv"))) == 2
+        resumes(
+            finite_prompts, "measure", lambda config: config.seed == 1, tmp_path, "seed=0,1", *TINY
+        )
 
 
 MISTAKES = {
@@ -171,6 +157,4 @@ MISTAKES = {
 def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     overrides, message = MISTAKES[mistake]
     folder = tmp_path / "results"
-    code, _, error = call_main(finite_prompts, *TINY, *overrides, f"output={folder}")
-    assert (code, error) == (2, f"error: {message}\n")
-    assert not folder.exists()
+    refuses(finite_prompts, message, folder, *TINY, *overrides)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps import call_main, checked
+from apps import checked, refuses, resumes
 from experiments import compared, gap_bound
 from ustat_grpo import TugOfWar
 from ustat_grpo.laws.gap import constant_rate_bound, decaying_rate_bound
@@ -175,25 +175,16 @@ class TestRates:
 
 
 class TestJobs:
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path, monkeypatch):
+    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("-m", "task=tug_of_war,weak_tug_of_war", *TINY, f"output={tmp_path}")
-
-        def kill(config, *arguments):
-            if config.task.name == "weak_tug_of_war":
-                raise KeyboardInterrupt
-            return genuine(config, *arguments)
-
-        genuine = gap_bound.measure
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(gap_bound, "measure", kill)
-            call_main(gap_bound, *sweep)
-        (first,) = tmp_path.rglob("data.csv")
-        written = first.stat().st_mtime_ns
-        code, out, _ = call_main(gap_bound, *sweep)
-        assert code == 0 and out.count("exists, skipped") == 1
-        assert first.stat().st_mtime_ns == written
-        assert len(list(tmp_path.rglob("data.csv"))) == 2
+        resumes(
+            gap_bound,
+            "measure",
+            lambda config: config.task.name == "weak_tug_of_war",
+            tmp_path,
+            "task=tug_of_war,weak_tug_of_war",
+            *TINY,
+        )
 
 
 MISTAKES = {
@@ -236,6 +227,4 @@ MISTAKES = {
 def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     overrides, message = MISTAKES[mistake]
     folder = tmp_path / "results"
-    code, _, error = call_main(gap_bound, *TINY, *overrides, f"output={folder}")
-    assert (code, error) == (2, f"error: {message}\n")
-    assert not folder.exists()
+    refuses(gap_bound, message, folder, *TINY, *overrides)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps import call_main, checked
+from apps import call_main, checked, refuses, resumes
 from experiments import group_size
 from ustat_grpo import Grpo, Oracle
 
@@ -80,26 +80,12 @@ class TestLaw:
 
 
 class TestJobs:
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path, monkeypatch):
+    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("-m", "budget=64,128", *TINY[:1], *TINY[2:], "threads=1")
+        sweep = ("budget=64,128", *TINY[:1], *TINY[2:], "threads=1")
         killed, whole = tmp_path / "killed", tmp_path / "whole"
-        assert call_main(group_size, *sweep, f"output={whole}")[0] == 0
-
-        def kill(config, *arguments):
-            if config.budget == 128:
-                raise KeyboardInterrupt
-            return genuine(config, *arguments)
-
-        genuine = group_size.measure
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(group_size, "measure", kill)
-            call_main(group_size, *sweep, f"output={killed}")
-        (first,) = killed.rglob("data.csv")
-        written = first.stat().st_mtime_ns
-        code, out, _ = call_main(group_size, *sweep, f"output={killed}")
-        assert code == 0 and out.count("exists, skipped") == 1
-        assert first.stat().st_mtime_ns == written
+        assert call_main(group_size, "-m", *sweep, f"output={whole}")[0] == 0
+        resumes(group_size, "measure", lambda config: config.budget == 128, killed, *sweep)
         assert data_files(killed) == data_files(whole) and len(data_files(whole)) == 2
 
     def test_a_schedule_of_its_own_has_a_folder_of_its_own(self, tmp_path):
@@ -151,9 +137,7 @@ MISTAKES = {
 def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     overrides, message = MISTAKES[mistake]
     folder = tmp_path / "results"
-    code, _, error = call_main(group_size, *TINY, *overrides, f"output={folder}")
-    assert (code, error) == (2, f"error: {message}\n")
-    assert not folder.exists()
+    refuses(group_size, message, folder, *TINY, *overrides)
 
 
 def test_measured_runs_are_shared_between_group_sizes():

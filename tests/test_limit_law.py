@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from apps import call_main, checked
+from apps import checked, refuses, resumes
 from experiments import compared, limit_law
 from ustat_grpo import Constant, Vanilla, optimize
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
@@ -180,25 +180,16 @@ class TestProjection:
 
 
 class TestJobs:
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path, monkeypatch):
+    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("-m", "batch_size=2,4", *TINY, f"output={tmp_path}")
-
-        def kill(config, *arguments):
-            if config.batch_size == 4:
-                raise KeyboardInterrupt
-            return genuine(config, *arguments)
-
-        genuine = limit_law.measure
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(limit_law, "measure", kill)
-            call_main(limit_law, *sweep)
-        (first,) = tmp_path.rglob("data.csv")
-        written = first.stat().st_mtime_ns
-        code, out, _ = call_main(limit_law, *sweep)
-        assert code == 0 and out.count("exists, skipped") == 1
-        assert first.stat().st_mtime_ns == written
-        assert len(list(tmp_path.rglob("data.csv"))) == 2
+        resumes(
+            limit_law,
+            "measure",
+            lambda config: config.batch_size == 4,
+            tmp_path,
+            "batch_size=2,4",
+            *TINY,
+        )
 
 
 MISTAKES = {
@@ -236,6 +227,4 @@ def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     overrides, message = MISTAKES[mistake]
     folder = tmp_path / "results"
     tiny = TINY if mistake != "no optimum" else ()
-    code, _, error = call_main(limit_law, *tiny, *overrides, f"output={folder}")
-    assert (code, error) == (2, f"error: {message}\n")
-    assert not folder.exists()
+    refuses(limit_law, message, folder, *tiny, *overrides)

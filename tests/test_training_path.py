@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps import call_main, checked
+from apps import checked, refuses, resumes
 from experiments import training_path
 from ustat_grpo import Decay, laws
 from ustat_grpo.bandits.expansion import expand
@@ -146,24 +146,16 @@ def test_where_noise_does_good_few_prompts_are_best():
 
 
 class TestJobs:
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path, monkeypatch):
+    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("-m", "schedule.rate=0.5,1.5", *TINY, f"output={tmp_path}")
-
-        def kill(config):
-            if config.schedule.rate == 1.5:
-                raise KeyboardInterrupt
-            return genuine(config)
-
-        genuine = training_path.run
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(training_path, "run", kill)
-            call_main(training_path, *sweep)
-        (first,) = tmp_path.rglob("data.csv")
-        written = first.stat().st_mtime_ns
-        code, out, _ = call_main(training_path, *sweep)
-        assert code == 0 and out.count("exists, skipped") == 1
-        assert first.stat().st_mtime_ns == written
+        resumes(
+            training_path,
+            "run",
+            lambda config: config.schedule.rate == 1.5,
+            tmp_path,
+            "schedule.rate=0.5,1.5",
+            *TINY,
+        )
         tables = [pd.read_csv(path) for path in tmp_path.rglob("data.csv")]
         assert len({table["objective"].iloc[-1] for table in tables}) == len(tables) == 2
 
@@ -188,6 +180,4 @@ MISTAKES = {
 def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     overrides, message = MISTAKES[mistake]
     folder = tmp_path / "results"
-    code, _, error = call_main(training_path, *TINY, *overrides, f"output={folder}")
-    assert (code, error) == (2, f"error: {message}\n")
-    assert not folder.exists()
+    refuses(training_path, message, folder, *TINY, *overrides)

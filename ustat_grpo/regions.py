@@ -54,7 +54,8 @@ class Box:
         """Raise ValueError unless the box is one for θ of this length."""
         assert isinstance(self.low, np.ndarray)
         length = len(self.low) if self.axes is None else self.axes.shape[1]
-        if length not in (dimension, 1) or (length == 1 != dimension and self.axes is not None):
+        one_for_all = self.axes is None and length == 1
+        if length != dimension and not one_for_all:
             raise ValueError(f"projection must be for theta of length {dimension}, got {length}")
 
     def coordinates(self, theta: ArrayLike) -> Float[Array, "... r"]:

@@ -29,15 +29,8 @@ class NoiseMatrices(NamedTuple):
 
     def minibatch(self, *, batch_size: int, group_size: int) -> Float[Array, "M k k"]:
         """Return Cov(ĝ) for B prompts and G outputs of each."""
-        return sum(
-            (
-                weight * matrix
-                for weight, matrix in zip(
-                    minibatch_weights(batch_size, group_size), self, strict=True
-                )
-            ),
-            np.zeros_like(self.prompt),
-        )
+        prompt, output, pair = minibatch_weights(batch_size, group_size)
+        return prompt * self.prompt + output * self.output + pair * self.pair
 
 
 def minibatch_weights(batch_size: float, group_size: float) -> tuple[float, float, float]:
