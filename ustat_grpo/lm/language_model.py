@@ -1,0 +1,124 @@
+"""What a language model is here, what it is asked, and what it answers.
+
+Our own transformer and any Hugging Face causal model meet one Protocol; sampling, scoring and
+training are functions of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Cache = Any
+"""Keys and values of the tokens so far; only its model looks inside."""
+
+
+class LanguageModel(Protocol):
+    """A policy over token sequences: an autoregressive model with a cache."""
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an output."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that prompt and output may have together."""
+        ...
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "n t"],
+        real: Bool[Tensor, "n s"],
+        cache: Cache | None = None,
+    ) -> tuple[Float[Tensor, "n t v"], Cache]:
+        """Return the logits of the token after each of these tokens, and the longer cache.
+
+        Args:
+            tokens: the new tokens.
+            real: which of all tokens, cached and new, are none of the padding; s ≥ t.
+            cache: of the tokens before, or None if these are the first.
+        """
+        ...
+
+    def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
+        """Return the cache of some rows, which may repeat; gradients flow through it."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the parameters θ; those that require a gradient are trained."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Prompts of unequal length, padded on the left so that all end together.
+
+    Args:
+        tokens: shape (B, T).
+        real: which tokens are none of the padding, shape (B, T).
+    """
+
+    tokens: Int[Tensor, "B T"]
+    real: Bool[Tensor, "B T"]
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]], *, pad_token: int) -> Self:
+        """Pad token sequences on the left.
+
+        Raises:
+            ValueError: if there is no prompt, or one has no token.
+        """
+        if not sequences:
+            raise ValueError("prompts must hold at least one, got none")
+        lengths = [len(sequence) for sequence in sequences]
+        if min(lengths) == 0:
+            raise ValueError(f"prompts must not be empty, got one at {lengths.index(0)}")
+        longest = max(lengths)
+        padded = [[pad_token] * (longest - len(s)) + list(s) for s in sequences]
+        return cls(
+            torch.tensor(padded),
+            torch.arange(longest) >= longest - torch.tensor(lengths)[:, None],
+        )
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self.tokens)
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Return some of the prompts, by a slice or an index tensor."""
+        return type(self)(self.tokens[rows], self.real[rows])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the prompts on a device."""
+        return type(self)(self.tokens.to(device), self.real.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Rollouts:
+    """G outputs to each of B prompts, with the log-probability of every sampled token.
+
+    Args:
+        prompts: the B prompts.
+        outputs: tokens, the end token included, padded on the right; shape (B, G, L).
+        mask: which tokens belong to an output, shape (B, G, L). What it leaves out is padding,
+            whatever tokens stand there: a model may well *sample* its padding token.
+        log_probs: log π(token∣prompt, tokens before), shape (B, G, L); 0 outside the mask.
+    """
+
+    prompts: Prompts
+    outputs: Int[Tensor, "B G L"]
+    mask: Bool[Tensor, "B G L"]
+    log_probs: Float[Tensor, "B G L"]
+
+    @property
+    def group_size(self) -> int:
+        """G, the outputs to each prompt."""
+        return self.outputs.shape[1]
+
+    def sequence_log_probs(self) -> Float[Tensor, "B G"]:
+        """Log π(Y∣X) of the whole outputs."""
+        return self.log_probs.sum(dim=-1)

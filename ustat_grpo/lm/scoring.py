@@ -1,0 +1,159 @@
+"""Log-probabilities of given outputs, and the gradient of their weighted sum."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ustat_grpo.checks import integer
+from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
+from ustat_grpo.lm.sampling import require_context
+
+Gradient = tuple[Tensor, ...]
+"""One tensor a trained parameter, in the order of `model.parameters()`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Outputs to prompts, any number to each, every one a row.
+
+    Args:
+        prompts: B prompts.
+        prompt: which of them a row answers, shape (U,).
+        tokens: shape (U, L), padded on the right.
+        mask: which tokens belong to the output, shape (U, L).
+    """
+
+    prompts: Prompts
+    prompt: Int[Tensor, " U"]
+    tokens: Int[Tensor, "U L"]
+    mask: Bool[Tensor, "U L"]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice) -> Self:
+        """Return some of the rows, with the prompts that they answer."""
+        asked, prompt = torch.unique(self.prompt[rows], return_inverse=True)
+        return type(self)(self.prompts[asked], prompt, self.tokens[rows], self.mask[rows])
+
+    @classmethod
+    def of(cls, prompts: Prompts, outputs: list[Tensor], pad_token: int = 0) -> Self:
+        """Return one given output a prompt, such as the right answer."""
+        length = max(len(output) for output in outputs)
+        tokens = torch.full((len(outputs), length), pad_token)
+        mask = torch.zeros(tokens.shape, dtype=torch.bool)
+        for row, output in enumerate(outputs):
+            tokens[row, : len(output)] = output
+            mask[row, : len(output)] = True
+        device = prompts.tokens.device
+        rows = torch.arange(len(outputs), device=device)
+        return cls(prompts, rows, tokens.to(device), mask.to(device))
+
+
+def distinct(rollouts: Rollouts) -> tuple[Answers, Int[Tensor, "B G"]]:
+    """Return each distinct output to each prompt once, and where it stands in the groups."""
+    batch_size, size, length = rollouts.outputs.shape
+    prompt = torch.arange(batch_size, device=rollouts.outputs.device).repeat_interleave(size)
+    tokens = rollouts.outputs.masked_fill(~rollouts.mask, -1).view(-1, length)
+    rows, place = torch.unique(
+        torch.cat([prompt[:, None], tokens], dim=1), dim=0, return_inverse=True
+    )
+    mask = rows[:, 1:] >= 0
+    answers = Answers(rollouts.prompts, rows[:, 0], rows[:, 1:].clamp(min=0), mask)
+    return answers, place.view(batch_size, size)
+
+
+def log_probs(
+    model: LanguageModel, answers: Answers, *, share_prompts: bool = True
+) -> Float[Tensor, "U L"]:
+    """Return log π(token∣prompt, tokens before) of every token; 0 outside the mask.
+
+    Args:
+        model: the policy.
+        answers: the outputs.
+        share_prompts: read each prompt once for all its outputs. Else every row is a sequence of
+            its own, as per-output gradients need it.
+
+    Raises:
+        ValueError: if prompts and outputs do not fit the model's context.
+    """
+    prompts, length = answers.prompts, answers.tokens.shape[1]
+    require_context(model, prompts, length, "the length of outputs")
+    before, rows = answers.tokens[:, :-1], answers.prompt
+    seen = torch.cat([prompts.real[rows], answers.mask[:, :-1]], dim=1)
+    if share_prompts:
+        first, cache = model(prompts.tokens, prompts.real)
+        logits = first[rows, -1:]
+        if length > 1:
+            rest, _ = model(before, seen, model.select(cache, rows))
+            logits = torch.cat([logits, rest], dim=1)
+    else:
+        logits, _ = model(torch.cat([prompts.tokens[rows], before], dim=1), seen)
+        logits = logits[:, -length:]
+    chosen = logits.log_softmax(dim=-1).gather(-1, answers.tokens[..., None]).squeeze(-1)
+    return chosen.masked_fill(~answers.mask, 0.0)
+
+
+def weighted_score(
+    model: LanguageModel,
+    rollouts: Rollouts,
+    weights: Float[Tensor, "B G"],
+    *,
+    rows_per_pass: int | None = None,
+) -> Gradient:
+    """Return Σ_b Σ_i w_bi ∇ log π(y_bi∣x_b), one tensor a trained parameter.
+
+    With weights advantage/(BG) this is the policy gradient of Algorithm 1. An output that occurs
+    several times is scored once, and one without weight not at all.
+
+    Args:
+        model: the policy.
+        rollouts: outputs, from this policy or another.
+        weights: of each output.
+        rows_per_pass: bounds the memory: so many distinct outputs at a time; None takes all.
+
+    Raises:
+        ValueError: if the weights' shape is not that of the groups.
+    """
+    if weights.shape != rollouts.outputs.shape[:2]:
+        raise ValueError(
+            f"weights must have the shape {tuple(rollouts.outputs.shape[:2])} of the groups, "
+            f"got {tuple(weights.shape)}"
+        )
+    answers, place = distinct(rollouts)
+    summed = weights.new_zeros(len(answers)).index_add(0, place.flatten(), weights.flatten())
+    return weighted_score_of(model, answers, summed, rows_per_pass=rows_per_pass)
+
+
+def weighted_score_of(
+    model: LanguageModel,
+    answers: Answers,
+    weights: Float[Tensor, " U"],
+    *,
+    rows_per_pass: int | None = None,
+) -> Gradient:
+    """Return Σ_u w_u ∇ log π(y_u∣x_u), one tensor a trained parameter; see `weighted_score`."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    total: Gradient = tuple(torch.zeros_like(p) for p in trained)
+    for rows in _passes(len(answers), rows_per_pass):
+        if not weights[rows].any():
+            continue
+        objective = (log_probs(model, answers[rows]).sum(dim=-1) * weights[rows]).sum()
+        found = torch.autograd.grad(objective, trained, materialize_grads=True)
+        total = tuple(a + b for a, b in zip(total, found, strict=True))
+    return total
+
+
+def _passes(count: int, size: int | None) -> Iterator[slice]:
+    size = count if size is None else integer("rows_per_pass", size)
+    return (slice(start, start + size) for start in range(0, count, max(size, 1)))
+
+
+def squared_norm(gradient: Gradient) -> float:
+    """Return ‖gradient‖², summed in double precision."""
+    return sum(float(part.double().square().sum()) for part in gradient)
