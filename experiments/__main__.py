@@ -34,6 +34,7 @@ def main(folder: Path) -> None:
 
 def _errors(data: pd.DataFrame) -> Table:
     """Exact error of the smallest and the largest group, by policy, and how far we measured off."""
+    data = data.query("evidence != 'brute force'")
     table = _table("exact gradient error E‖ĝ − ∇J‖² (measured: std. errors above it)")
     for heading in ("G", "vanilla", "grpo", "oracle"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -17,14 +17,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
-from experiments import compared, tasks
+from experiments import compared, language_tasks, tasks
+from experiments.language_tasks import LanguageTask
 from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo import gradient_mse
 from ustat_grpo.checks import integer, real
 
 COLUMNS = [
     "task", "estimator", "batch_size", "group_size", "replications", "mse", "std_error",
-    "bias_norm", "law",
+    "bias_norm", "law", "law_std_error", "evidence",
 ]  # fmt: skip
 
 
@@ -47,6 +48,7 @@ class GradientMse:
     """The configuration of this app."""
 
     task: Any = MISSING
+    policy: Any = None  # of language models
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     group_size: Any = MISSING  # one, or a list: all of a list share their draws
@@ -74,6 +76,14 @@ def group_sizes(value: Any) -> list[int]:
 
 def run(config: GradientMse) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
+    if isinstance(config.task, LanguageTask):
+        from experiments.language_errors import measure
+
+        return measure(config).reindex(columns=COLUMNS)
+    return _run_bandit(config)
+
+
+def _run_bandit(config: GradientMse) -> pd.DataFrame:
     estimators = compared.build(config.estimators)
     tables = []
     for panel, snapshot in track(config.task.snapshots.items(), config.task.name):
@@ -92,7 +102,8 @@ def run(config: GradientMse) -> pd.DataFrame:
             for name, size in zip(table["estimator"], table["group_size"], strict=True)
         ]
         tables.append(table)
-    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+    data = pd.concat(tables, ignore_index=True).assign(law_std_error=0.0, evidence="simulation")
+    return data.reindex(columns=COLUMNS)
 
 
 def describe(config: GradientMse) -> str:
@@ -103,10 +114,19 @@ def describe(config: GradientMse) -> str:
 
 def execute_config(config: DictConfig) -> Path:
     """Run one configuration, or find its results; return the CSV."""
-    return execute(config, "gradient_mse", run, describe)
+    return execute(config, "gradient_mse", run, describe, prepare)
+
+
+def prepare(config: GradientMse) -> None:
+    """Build the task, or raise."""
+    if isinstance(config.task, LanguageTask):
+        language_tasks.panels(config.task, config.policy)
+    else:
+        _ = config.task.snapshots
 
 
 tasks.register()
+language_tasks.register()
 ConfigStore.instance().store(name="gradient_mse_schema", node=GradientMse)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from hydra import compose, initialize_config_module
@@ -14,7 +15,9 @@ from experiments import (
     gradient_mse,
     group_size,
     group_size_rules,
+    language_group_size,
     limit_law,
+    pretrain,
     training_path,
 )
 from experiments.collect import merge
@@ -31,30 +34,45 @@ class Experiment(NamedTuple):
 
     Args:
         execute: runs one configuration.
-        tasks: one job each.
-        variants: further overrides, by scale, of one parameter; one job each for every task.
+        tasks: one job each; "" where the app knows no tasks.
+        variants: further overrides, by scale; one job each for every task, none if there is none.
+            One override of one parameter that all share, or several with blanks between.
+        smoke: overrides that make a task's job on the smoke scale small.
     """
 
     execute: Callable[[DictConfig], Path]
     tasks: tuple[str, ...]
     variants: Mapping[str, tuple[str, ...]] = _ONCE
+    smoke: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def overrides(self, scale: str) -> Iterator[list[str]]:
         """Yield the overrides of each job."""
         for task in self.tasks:
+            smaller = self.smoke.get(task, ()) if scale == "smoke" else ()
             for variant in self.variants[scale]:
-                yield [f"task={task}", *filter(None, [variant])]
+                yield [*([f"task={task}"] if task else []), *variant.split(), *smaller]
 
     def sweep(self, scale: str) -> str:
-        """Return the overrides of all jobs as those of one Hydra sweep."""
-        name, _, _ = self.variants[scale][0].partition("=")
-        values = ",".join(variant.partition("=")[2] for variant in self.variants[scale])
+        """Return the overrides of all jobs as those of Hydra sweeps."""
+        if not any(self.tasks):
+            return f"scale={scale}"
+        plain = [variant for variant in self.variants[scale] if " " not in variant]
+        others = [variant for variant in self.variants[scale] if " " in variant]
+        name, _, _ = plain[0].partition("=")
+        values = ",".join(variant.partition("=")[2] for variant in plain)
         varied = f" '{name}={values}'" if "[" in values else f" {name}={values}" if name else ""
-        return f"-m task={','.join(self.tasks)}{varied} scale={scale}"
+        tasks = f"task={','.join(self.tasks)}"
+        first = f"-m {tasks}{varied} scale={scale}"
+        return "; also ".join([first, *(f"{tasks} {other} scale={scale}" for other in others)])
 
 
 EXPERIMENTS = {
-    "gradient_mse": Experiment(gradient_mse.execute_config, TASKS),
+    "pretrain": Experiment(pretrain.execute_config, ("",), {"smoke": (), "paper": ("",)}),
+    "gradient_mse": Experiment(
+        gradient_mse.execute_config,
+        (*TASKS, "arithmetic"),
+        smoke={"arithmetic": ("task.num_questions=50", "task.num_outputs=128")},
+    ),
     "fixed_budget": Experiment(fixed_budget.execute_config, TASKS),
     "group_size": Experiment(
         group_size.execute_config,
@@ -74,6 +92,15 @@ EXPERIMENTS = {
         finite_prompts.execute_config,
         ("arithmetic_choice",),
         {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
+    ),
+    "language_group_size": Experiment(
+        language_group_size.execute_config,
+        ("arithmetic",),
+        {"smoke": ("budget=64",),
+         "paper": ("budget=256", "budget=512", "budget=1024",
+                   "budget=512 optimizer=adamw learning_rate=0.0003")},
+        smoke={"arithmetic": ("group_size=[2,8,32]", "iterations=[5,10]", "seeds=2",
+                              "noise_seeds=1", "noise_questions=50")},
     ),
 }  # fmt: skip
 
@@ -97,5 +124,6 @@ def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
                 experiment.execute(compose(name, [*overrides, *shared]))
                 for overrides in experiment.overrides(scale)
             ]
-            write_atomically(folder / f"{name}.csv", to_csv(merge(done[name])))
+            if done[name]:
+                write_atomically(folder / f"{name}.csv", to_csv(merge(done[name])))
     return done

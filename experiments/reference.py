@@ -16,20 +16,31 @@ from experiments.jobs import run_all
 from experiments.runner import write_atomically
 
 REFERENCE = Path(__file__).parent / "reference"
+_COMMON = ("python", "versions", "cores")
 
 
 def main() -> None:
     """Run all experiments at paper scale and write their CSVs, minutes and provenance."""
     done = run_all("paper", "results", REFERENCE)
     records = {name: [_provenance(path) for path in paths] for name, paths in done.items()}
-    every = [record for several in records.values() for record in several]
-    commits = sorted({record["commit"] for record in every})
-    if len(commits) > 1:
-        sys.exit(f"error: jobs must be of one commit, got {commits}; remove results/ to run anew")
+    record = {"commits": {name: _commit(name, several) for name, several in records.items()}}
+    record |= {key: value for key, value in records["gradient_mse"][0].items() if key in _COMMON}
     seconds = {name: sum(r["seconds"] for r in several) for name, several in records.items()}
-    record = every[0] | {"seconds": seconds | _commands()}
+    record["seconds"] = seconds | _commands()
     write_atomically(REFERENCE / "provenance.json", json.dumps(record, indent=2) + "\n")
     print(f"references written to {REFERENCE}; now run `make figures ledger`")
+
+
+def _commit(experiment: str, records: list[dict[str, Any]]) -> str:
+    """Return the commit that an experiment's jobs are of; another experiment's may be another."""
+    commits = sorted({record["commit"] for record in records})
+    if len(commits) > 1 or any(record["dirty"] for record in records):
+        sys.exit(
+            f"error: jobs of {experiment} must be of one clean commit, got {commits} "
+            f"(changed files: {any(record['dirty'] for record in records)}); remove "
+            f"results/{experiment} to run it anew"
+        )
+    return commits[0]
 
 
 def _provenance(data_path: Path) -> dict[str, Any]:

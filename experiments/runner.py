@@ -21,11 +21,12 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from ustat_grpo.checks import integer
 
 _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
-_DOES_NOT_CHANGE_DATA = ("output", "threads")
+_DOES_NOT_CHANGE_DATA = ("output", "threads", "processes")
 
 
 def execute(
@@ -33,6 +34,7 @@ def execute(
     experiment: str,
     run: Callable[[Any], pd.DataFrame],
     describe: Callable[[Any], str],
+    prepare: Callable[[Any], object] = lambda checked: checked.task.snapshots,
 ) -> Path:
     """Run one job unless its data exist, and return the path of its CSV.
 
@@ -41,18 +43,18 @@ def execute(
         experiment: name of the app; first folder below `config.output`.
         run: computes the data from the checked configuration object.
         describe: the readable part of the folder's name, from the same object.
+        prepare: builds what may turn out impossible, so that it leaves no folder behind.
 
     Raises:
         ValueError: if the configuration is out of range or the output folder is not writable.
     """
     checked: Any = OmegaConf.to_object(config)
-    job = f"{describe(checked)}_{_digest(config)}"
-    folder = Path(config.output) / experiment / config.scale.name / job
+    folder = job_folder(config, experiment, describe)
     data_path = folder / "data.csv"
     if data_path.exists():
         print(f"{experiment}: {data_path} exists, skipped")
         return data_path
-    _ = checked.task.snapshots  # a task that cannot be built leaves no folder behind
+    prepare(checked)
     _require_writable(folder)
     started = time.perf_counter()
     data = run(checked)
@@ -64,6 +66,12 @@ def execute(
     return data_path
 
 
+def job_folder(config: DictConfig, experiment: str, describe: Callable[[Any], str]) -> Path:
+    """Return the folder of one job's results; see `execute`."""
+    job = f"{describe(OmegaConf.to_object(config))}_{_digest(config)}"
+    return Path(config.output) / experiment / config.scale.name / job
+
+
 def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> None:
     """Run a Hydra job; a mistake of the user becomes one line on stderr and exit code 2.
 
@@ -71,10 +79,12 @@ def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> No
     """
     try:
         experiment(config)
-    except ValueError as error:
+    except (ValueError, MissingMandatoryValue) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        missing = isinstance(error, MissingMandatoryValue)
+        what = f"{error.full_key} must be given" if missing else error
+        print(f"error: {what}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -2,11 +2,26 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import JOBS, command_line, draw_estimators, error_axis, group_size_axis, only
+from figures.palette import (
+    APART,
+    INTERVAL,
+    JOBS,
+    LOOKS,
+    NAMES,
+    command_line,
+    draw_estimators,
+    error_axis,
+    group_size_axis,
+    legend,
+    only,
+)
 
 NAME = "gradient_mse"
+BRUTE_FORCE = "brute force"
+"""The evidence of rows that no pool of outputs stands behind."""
 
 
 def build(data: pd.DataFrame) -> Figure:
@@ -18,15 +33,33 @@ def build(data: pd.DataFrame) -> Figure:
         layout="constrained",
     )  # fmt: skip
     for axes, (task, panel) in zip(grid[0], panels, strict=True):
-        draw_estimators(axes, panel)
+        whole = panel["evidence"] == BRUTE_FORCE
+        draw_estimators(axes, panel[~whole])
+        draw_brute_force(axes, panel[whole])
         error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
         axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
     grid[0][0].set_ylabel(r"gradient error $\mathbb{E}\,\|\hat{g} - \nabla J\|^2$")
-    handles, names = grid[0][0].get_legend_handles_labels()
-    title = "points: measured, with 95 % intervals; lines: exact laws"
-    figure.legend(handles, names, loc="outside lower center", ncols=7, title=title)
+    legend(figure, "points: measured, with 95 % intervals; lines: exact laws")
     return figure
+
+
+def draw_brute_force(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw hollow points, a little to the right, for errors of whole minibatch gradients."""
+    for place, (estimator, found) in enumerate(rows.groupby("estimator", sort=False)):
+        colour, marker, _ = LOOKS[str(estimator)]
+        axes.errorbar(
+            found["group_size"] * 1.22 * APART**place,
+            found["mse"],
+            INTERVAL * found["std_error"],
+            color=colour,
+            marker=marker,
+            markerfacecolor="white",
+            linestyle="none",
+            capsize=2,
+            label=f"{NAMES[str(estimator)]}, by brute force",
+            zorder=3,
+        )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ JOBS = {
     "limit_law": "group_size",
     "gap_bound": "group_size",
     "finite_prompts": "num_prompts",
+    "language_group_size": "optimizer",
 }
 """The column that tells the jobs of one task apart, by figure: each gets a picture of its own."""
 

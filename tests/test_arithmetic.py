@@ -104,8 +104,9 @@ def test_first_problems_of_a_longer_draw():
 
 
 def test_numbers_fill_their_ranges():
-    ranges = OperandRanges(sums=(1, 6), factors=(4, 19), divisors=(2, 7), quotients=(10, 40))
-    seen = {name: set() for name in asdict(ranges)}
+    bounds = {"sums": (1, 6), "factors": (4, 19), "divisors": (2, 7), "quotients": (10, 40)}
+    ranges = OperandRanges(**bounds)
+    seen = {name: set() for name in bounds}
     for problem in draw(900, ranges=ranges):
         if problem.kind == "multiplication":
             seen["factors"] |= set(problem.operands)
@@ -114,8 +115,17 @@ def test_numbers_fill_their_ranges():
             seen["quotients"].add(problem.answer)
         else:
             seen["sums"] |= set(problem.operands)
-    for name, (lowest, highest) in asdict(ranges).items():
+    for name, (lowest, highest) in bounds.items():
         assert seen[name] == set(range(lowest, highest + 1)), name
+
+
+def test_multipliers_are_the_second_factor():
+    ranges = OperandRanges(factors=(10, 30), multipliers=(2, 9))
+    problems = [p for p in draw(500, ranges=ranges) if p.kind == "multiplication"]
+    assert {p.operands[1] for p in problems} == set(range(2, 10))
+    assert {p.operands[0] for p in problems} <= set(range(10, 31))
+    with pytest.raises(ValueError, match="168 in|got 168"):
+        draw(5 * 169, ranges=ranges)
 
 
 def test_signs_are_fair():

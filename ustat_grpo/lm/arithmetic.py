@@ -163,9 +163,10 @@ class OperandRanges:
 
     Args:
         sums: Every number of a sum, with parentheses or without.
-        factors: Both factors of a multiplication.
+        factors: Both factors of a multiplication, unless there are `multipliers`.
         divisors: The divisor of a division.
         quotients: Its quotient; the dividend is their product.
+        multipliers: The second factor of a multiplication; None draws it from `factors` too.
 
     Raises:
         ValueError: If a range is not a pair of integers 1 <= lowest <= highest.
@@ -175,11 +176,14 @@ class OperandRanges:
     factors: tuple[int, int] = (3, 29)
     divisors: tuple[int, int] = (3, 12)
     quotients: tuple[int, int] = (3, 60)
+    multipliers: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
         for name in (entry.name for entry in fields(self)):
             bounds = getattr(self, name)
+            if bounds is None and name == "multipliers":
+                continue
             if len(bounds) != 2:
                 raise ValueError(f"{name} must be a pair (lowest, highest), got {bounds!r}")
             lowest = integer(f"{name}[0]", bounds[0])
@@ -227,18 +231,34 @@ def arithmetic_problems(
     drawn: dict[ArithmeticProblem, None] = {}
     while len(drawn) < num_problems:
         kind = KINDS[len(drawn) % len(KINDS)]
-        drawn[ArithmeticProblem(_DRAWS[kind](ranges, rng))] = None
+        drawn[draw_problem(kind, rng=rng, ranges=ranges)] = None
     return tuple(drawn)
+
+
+def draw_problem(
+    kind: str, *, rng: np.random.Generator, ranges: OperandRanges = OperandRanges()
+) -> ArithmeticProblem:
+    """Draw one problem of a kind.
+
+    Raises:
+        ValueError: If the kind is none of `KINDS`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    return ArithmeticProblem(_DRAWS[kind](ranges, rng))
 
 
 def _num_distinct(ranges: OperandRanges) -> dict[str, int]:
     """Return how many problems of each kind the ranges hold."""
-    bounds = (ranges.sums, ranges.factors, ranges.divisors, ranges.quotients)
-    sums, factors, divisors, quotients = (highest - lowest + 1 for lowest, highest in bounds)
+    multipliers = ranges.multipliers or ranges.factors
+    bounds = (ranges.sums, ranges.factors, multipliers, ranges.divisors, ranges.quotients)
+    sums, factors, second, divisors, quotients = (
+        highest - lowest + 1 for lowest, highest in bounds
+    )
     return {
         "two_step": sums**3 * 2**2,
         "three_step": sums**4 * 2**3,
-        "multiplication": factors**2,
+        "multiplication": factors * second,
         "division": divisors * quotients,
         # Three shapes, with one, two and two free signs.
         "parentheses": sums**3 * 2 + 2 * sums**4 * 2**2,
@@ -259,7 +279,8 @@ def _draw_sum(num_steps: int, ranges: OperandRanges, rng: np.random.Generator) -
 
 
 def _draw_multiplication(ranges: OperandRanges, rng: np.random.Generator) -> Expression:
-    return Operation("*", _number(ranges.factors, rng), _number(ranges.factors, rng))
+    second = ranges.multipliers or ranges.factors
+    return Operation("*", _number(ranges.factors, rng), _number(second, rng))
 
 
 def _draw_division(ranges: OperandRanges, rng: np.random.Generator) -> Expression:

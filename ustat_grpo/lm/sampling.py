@@ -1,7 +1,7 @@
 """Groups of outputs sampled from a language model."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ustat_grpo.checks import integer, real
@@ -18,7 +18,6 @@ def require_context(model: LanguageModel, prompts: Prompts, length: int, name: s
         )
 
 
-@torch.no_grad()
 def sample_groups(
     model: LanguageModel,
     prompts: Prompts,
@@ -47,27 +46,60 @@ def sample_groups(
         ValueError: if an argument is out of range, or outputs may outgrow the model's context.
     """
     batch_size, size = len(prompts), integer("group_size", group_size)
-    length = integer("max_tokens", max_tokens)
+    numbers = uniforms(batch_size * size, max_tokens, rng=rng)
+    asked = torch.arange(batch_size).repeat_interleave(size)
+    drawn = sample_rows(model, prompts, asked, numbers, temperature=temperature)
+    outputs, mask, log_probs = (each.view(batch_size, size, -1) for each in drawn)
+    return Rollouts(prompts, outputs, mask, log_probs)
+
+
+def uniforms(num_outputs: int, max_tokens: int, *, rng: torch.Generator) -> Float[Tensor, "n L"]:
+    """Return the uniform numbers that draw some outputs, token by token.
+
+    Raises:
+        ValueError: if `max_tokens` is not positive.
+    """
+    shape = (num_outputs, integer("max_tokens", max_tokens))
+    return torch.rand(shape, generator=rng, dtype=torch.float64, device=rng.device)
+
+
+@torch.no_grad()
+def sample_rows(
+    model: LanguageModel,
+    prompts: Prompts,
+    asked: Int[Tensor, " n"],
+    numbers: Float[Tensor, "n L"],
+    *,
+    temperature: float = 1.0,
+) -> tuple[Int[Tensor, "n L"], Bool[Tensor, "n L"], Float[Tensor, "n L"]]:
+    """Sample outputs, any number to each prompt; return tokens, mask and log-probabilities.
+
+    Args:
+        model: the policy.
+        prompts: B prompts, on the model's device.
+        asked: which prompt each output answers.
+        numbers: from `uniforms`.
+        temperature: divides the logits.
+
+    Raises:
+        ValueError: if the temperature is not positive, or outputs may outgrow the model's context.
+    """
     real("temperature", temperature, above=0.0)
+    count, length = numbers.shape
     require_context(model, prompts, length, "max_tokens")
     device = prompts.tokens.device
-    numbers = torch.rand(
-        batch_size, size, length, generator=rng, dtype=torch.float64, device=rng.device
-    ).to(device)
-    outputs = torch.full((batch_size * size, length), model.end_token, device=device)
+    numbers, row = numbers.to(device), asked.to(device)  # row: of the computation, for each output
+    outputs = torch.full((count, length), model.end_token, device=device)
     mask = torch.zeros_like(outputs, dtype=torch.bool)
-    log_probs = torch.zeros(outputs.shape, device=device)
     logits, cache = model(prompts.tokens, prompts.real)
+    log_probs = torch.zeros(outputs.shape, device=device, dtype=logits.dtype)
     logits, seen = logits[:, -1], prompts.real
-    going = torch.arange(batch_size * size, device=device)  # outputs that have not ended
-    row = going // size  # the row of the computation that each of them is on
+    going = torch.arange(count, device=device)  # outputs that have not ended
     for place in range(length):
         step = torch.log_softmax(logits / temperature, dim=-1)
-        drawn = _draw(step, row, numbers.view(-1, length)[going, place])
+        drawn = _draw(step, row, numbers[going, place])
         outputs[going, place] = drawn
         mask[going, place] = True
-        if place == 0:
-            log_probs = log_probs.to(step.dtype)
         log_probs[going, place] = step[row, drawn]
         on = drawn != model.end_token
         going = going[on]
@@ -79,8 +111,7 @@ def sample_groups(
         seen = torch.cat([seen[parent], seen.new_ones(len(parent), 1)], dim=-1)
         logits, cache = model(tokens[:, None], seen, model.select(cache, parent))
         logits = logits[:, -1]
-    shape = (batch_size, size, length)
-    return Rollouts(prompts, outputs.view(shape), mask.view(shape), log_probs.view(shape))
+    return outputs, mask, log_probs
 
 
 def _draw(

@@ -1,7 +1,7 @@
 """Log-probabilities of given outputs, and the gradient of their weighted sum."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -36,8 +36,8 @@ class Answers:
         """The number of rows."""
         return len(self.tokens)
 
-    def __getitem__(self, rows: slice) -> Self:
-        """Return some of the rows, with the prompts that they answer."""
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """Return some of the rows, by a slice or an index tensor, with the prompts they answer."""
         asked, prompt = torch.unique(self.prompt[rows], return_inverse=True)
         return type(self)(self.prompts[asked], prompt, self.tokens[rows], self.mask[rows])
 
@@ -59,13 +59,25 @@ def distinct(rollouts: Rollouts) -> tuple[Answers, Int[Tensor, "B G"]]:
     """Return each distinct output to each prompt once, and where it stands in the groups."""
     batch_size, size, length = rollouts.outputs.shape
     prompt = torch.arange(batch_size, device=rollouts.outputs.device).repeat_interleave(size)
-    tokens = rollouts.outputs.masked_fill(~rollouts.mask, -1).view(-1, length)
-    rows, place = torch.unique(
-        torch.cat([prompt[:, None], tokens], dim=1), dim=0, return_inverse=True
-    )
-    mask = rows[:, 1:] >= 0
-    answers = Answers(rollouts.prompts, rows[:, 0], rows[:, 1:].clamp(min=0), mask)
+    rows = (rollouts.outputs.reshape(-1, length), rollouts.mask.reshape(-1, length))
+    answers, place = merged(Answers(rollouts.prompts, prompt, *rows))
     return answers, place.view(batch_size, size)
+
+
+def merged(answers: Answers) -> tuple[Answers, Int[Tensor, " U"]]:
+    """Return each distinct row once, ordered by prompt and tokens, and where the rows went."""
+    tokens = answers.tokens.masked_fill(~answers.mask, -1)
+    base = int(tokens.max()) + 2
+    code, most = answers.prompt, len(answers.prompts)
+    for column in tokens.unbind(dim=1):
+        if most * base > torch.iinfo(torch.int64).max:  # ranks say as much, and are small
+            code, most = torch.unique(code, return_inverse=True)[1], len(code)
+        code, most = code * base + column + 1, most * base
+    place = torch.unique(code, return_inverse=True)[1]
+    first = place.new_zeros(int(place.max()) + 1)
+    first[place] = torch.arange(len(place), device=place.device)
+    kept = tokens[first]
+    return Answers(answers.prompts, answers.prompt[first], kept.clamp(min=0), kept >= 0), place
 
 
 def log_probs(
@@ -140,16 +152,23 @@ def weighted_score_of(
     """Return Σ_u w_u ∇ log π(y_u∣x_u), one tensor a trained parameter; see `weighted_score`."""
     trained = [p for p in model.parameters() if p.requires_grad]
     total: Gradient = tuple(torch.zeros_like(p) for p in trained)
-    for rows in _passes(len(answers), rows_per_pass):
-        if not weights[rows].any():
-            continue
-        objective = (log_probs(model, answers[rows]).sum(dim=-1) * weights[rows]).sum()
+    weighty = weights.nonzero().squeeze(-1)
+    for rows in passes(len(weighty), rows_per_pass):
+        part = _without_padding(answers[weighty[rows]])
+        objective = (log_probs(model, part).sum(dim=-1) * weights[weighty[rows]]).sum()
         found = torch.autograd.grad(objective, trained, materialize_grads=True)
         total = tuple(a + b for a, b in zip(total, found, strict=True))
     return total
 
 
-def _passes(count: int, size: int | None) -> Iterator[slice]:
+def _without_padding(answers: Answers) -> Answers:
+    """Return the same rows without the columns that hold no token of any."""
+    stop = max(1, int(answers.mask.sum(dim=1).max()))
+    return replace(answers, tokens=answers.tokens[:, :stop], mask=answers.mask[:, :stop])
+
+
+def passes(count: int, size: int | None) -> Iterator[slice]:
+    """Cut `count` rows into slices of `size`, or leave them whole if that is None."""
     size = count if size is None else integer("rows_per_pass", size)
     return (slice(start, start + size) for start in range(0, count, max(size, 1)))
 

@@ -1,0 +1,185 @@
+"""How does a language model's accuracy after n iterations depend on the group size, at N = B·G?
+
+The paper's universality experiments on a transformer: Algorithm 1 from one policy, at every
+division of a budget, several seeds; accuracy on held-out questions is exact. Runs of one seed share
+questions and random numbers, whatever their group size. Beside the accuracy stand the noise
+components along training, hence the group size of least gradient error at every checkpoint. Try
+
+    python -m experiments.language_group_size budget=256
+    python -m experiments.language_group_size budget=1024 optimizer=adamw learning_rate=0.001
+
+A run that is finished is kept: a killed job goes on with the runs that are left.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import pandas as pd
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from experiments import compared, language_tasks
+from experiments.gradient_mse import Scale, group_sizes
+from experiments.group_size import require_divisors
+from experiments.resolution import summary
+from experiments.runner import (
+    execute,
+    job_folder,
+    main_job,
+    require_seed_and_threads,
+    to_csv,
+    write_atomically,
+)
+from ustat_grpo.checks import increasing, integer, real
+
+NAME = "language_group_size"
+COLUMNS = [
+    "task", "estimator", "optimizer", "budget", "group_size", "batch_size", "iteration", "seed",
+    "accuracy", "mean_reward", "prompt", "oracle", "residual",
+]  # fmt: skip
+
+
+@dataclass
+class LanguageGroupSize:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    policy: Any = MISSING  # its first skill is where runs begin
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    budget: int = 256
+    group_size: Any = field(default_factory=lambda: [2, 4, 8, 16, 32, 64, 128])
+    iterations: list[int] = field(default_factory=lambda: [50, 100, 150, 200])
+    optimizer: str = "sgd"  # or adamw
+    learning_rate: float = 0.1
+    seeds: int = 10
+    noise_seeds: int = 2  # of these, the noise components are measured along training
+    noise_questions: int = 500
+    noise_outputs: int = 16  # to each of these questions
+    seed: int = 0
+    threads: int | None = 1  # of each process
+    processes: int = 2  # runs at a time, on a CPU; a GPU takes all of a budget at once
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        self.group_size = group_sizes(self.group_size)
+        require_divisors(self.budget, self.group_size)
+        increasing("iterations", self.iterations)
+        integer("seeds", self.seeds, at_least=2)
+        for name in ("processes", "noise_questions", "noise_seeds"):
+            integer(name, getattr(self, name))
+        integer("noise_outputs", self.noise_outputs, at_least=16)
+        real("learning_rate", self.learning_rate, above=0.0)
+        require_seed_and_threads(self.seed, self.threads)
+        compared.require_group_size(self.estimators, min(self.group_size))
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
+        if len(self.estimators) != 1:
+            raise ValueError(f"estimators must hold one, got {list(self.estimators)}")
+
+
+class Cell(NamedTuple):
+    """One run: a group size and a seed."""
+
+    group_size: int
+    seed: int
+
+    def path(self, parts: Path) -> Path:
+        """Return where its table lies."""
+        return parts / f"G{self.group_size}_seed{self.seed}.csv"
+
+
+def run(config: LanguageGroupSize, parts: Path) -> pd.DataFrame:
+    """Train at every group size and seed, except for the runs whose tables are there.
+
+    Args:
+        config: of this app.
+        parts: folder of the runs' own tables.
+    """
+    cells = [Cell(*each) for each in product(config.group_size, range(config.seeds))]
+    left = [cell for cell in cells if not cell.path(parts).exists()]
+    for cell, table in track(_trained(config, left), config.task.name, total=len(left)):
+        write_atomically(cell.path(parts), to_csv(table.reindex(columns=COLUMNS)))
+    return pd.concat([pd.read_csv(cell.path(parts)) for cell in cells], ignore_index=True)
+
+
+def _trained(
+    config: LanguageGroupSize, cells: Sequence[Cell]
+) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    """Yield each run as it ends: one a process on a CPU, all at once on a GPU."""
+    from experiments.language_training import on_gpu, train_alone, train_together
+
+    if not cells:
+        return
+    if on_gpu(config):
+        yield from train_together(config, cells)
+        return
+    # Forked workers would inherit the locks of this process's threads.
+    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
+        yield from zip(cells, pool.map(partial(train_alone, config), cells), strict=True)
+
+
+def report(data: pd.DataFrame) -> Table:
+    """Return what the sweep found, and whether it can tell at all, at every checkpoint."""
+    table = Table(title="group size of largest accuracy", box=box.SIMPLE_HEAD, title_justify="left")
+    headings = ("N", "n", "best", "may be best", "over", "by", "seeds needed (ran)", "noise floor",
+                "G* (within 5 % at the start)")  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in summary(data).itertuples():
+        table.add_row(
+            str(row.budget),
+            str(row.iteration),
+            str(row.best),
+            ", ".join(map(str, row.may_be_best)),
+            str(row.rival),
+            f"{row.difference:.4f} ± {row.std_error:.4f}",
+            f"{row.seeds_needed:.0f} ({row.seeds})",
+            f"{row.noise_floor:.4f}",
+            f"{row.optimal:.1f} ({row.near_optimal_low:.1f} … {row.near_optimal_high:.1f})",
+        )
+    return table
+
+
+def describe(config: LanguageGroupSize) -> str:
+    """Return the readable part of the results folder's name."""
+    return f"{config.task.name}_{config.optimizer}_N{config.budget}_{config.seeds}seeds"
+
+
+def prepare(config: LanguageGroupSize) -> None:
+    """Build the task, or raise."""
+    language_tasks.panels(config.task, config.policy)
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    parts = job_folder(config, NAME, describe) / "runs"
+    path = execute(config, NAME, partial(run, parts=parts), describe, prepare)
+    Console().print(report(pd.read_csv(path)))
+    return path
+
+
+language_tasks.register()
+ConfigStore.instance().store(name=f"{NAME}_schema", node=LanguageGroupSize)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name=NAME)
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.language_group_size`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()

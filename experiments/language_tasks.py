@@ -1,0 +1,205 @@
+"""Tasks of language models: which questions, which reward, and by which policies.
+
+A task and a policy together make panels, one policy each. Nothing here imports torch before panels
+are asked for.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from ustat_grpo.checks import integer
+from ustat_grpo.lm.arithmetic import OperandRanges
+
+if TYPE_CHECKING:
+    from ustat_grpo.lm.language_model import LanguageModel, Prompts
+    from ustat_grpo.lm.questions import Questions
+    from ustat_grpo.lm.rewards import Reward
+
+
+class Panel(NamedTuple):
+    """A policy and what it is asked.
+
+    Args:
+        model: the policy.
+        prompts: the questions.
+        reward: of its outputs.
+        max_tokens: the most tokens of an output, the end token included.
+        outputs_at_once: sampled or scored together; bounds the memory.
+    """
+
+    model: "LanguageModel"
+    prompts: "Prompts"
+    reward: "Reward"
+    max_tokens: int
+    outputs_at_once: int
+
+
+@dataclass
+class Ranges:
+    """From where the numbers of problems are drawn; see `ustat_grpo.lm.OperandRanges`."""
+
+    sums: list[int] = field(default_factory=lambda: [1, 20])
+    factors: list[int] = field(default_factory=lambda: [2, 99])
+    multipliers: list[int] | None = field(default_factory=lambda: [2, 9])
+    divisors: list[int] = field(default_factory=lambda: [2, 9])
+    quotients: list[int] = field(default_factory=lambda: [2, 99])
+
+    def build(self) -> OperandRanges:
+        """Return the ranges of the library."""
+        given = {name: pair and tuple(pair) for name, pair in asdict(self).items()}
+        return OperandRanges(**given)
+
+
+@dataclass
+class Arithmetic:
+    """Arithmetic questions of the paper's five kinds to token-generating policies."""
+
+    name: str = "arithmetic"
+    num_questions: int = 500  # held out from the shipped policies' training
+    num_train: int = 2000  # on which policies are optimised; none of the held-out questions
+    reward: str = "exact_match"  # or accuracy_and_format
+    num_outputs: int = 256  # to each question: the pool that serves every group size
+    brute_force_group_size: int = 16  # measured by whole minibatch gradients too
+    brute_force_replications: int = 8  # 0 for none
+    max_tokens: int = 6
+    ranges: Ranges = field(default_factory=Ranges)
+    seed: int = 2603
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_questions", "num_train", "num_outputs", "max_tokens"):
+            integer(f"task.{name}", getattr(self, name))
+        integer("task.brute_force_group_size", self.brute_force_group_size, at_least=2)
+        integer("task.brute_force_replications", self.brute_force_replications, at_least=0)
+        integer("task.seed", self.seed, at_least=0)
+        if self.brute_force_replications == 1:
+            raise ValueError("task.brute_force_replications must be 0 or at least 2, got 1")
+        _one_of("task.reward", self.reward, ("exact_match", "accuracy_and_format"))
+
+    def questions(self) -> tuple["Questions", "Questions"]:
+        """Return the train set and the held-out set."""
+        from ustat_grpo.lm.questions import arithmetic_questions
+
+        rng = np.random.default_rng(self.seed)
+        return arithmetic_questions(
+            self.num_train, self.num_questions, rng=rng, ranges=self.ranges.build()
+        )
+
+
+@dataclass
+class SmallPolicies:
+    """The transformers that come with the package, or others that `experiments.pretrain` wrote."""
+
+    name: str = "small"
+    skills: list[str] = field(default_factory=lambda: ["beginner", "intermediate", "advanced"])
+    folder: str | None = None  # null takes those of the package
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check that there is a policy."""
+        if not self.skills:
+            raise ValueError("policy.skills must name at least one policy, got []")
+
+    def models(self) -> dict[str, "LanguageModel"]:
+        """Return the policies by name."""
+        from ustat_grpo.lm.checkpoints import load_policy, shipped_policy
+        from ustat_grpo.lm.ensemble import chosen_device
+
+        device = chosen_device(self.device)
+        if self.folder is None:
+            return {skill: shipped_policy(skill, device=device) for skill in self.skills}
+        folder = Path(self.folder)
+        return {
+            skill: load_policy(folder / f"{skill}.safetensors", device=device)
+            for skill in self.skills
+        }
+
+
+@dataclass
+class TextTask:
+    """Questions of a local GSM8K or MATH file to a Hugging Face model."""
+
+    name: str = MISSING
+    path: str = MISSING  # a .jsonl or .parquet file in the published form
+    num_questions: int = 500
+    reward: str = "accuracy_and_format"  # or accuracy
+    num_outputs: int = 64  # to each question
+    brute_force_group_size: int = 16
+    brute_force_replications: int = 0  # would need the exact gradient
+    max_tokens: int = 512
+    seed: int = 2603
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_questions", "num_outputs", "max_tokens"):
+            integer(f"task.{name}", getattr(self, name))
+        integer("task.seed", self.seed, at_least=0)
+        _one_of("task.reward", self.reward, ("accuracy", "accuracy_and_format"))
+
+
+@dataclass
+class HuggingFacePolicy:
+    """A causal language model in a local folder, as `save_pretrained` writes it."""
+
+    name: str = "hf"
+    path: str = MISSING
+    prompts: list[str] = field(default_factory=lambda: ["plain"])  # one panel each; or examples
+    chat: bool = True  # through the tokenizer's chat template, if it has one
+    dtype: str = "float32"
+    device: str = "auto"
+    outputs_at_once: int = 256  # sampled or scored together; bounds the memory
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        integer("policy.outputs_at_once", self.outputs_at_once)
+        if not self.prompts:
+            raise ValueError("policy.prompts must name at least one way to ask, got []")
+        for way in self.prompts:
+            _one_of("policy.prompts", way, ("plain", "examples"))
+
+
+LanguageTask = Arithmetic | TextTask
+
+
+def panels(task: LanguageTask, policy: Any) -> dict[str, Panel]:
+    """Return every policy with the task's questions, by panel name.
+
+    Raises:
+        ValueError: if task and policy do not go together, or a file is missing or wrong.
+    """
+    if isinstance(policy, HuggingFacePolicy):
+        from experiments.text_panels import text_panels
+
+        return text_panels(task, policy)
+    if isinstance(task, TextTask):
+        raise ValueError(f"policy must be hf for task={task.name}, got {policy.name}")
+    from ustat_grpo.lm.sampling import require_context
+
+    _, questions = task.questions()
+    reward = getattr(questions, task.reward)
+    found = {}
+    for name, model in policy.models().items():
+        require_context(model, questions.prompts, task.max_tokens, "task.max_tokens")
+        found[f"{task.name}: {name}"] = Panel(
+            model, questions.prompts, reward, task.max_tokens, outputs_at_once=2**14
+        )
+    return found
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(group="task_schema", name="arithmetic", node=Arithmetic)
+    store.store(group="task_schema", name="text", node=TextTask)
+    store.store(group="policy_schema", name="small", node=SmallPolicies)
+    store.store(group="policy_schema", name="hf", node=HuggingFacePolicy)

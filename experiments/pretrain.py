@@ -1,0 +1,149 @@
+"""Train the arithmetic policies from scratch: three stages of one supervised run.
+
+A stage ends when sampled outputs would reach its accuracy on the held-out questions; that accuracy
+is exact. Try
+
+    python -m experiments.pretrain
+    python -m experiments.pretrain targets='{half: 0.5}' shape.num_layers=2 policies=my_policies
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pandas as pd
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments.gradient_mse import Scale
+from experiments.language_tasks import Ranges
+from experiments.runner import execute, main_job, require_seed_and_threads
+from ustat_grpo.checks import integer, real
+from ustat_grpo.lm.checkpoints import save_policy
+from ustat_grpo.lm.pretraining import Pretraining, Progress, pretrain
+from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
+from ustat_grpo.lm.transformer import Transformer, TransformerShape
+
+
+@dataclass
+class Shape:
+    """The sizes of the transformer."""
+
+    width: int = 56
+    num_layers: int = 3
+    num_heads: int = 4
+    hidden_width: int = 224
+    tied: bool = False
+
+
+@dataclass
+class Settings:
+    """How it is trained; see `ustat_grpo.lm.pretraining.Pretraining`."""
+
+    batch_size: int = 200
+    num_steps: int = 14_000
+    learning_rate: float = 3e-3
+    warmup: int = 200
+    weight_decay: float = 0.1
+    problems_per_kind: int = 20_000
+    steps_per_check: int = 100
+
+
+@dataclass
+class Pretrain:
+    """The configuration of this app."""
+
+    scale: Scale = field(default_factory=Scale)
+    targets: dict[str, float] = field(default_factory=dict)
+    shape: Shape = field(default_factory=Shape)
+    settings: Settings = field(default_factory=Settings)
+    ranges: Ranges = field(default_factory=Ranges)
+    num_held_out: int = 500
+    policies: str = "results/policies"  # where the checkpoints go
+    seed: int = 2603
+    threads: int | None = None  # null takes all cores
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        accuracies = list(self.targets.values())
+        for name, accuracy in self.targets.items():
+            real(f"targets.{name}", accuracy, above=0.0, below=1.0)
+        if not accuracies or accuracies != sorted(accuracies):
+            raise ValueError(f"targets must hold rising accuracies, got {self.targets}")
+        integer("num_held_out", self.num_held_out)
+        require_seed_and_threads(self.seed, self.threads)
+
+    def model(self) -> Transformer:
+        """Return the untrained transformer."""
+        torch.manual_seed(self.seed)  # layers take their first weights from torch's own generator
+        return Transformer(
+            TransformerShape(TOKENIZER.vocabulary_size, CONTEXT_LENGTH, **asdict(self.shape))
+        )
+
+
+def run(config: Pretrain) -> pd.DataFrame:
+    """Train, write a checkpoint at each target, and return the training curve."""
+    console, started = Console(), time.perf_counter()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model, ranges = config.model(), config.ranges.build()
+    rng = np.random.default_rng(config.seed)
+    _, held_out = arithmetic_questions(5, config.num_held_out, rng=rng, ranges=ranges)
+    settings = Pretraining(**asdict(config.settings))
+    rows, left = [], dict(config.targets)
+    for progress in pretrain(model, held_out, settings, rng=rng, ranges=ranges):
+        minutes = (time.perf_counter() - started) / 60
+        reached = [name for name, target in left.items() if progress.accuracy >= target]
+        for name in reached:
+            save_policy(model, Path(config.policies) / f"{name}.safetensors")
+            del left[name]
+        rows.append(_row(progress, reached))
+        console.print(
+            f"step {progress.step}, {minutes:.1f} min: accuracy {progress.accuracy:.3f}"
+            + "".join(f", {name} written" for name in reached)
+        )
+        if not left:
+            return pd.DataFrame(rows)
+    raise ValueError(
+        f"targets must be reached within settings.num_steps={settings.num_steps}, got accuracy "
+        f"{rows[-1]['accuracy']:.3f} and these left: {left}"
+    )
+
+
+def _row(progress: Progress, reached: list[str]) -> dict[str, float | str]:
+    return {
+        "task": "arithmetic: pretraining",
+        "policy": reached[-1] if reached else "",
+        "step": progress.step,
+        "loss": progress.loss,
+        "accuracy": progress.accuracy,
+        **progress.by_kind,
+    }
+
+
+def describe(config: Pretrain) -> str:
+    """Return the readable part of the results folder's name."""
+    return "_".join(config.targets)
+
+
+def execute_config(config: DictConfig) -> Path:
+    """Run one configuration, or find its results; return the CSV."""
+    return execute(config, "pretrain", run, describe, prepare=Pretrain.model)
+
+
+ConfigStore.instance().store(name="pretrain_schema", node=Pretrain)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="pretrain")
+def main(config: DictConfig) -> None:
+    """Entry point of `python -m experiments.pretrain`."""
+    main_job(execute_config, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Tiny causal models with random weights and their tokenizers, in folders as users have them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LETTERS = "0123456789+-*/()=. \n" + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:,\\{}^$#"
+END = "<|im_end|>"
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CONTEXT = 64
+
+
+def save_tokenizer(folder: Path, *, chat: bool = False, letters: str = LETTERS) -> int:
+    """Save a byte-level tokenizer that knows some letters only; return its size."""
+    from transformers import Qwen2Tokenizer
+
+    marks = ["<|endoftext|>", "<|im_start|>", END]
+    byte = {" ": "Ġ", "\n": "Ċ"}
+    vocabulary = [byte.get(letter, letter) for letter in letters] + marks
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: place for place, token in enumerate(vocabulary)},
+        merges=[],
+        eos_token=END,
+        additional_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = TEMPLATE if chat else None
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def tiny(kind: str, vocabulary_size: int) -> torch.nn.Module:
+    """Return a random model of two layers; its weights are large enough to have opinions."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {
+        "vocab_size": vocabulary_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": vocabulary_size - 1,
+    }
+    if kind != "bloom":  # which sets no limit
+        sizes |= {"max_position_embeddings": CONTEXT}
+    if kind in ("qwen2", "mistral"):
+        sizes |= {"num_key_value_heads": 2, "intermediate_size": 64}
+    if kind == "mistral":
+        sizes |= {"sliding_window": 6}
+    with torch.random.fork_rng():
+        torch.manual_seed(20260301)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
+
+
+def save_policy(folder: Path, *, kind: str = "qwen2", chat: bool = False) -> Path:
+    """Save a model and its tokenizer; return the folder."""
+    model: Any = tiny(kind, save_tokenizer(folder, chat=chat))
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,284 @@
+"""Questions from files of GSM8K and MATH, the made-up problems in the forms of the real ones."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ustat_grpo.lm import instructions
+from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem, OperandRanges, arithmetic_problems
+from ustat_grpo.lm.datasets import (
+    Question,
+    from_extra,
+    last_boxed,
+    load_gsm8k,
+    load_math,
+    questions_of,
+    select_questions,
+)
+
+GSM8K = [
+    {
+        "question": "Ada has 3 jars of 400 beads each and buys 34 more. How many beads has she?",
+        "answer": "The jars hold 3*400 = <<3*400=1200>>1200.\nWith 34 more: 1234.\n#### 1,234",
+    },
+    {
+        "question": "Ben’s score falls from 5 by 12. What is it?\u2028Think.",  # no line ends there
+        "answer": "5 - 12 = <<5-12=-7>>-7\n#### -7",
+    },
+    {"question": "What do 2 pens at $1.25 cost?", "answer": "#### is not yet it\n#### $2.50 "},
+]
+ANSWERS = ["1234", "-7", "2.50"]
+
+MATH = [
+    {
+        "problem": "What is $1/2+1/3$?",
+        "level": "Level 1",
+        "type": "Prealgebra",
+        "solution": r"Not $\boxed{1}$, but $\boxed{\frac{5}{6}}$.",
+    },
+    {
+        "problem": r"Which $x$ have $x^2 \le 4$?",
+        "level": "Level 3",
+        "subject": "Algebra",
+        "solution": r"They are \[\boxed{\left\{x : -2 \le x \le 2\right\}}.\]",
+    },
+    {"problem": "Who wins?", "solution": r"\boxed{\text{Eve}}", "answer": "Eve"},
+]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra llm")
+        import pyarrow
+        from pyarrow import parquet
+
+        columns = dict.fromkeys(key for row in rows for key in row)
+        table = {key: [row.get(key) for row in rows] for key in columns}
+        parquet.write_table(pyarrow.table(table), path)
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def message(loader, path: Path) -> str:
+    with pytest.raises(ValueError) as error:
+        loader(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class TestGsm8k:
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+    def test_questions(self, tmp_path, suffix):
+        found = load_gsm8k(write(tmp_path / f"train.{suffix}", GSM8K))
+        assert [question.answer for question in found] == ANSWERS
+        assert [question.text for question in found] == [row["question"] for row in GSM8K]
+        assert {question.kind for question in found} == {"gsm8k"}
+
+    def test_blank_lines_and_windows(self, tmp_path):
+        path = tmp_path / "train.jsonl"
+        lines = [json.dumps(row).encode() for row in GSM8K]
+        path.write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines) + b"\r\n  \r\n")
+        assert [question.answer for question in load_gsm8k(path)] == ANSWERS
+
+    @pytest.mark.parametrize("end", ["", "1234", "####", "#### twelve", "#### 1 2", "#### 3 days"])
+    def test_answer_without_a_number(self, tmp_path, end):
+        path = write(tmp_path / "train.jsonl", [GSM8K[0], GSM8K[0] | {"answer": f"So it is {end}"}])
+        found = message(load_gsm8k, path)
+        assert found.startswith(f"{path}, line 2: answer must end in #### and a number, got ")
+
+    def test_missing_file_says_what_goes_where(self, tmp_path):
+        expected = (
+            "must be a GSM8K file (train.jsonl or train.parquet with question and answer), got"
+        )
+        for path, reason in (
+            (tmp_path / "train.jsonl", "no such file"),
+            (tmp_path, "a folder"),
+            (write(tmp_path / "train.csv", GSM8K), "neither .jsonl nor .parquet"),
+        ):
+            assert message(load_gsm8k, path) == f"path {expected} {path} ({reason})"
+        with pytest.raises(ValueError, match=r"^task.path must be a GSM8K file"):
+            load_gsm8k(tmp_path / "none.jsonl", name="task.path")
+
+
+class TestMath:
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+    def test_questions(self, tmp_path, suffix):
+        found = load_math(write(tmp_path / f"train.{suffix}", MATH))
+        answers = [r"\frac{5}{6}", r"\left\{x : -2 \le x \le 2\right\}", "Eve"]
+        assert [question.answer for question in found] == answers
+        assert [question.kind for question in found] == ["Prealgebra", "Algebra", "math"]
+
+    def test_solution_without_a_box(self, tmp_path):
+        path = write(tmp_path / "a.jsonl", [{"problem": "1+1?", "solution": r"\boxed{2"}])
+        wanted = f"{path}, line 1: solution must have a \\boxed answer, got " + repr(r"\boxed{2")
+        assert message(load_math, path) == wanted
+
+    def test_empty_answer(self, tmp_path):
+        path = write(tmp_path / "a.jsonl", [MATH[2] | {"answer": " "}])
+        assert "line 1: answer must be a text that is not empty, got ' '" in message(
+            load_math, path
+        )
+
+
+class TestMalformedFiles:
+    def test_broken_line(self, tmp_path):
+        path = write(tmp_path / "train.jsonl", GSM8K)
+        path.write_text(path.read_text() + '\n{"question": "half of')
+        assert message(load_gsm8k, path).startswith(f"{path}, line 5: must be JSON in UTF-8, got ")
+
+    def test_no_utf8(self, tmp_path):
+        path = write(tmp_path / "train.jsonl", GSM8K[:1])
+        path.write_bytes(path.read_bytes() + b'{"question": "\xff"}')
+        assert message(load_gsm8k, path).startswith(f"{path}, line 2: must be JSON in UTF-8, got ")
+
+    def test_no_object(self, tmp_path):
+        path = tmp_path / "train.jsonl"
+        path.write_text("[1, 2]\n")
+        assert message(load_gsm8k, path) == f"{path}, line 1: must be a JSON object, got [1, 2]"
+
+    def test_missing_key(self, tmp_path):
+        path = write(tmp_path / "train.jsonl", [{"problem": "1+1?", "answer": "#### 2"}])
+        wanted = f"{path}, line 1: question must be there, got the keys ['answer', 'problem']"
+        assert message(load_gsm8k, path) == wanted
+
+    def test_no_text(self, tmp_path):
+        path = write(tmp_path / "train.jsonl", [{"question": 5, "answer": "#### 2"}])
+        wanted = f"{path}, line 1: question must be a text that is not empty, got 5"
+        assert message(load_gsm8k, path) == wanted
+
+    def test_missing_value_in_parquet(self, tmp_path):
+        path = write(tmp_path / "a.parquet", [GSM8K[0], GSM8K[1] | {"question": None}])
+        wanted = f"{path}, row 2: question must be a text that is not empty, got None"
+        assert message(load_gsm8k, path) == wanted
+
+    def test_no_parquet(self, tmp_path):
+        pytest.importorskip("pyarrow", reason="needs the extra llm")
+        path = tmp_path / "a.parquet"
+        path.write_text("version https://git-lfs.github.com/spec/v1\n")
+        assert message(load_gsm8k, path).startswith(f"{path} must be a parquet file, got: ")
+
+    @pytest.mark.parametrize("text", ["", "\n \n"])
+    def test_no_question(self, tmp_path, text):
+        path = tmp_path / "train.jsonl"
+        path.write_text(text)
+        found = message(load_math, path)
+        assert found.endswith(f"and hold at least one question, got {path} with none")
+
+    def test_without_the_extra(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.parquet"
+        path.write_text("")
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+        wanted = "pyarrow must be installed for this (pip install ustat_grpo[llm]), got: "
+        assert message(load_gsm8k, path).startswith(wanted)
+        with pytest.raises(ValueError, match="no-such-module must be installed"):
+            from_extra("no_such_module.part")
+
+
+class TestSelection:
+    QUESTIONS = tuple(Question(str(i), str(i), "count") for i in range(20))
+
+    def select(self, count: int, seed: int = 3) -> tuple[Question, ...]:
+        return select_questions(self.QUESTIONS, count, rng=np.random.default_rng(seed))
+
+    def test_same_seed_same_questions(self):
+        assert self.select(7) == self.select(7) != self.select(7, seed=4)
+        assert self.select(7) == self.select(20)[:7]
+        assert set(self.select(20)) == set(self.QUESTIONS)
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="num_questions must be at most the 20 there are, got"):
+            self.select(21)
+        with pytest.raises(ValueError, match="num_questions must be an integer of at least 1"):
+            self.select(0)
+        with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator, got 3"):
+            select_questions(self.QUESTIONS, 2, rng=3)
+
+    @pytest.mark.parametrize("name", ["text", "answer", "kind"])
+    def test_empty_question(self, name):
+        entries = {"text": "1+1", "answer": "2", "kind": "sum"} | {name: " "}
+        with pytest.raises(ValueError, match=f"{name} must not be empty, got"):
+            Question(**entries)
+
+    def test_arithmetic(self, rng):
+        problems = arithmetic_problems(10, rng=rng)
+        found = questions_of(problems)
+        assert [question.kind for question in found] == [*KINDS, *KINDS]
+        assert all(eval(question.text) == int(question.answer) for question in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"$\boxed{1}$ or rather $\boxed{ 2 }$", "2"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\left\{1, 2\right.} and {more}", r"\left\{1, 2\right."),
+        (r"\boxed{x \\ y}", r"x \\ y"),
+        (r"\fbox{7}", "7"),
+        (r"$\boxed 3$.", "3"),
+        (r"so \boxed 3.5.", "3.5"),
+        (r"\boxed {4}", "4"),
+        (r"\boxed{\boxed{8}}", "8"),
+        (r"\boxed{1} but \boxed{2", "1"),
+        (r"\boxed{}", None),
+        (r"\boxed", None),
+        (r"\boxed$ and {5}", None),
+        (r"\boxedtext{5}", None),
+        (r"\boxed\frac{1}{2}", None),
+        ("5", None),
+    ],
+)
+def test_last_boxed(text, inside):
+    assert last_boxed(text) == inside
+
+
+class TestInstructions:
+    def test_examples_are_right_step_by_step(self):
+        problems = instructions.example_problems()
+        assert [problem.kind for problem in problems] == list(KINDS)
+        for problem in problems:
+            steps = instructions.worked(problem).split(" = ")
+            assert steps[0] == problem.text and steps[-1] == str(problem.answer)
+            assert {eval(step) for step in steps} == {problem.answer}
+            assert len(steps) == len(problem.operators) + 1
+
+    def test_steps_take_one_operation_each(self):
+        two_step, _, _, _, parentheses = instructions.example_problems()
+        assert instructions.worked(two_step) == "104 - 27 + 8 = 77 + 8 = 85"
+        assert instructions.worked(parentheses) == "58 - (103 - 20) = 58 - 83 = -25"
+
+    def test_examples_are_never_drawn(self):
+        """Each has a number that its kind of drawn problem cannot have."""
+        ranges = OperandRanges()
+        for problem in instructions.example_problems():
+            if problem.kind == "multiplication":
+                beyond = max(problem.operands) > ranges.factors[1]
+            elif problem.kind == "division":
+                beyond = problem.operands[1] > ranges.divisors[1]
+            else:
+                beyond = max(problem.operands) > ranges.sums[1]
+            assert beyond
+
+    def test_arithmetic_prompt(self):
+        question = Question("1 + 2 - 4", "-1", "two_step")
+        plain = instructions.arithmetic_prompt(question)
+        assert plain.startswith(instructions.ARITHMETIC)
+        assert plain.endswith("\n\nExpression: 1 + 2 - 4\nCalculation:")
+        shown = instructions.arithmetic_prompt(question, examples=instructions.example_problems())
+        assert shown.startswith(instructions.ARITHMETIC) and shown.endswith(plain[-30:])
+        assert shown.count("Expression:") == 6 and "-1" not in shown
+
+    def test_question_among_the_examples(self):
+        examples = instructions.example_problems()
+        posed = questions_of([ArithmeticProblem(examples[2].expression)])[0]
+        with pytest.raises(ValueError, match=r"must not be one of the examples, got 31 \* 7"):
+            instructions.arithmetic_prompt(posed, examples=examples)
+
+    def test_math_prompt(self):
+        prompt = instructions.math_prompt(Question("What is $1+1$?", "2", "math"))
+        assert r"\boxed{}" in prompt and "What is $1+1$?" in prompt
+        assert last_boxed(prompt) is None  # the instruction itself is no answer

@@ -1,0 +1,142 @@
+"""Measured error of policy gradients on language models: from a pool, and by brute force."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ustat_grpo.checks import generator, integer
+from ustat_grpo.estimators import Estimator
+from ustat_grpo.lm.exact import objective_gradient, solution_probs
+from ustat_grpo.lm.language_model import LanguageModel, Prompts
+from ustat_grpo.lm.measured_moments import measured_moments
+from ustat_grpo.lm.pool import Pool, PromptPool
+from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.sampling import sample_groups
+from ustat_grpo.lm.scoring import squared_norm, weighted_score
+from ustat_grpo.moments import Moments
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptErrors:
+    """E‖ĝ(x) − g(x)‖² at each of P prompts.
+
+    Args:
+        mean: the error, shape (P,).
+        std_error: of each, shape (P,), from the groups at that prompt; prompts are independent.
+        num_groups: groups that were averaged at each prompt.
+    """
+
+    mean: Float[Array, " P"]
+    std_error: Float[Array, " P"]
+    num_groups: int
+
+
+def pool_errors(
+    pool: Pool, estimators: Mapping[str, Estimator], group_size: int, *, rng: np.random.Generator
+) -> dict[str, PromptErrors]:
+    """Measure the error of each estimator by cutting the pool of every prompt into groups.
+
+    Groups of a prompt share no output. All estimators see the same groups, and the groups of one
+    generator state are nested: those of size G are made of those of size G/2. Where V and g are
+    not known exactly, E‖ĝ‖² − ‖g‖² stands for the error, and the oracle is told the pool's mean.
+
+    Args:
+        pool: the outputs.
+        estimators: what to compare, by name.
+        group_size: G, at most half of every prompt's pool.
+        rng: shuffles the outputs.
+
+    Raises:
+        ValueError: if a prompt's pool does not hold two groups.
+    """
+    generator(rng)
+    size = integer("group_size", group_size)
+    smallest = min(len(prompt.rewards) for prompt in pool.prompts)
+    if 2 * size > smallest:
+        raise ValueError(
+            f"group_size must be at most half the pool of {smallest} outputs, got {group_size}"
+        )
+    moments = measured_moments(pool).moments
+    errors: dict[str, list[Array]] = {name: [] for name in estimators}
+    for place, prompt in enumerate(pool.prompts):
+        order = rng.permutation(len(prompt.rewards))
+        groups = order[: len(order) // size * size].reshape(-1, size)
+        for name, estimator in estimators.items():
+            weights = _weights(estimator, prompt.rewards[groups], moments, place)
+            errors[name].append(_squared_errors(prompt, groups, weights, moments, place))
+    return {name: _summary(found) for name, found in errors.items()}
+
+
+def _summary(errors: Sequence[Array]) -> PromptErrors:
+    mean = np.array([found.mean() for found in errors])
+    std_error = np.array([found.std(ddof=1) / len(found) ** 0.5 for found in errors])
+    return PromptErrors(mean, std_error, min(map(len, errors)))
+
+
+def _weights(estimator: Estimator, rewards: Array, moments: Moments, place: int) -> Array:
+    """Return advantage/G of every output of some groups at one prompt, shape (n, G)."""
+    value = np.full(len(rewards), moments.value[place])
+    norm = moments.score_norm_squared[place]
+    shift = moments.score_norm_reward_covariance[place] / norm if norm > 0 else 0.0
+    return estimator.advantages(rewards, value, optimal_baseline=value + shift) / rewards.shape[1]
+
+
+def _squared_errors(
+    prompt: PromptPool, groups: NDArray[np.intp], weights: Array, moments: Moments, place: int
+) -> Float[Array, " n"]:
+    """Return ‖ĝ(x) − g(x)‖² of each group, or ‖ĝ(x)‖² − ‖g(x)‖² where g is not known."""
+    rows = prompt.place[groups]
+    within = prompt.gram[rows[:, :, None], rows[:, None, :]]
+    squared = np.einsum("ni,nij,nj->n", weights, within, weights)
+    norm = moments.gradient_norm_squared[place]
+    if prompt.solution is None or prompt.value is None:
+        return squared - norm
+    along = prompt.value * np.einsum("ni,ni->n", weights, prompt.gram[rows, prompt.solution])
+    return squared - 2 * along + norm
+
+
+def brute_force_errors(
+    model: LanguageModel,
+    prompts: Prompts,
+    reward: ExactMatch,
+    estimators: Mapping[str, Estimator],
+    group_size: int,
+    *,
+    num_replications: int,
+    max_tokens: int,
+    rng: torch.Generator,
+) -> dict[str, Float[Array, " R"]]:
+    """Measure ‖ĝ − ∇J‖² of whole minibatch gradients, every prompt once, by back-propagation.
+
+    Args:
+        model: the policy.
+        prompts: P prompts.
+        reward: the exact-match reward, for which ∇J is exact.
+        estimators: what to compare, by name; all see the same outputs.
+        group_size: G.
+        num_replications: R, minibatches to draw.
+        max_tokens: the most tokens of an output, the end token included.
+        rng: source of randomness.
+
+    Returns:
+        The squared error of each replicate, by estimator.
+    """
+    truth = objective_gradient(model, reward.solutions)
+    value = solution_probs(model, reward.solutions)
+    questions = torch.arange(len(prompts), device=prompts.tokens.device)
+    errors: dict[str, list[float]] = {name: [] for name in estimators}
+    for _ in range(integer("num_replications", num_replications)):
+        rollouts = sample_groups(model, prompts, group_size, max_tokens=max_tokens, rng=rng)
+        rewards = reward(rollouts, questions)
+        for name, estimator in estimators.items():
+            weights = estimator.advantages(rewards, value) / rewards.numel()
+            found = weighted_score(model, rollouts, weights)
+            difference = tuple(a - b for a, b in zip(found, truth, strict=True))
+            errors[name].append(squared_norm(difference))
+    return {name: np.array(found) for name, found in errors.items()}
