@@ -1,4 +1,5 @@
-# Every target creates .venv from constraints.txt if it is missing or out of date.
+# Every target creates .venv from constraints.txt if it is missing or out of date; tests and checks
+# add their own tools to it.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,10 +12,10 @@ help: ## show this list
 run: .venv/.ready ## the main job on its smoke scale: experiments, figures, ledger
 	@$(BIN)/python -m experiments
 
-test: .venv/.ready ## the fast tests (add ARGS=--slow for all)
+test: .venv/.tested ## the fast tests (add ARGS=--slow for all)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-check: .venv/.ready ## lint, format, types, who may import whom
+check: .venv/.tested ## lint, format, types, who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
@@ -26,13 +27,13 @@ figures: .venv/.ready ## draw every figure from the committed references
 ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the README
 	@$(BIN)/python -m experiments.ledger
 
-reference: .venv/.ready ## run the paper scale and replace experiments/reference/
+reference: .venv/.tested ## run the paper scale and replace experiments/reference/
 	@$(BIN)/python -m experiments.reference
 
-bench: .venv/.ready ## speed against the plain ways, in one run
+bench: .venv/.tested ## speed against the plain ways, in one run
 	@$(BIN)/python -m benchmarks
 
-format: .venv/.ready ## format the code
+format: .venv/.tested ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -40,5 +41,10 @@ format: .venv/.ready ## format the code
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "error: PYTHON must be at least 3.11, got %d.%d" % v[:2])'
 	@echo "setting up .venv (about a minute)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.tested: .venv/.ready
+	@echo "adding what tests and checks need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,test]"
 	@touch $@

@@ -13,7 +13,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure, measure_optimization, plain_optimization
+from benchmarks import (
+    gradient_error,
+    measure,
+    measure_optimization,
+    plain_optimization,
+    score_norms,
+)
 from benchmarks.agreement import disagreements, optimization_disagreements
 from benchmarks.plain import WAYS
 from benchmarks.settings import Settings
@@ -51,6 +57,8 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
         console.print(f"timing Algorithm 1, G = {group_size}")
         rows += measure_optimization.throughput(settings, group_size)
     rows.append(measure_optimization.peak_memory(settings))
+    console.print("timing score norms and the figure of language models")
+    rows += [*score_norms.rows(), *gradient_error.rows()]
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 

@@ -129,14 +129,13 @@ def errors(tied: bool, dtype: torch.dtype) -> list[Row]:
     ]
 
 
-def run(repetitions: int = 9) -> pd.DataFrame:
+def rows(repetitions: int = 9) -> list[Row]:
     """Compare all ways, then time them."""
-    torch.set_num_threads(1)
-    rows: list[Row] = []
+    found: list[Row] = []
     for tied in (False, True):
-        rows += [found for dtype in LARGEST_ERROR for found in errors(tied, dtype)]
-        rows += times(tied, repetitions) + memory(tied)
-    return pd.DataFrame(rows, columns=pd.Index(COLUMNS)).drop(columns="group_size")
+        found += [each for dtype in LARGEST_ERROR for each in errors(tied, dtype)]
+        found += times(tied, repetitions) + memory(tied)
+    return found
 
 
 def table(results: pd.DataFrame) -> Table:
@@ -161,8 +160,9 @@ def _name(tied: bool) -> str:
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    results, console = run(), Console()
-    console.print(table(results))
+    torch.set_num_threads(1)
+    results, console = pd.DataFrame(rows(), columns=pd.Index(COLUMNS)), Console()
+    console.print(table(results.drop(columns="group_size")))
     missed = list(results["verdict"]).count("missed")
     console.print(f"{missed} missed" if missed else "all requirements met")
 

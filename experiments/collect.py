@@ -9,13 +9,14 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from experiments.runner import to_csv, write_atomically
 
 _POINT = (
-    "task", "estimator", "prompt_sampling", "schedule", "rule", "budget", "batch_size",
-    "group_size", "iteration", "probability",
+    "task", "estimator", "prompt_sampling", "schedule", "rule", "optimizer", "budget", "batch_size",
+    "group_size", "iteration", "seed", "probability", "evidence",
 )  # fmt: skip
 
 
@@ -38,12 +39,16 @@ def merge(paths: list[Path]) -> pd.DataFrame:
     Raises:
         ValueError: if two jobs measured the same point, with another precision or seed, say.
     """
-    data = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    data = data.drop_duplicates(ignore_index=True)
+    tables = [pd.read_csv(path) for path in paths]
+    data = pd.concat(tables, ignore_index=True)
+    job = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    new = ~data.duplicated().to_numpy()
+    data, job = data.loc[new].reset_index(drop=True), job[new]
     point = [name for name in _POINT if name in data]
-    twice = data.duplicated(point).to_numpy()
+    seen = data[point].assign(job=job).drop_duplicates()
+    twice = seen.duplicated(point).to_numpy()
     if twice.any():
-        found = data.loc[int(twice.argmax()), point].to_dict()
+        found = seen.iloc[int(twice.argmax())][point].to_dict()
         raise ValueError(f"results must hold each point once, got several jobs for {found}")
     return data
 

@@ -120,6 +120,9 @@ def execute_config(config: DictConfig) -> Path:
 def prepare(config: GradientMse) -> None:
     """Build the task, or raise."""
     if isinstance(config.task, LanguageTask):
+        from experiments.language_errors import require_pool
+
+        require_pool(config)
         language_tasks.panels(config.task, config.policy)
     else:
         _ = config.task.snapshots

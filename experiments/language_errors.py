@@ -13,7 +13,7 @@ from experiments.language_tasks import Panel, panels
 from ustat_grpo.laws import mse
 from ustat_grpo.lm.gradient_error import PromptErrors, brute_force_errors, pool_errors
 from ustat_grpo.lm.measured_moments import MeasuredMoments, measured_moments
-from ustat_grpo.lm.pool import Pool, draw_pool
+from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, draw_pool
 from ustat_grpo.lm.rewards import ExactMatch
 
 Parameters = Mapping[str, compared.Parameters]
@@ -45,6 +45,20 @@ def measure(config: Any) -> pd.DataFrame:
             law, std_error = moments.estimate(_law(config, row))
             rows.append({"task": name, **row, "law": law, "law_std_error": std_error})
     return pd.DataFrame(rows)
+
+
+def require_pool(config: Any) -> None:
+    """Raise unless the pool of every question can be cut into two groups of every size."""
+    outputs, largest = config.task.num_outputs, max(config.group_size)
+    if outputs % NUM_BLOCKS or outputs < 2 * NUM_BLOCKS:
+        raise ValueError(
+            f"task.num_outputs must be a multiple of {NUM_BLOCKS}, at least {2 * NUM_BLOCKS}, "
+            f"got {outputs}"
+        )
+    if 2 * largest > outputs:
+        raise ValueError(
+            f"group_size must be at most half of task.num_outputs={outputs}, got {largest}"
+        )
 
 
 def _law(config: Any, row: Mapping[str, Any]) -> Any:
@@ -87,16 +101,23 @@ def _minibatch(
 
 
 def _brute_force(config: Any, panel: Panel, rng: torch.Generator) -> Iterator[dict[str, Any]]:
-    """Yield the errors of whole minibatch gradients at one group size, where ∇J is exact."""
+    """Yield the errors of whole minibatch gradients at one group size, where ∇J is exact.
+
+    The optimal baseline is left out: it is measured, by the pool.
+    """
     task = config.task
-    exact = isinstance(panel.reward, ExactMatch)
-    if not (task.brute_force_replications and exact and config.batch_size is None):
+    if not (
+        task.brute_force_replications
+        and isinstance(panel.reward, ExactMatch)
+        and config.batch_size is None
+    ):
         return
+    estimators = compared.build(config.estimators)
     found = brute_force_errors(
         panel.model,
         panel.prompts,
         panel.reward,
-        compared.build(config.estimators),
+        {name: each for name, each in estimators.items() if name != "optimal_baseline"},
         task.brute_force_group_size,
         num_replications=task.brute_force_replications,
         max_tokens=panel.max_tokens,

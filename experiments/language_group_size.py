@@ -32,6 +32,7 @@ from rich.table import Table
 from experiments import compared, language_tasks
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.group_size import require_divisors
+from experiments.language_tasks import HuggingFacePolicy
 from experiments.resolution import summary
 from experiments.runner import (
     execute,
@@ -62,7 +63,7 @@ class LanguageGroupSize:
     group_size: Any = field(default_factory=lambda: [2, 4, 8, 16, 32, 64, 128])
     iterations: list[int] = field(default_factory=lambda: [50, 100, 150, 200])
     optimizer: str = "sgd"  # or adamw
-    learning_rate: float = 0.1
+    learning_rate: float = 0.005
     seeds: int = 10
     noise_seeds: int = 2  # of these, the noise components are measured along training
     noise_questions: int = 500
@@ -76,6 +77,10 @@ class LanguageGroupSize:
         """Check the ranges; a mistake is found before any work starts."""
         self.group_size = group_sizes(self.group_size)
         require_divisors(self.budget, self.group_size)
+        if len(self.group_size) < 2 or len(set(self.group_size)) < len(self.group_size):
+            raise ValueError(
+                f"group_size must hold at least two sizes to compare, got {self.group_size}"
+            )
         increasing("iterations", self.iterations)
         integer("seeds", self.seeds, at_least=2)
         for name in ("processes", "noise_questions", "noise_seeds"):
@@ -118,12 +123,20 @@ def run(config: LanguageGroupSize, parts: Path) -> pd.DataFrame:
 def _trained(
     config: LanguageGroupSize, cells: Sequence[Cell]
 ) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Yield each run as it ends: one a process on a CPU, all at once on a GPU."""
-    from experiments.language_training import on_gpu, train_alone, train_together
+    """Yield each run as it ends.
+
+    Small policies train one a process on a CPU, and all at once on a GPU; Hugging Face models one
+    after the other.
+    """
+    from experiments.language_training import train_alone, train_together
+    from ustat_grpo.lm.language_model import chosen_device
 
     if not cells:
         return
-    if on_gpu(config):
+    if isinstance(config.policy, HuggingFacePolicy):
+        yield from ((cell, train_alone(config, cell)) for cell in cells)
+        return
+    if chosen_device(config.policy.device).type != "cpu":
         yield from train_together(config, cells)
         return
     # Forked workers would inherit the locks of this process's threads.
@@ -138,17 +151,17 @@ def report(data: pd.DataFrame) -> Table:
                 "G* (within 5 % at the start)")  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="right")
-    for row in summary(data).itertuples():
+    for row in summary(data):
         table.add_row(
             str(row.budget),
             str(row.iteration),
-            str(row.best),
+            str(row.rivals.better),
             ", ".join(map(str, row.may_be_best)),
-            str(row.rival),
-            f"{row.difference:.4f} ± {row.std_error:.4f}",
-            f"{row.seeds_needed:.0f} ({row.seeds})",
-            f"{row.noise_floor:.4f}",
-            f"{row.optimal:.1f} ({row.near_optimal_low:.1f} … {row.near_optimal_high:.1f})",
+            str(row.rivals.worse),
+            f"{row.rivals.difference:.4f} ± {row.rivals.std_error:.4f}",
+            f"{row.rivals.seeds_needed:.0f} ({row.seeds})",
+            f"{row.noise.floor:.4f}",
+            f"{row.optimal:.1f} ({row.predicted.low:.1f} … {row.predicted.high:.1f})",
         )
     return table
 
@@ -160,7 +173,7 @@ def describe(config: LanguageGroupSize) -> str:
 
 def prepare(config: LanguageGroupSize) -> None:
     """Build the task, or raise."""
-    language_tasks.panels(config.task, config.policy)
+    language_tasks.training_sets(config.task, config.policy)
 
 
 def execute_config(config: DictConfig) -> Path:

@@ -4,7 +4,7 @@ A task and a policy together make panels, one policy each. Nothing here imports 
 are asked for.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,12 +13,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.arithmetic import OperandRanges
+from ustat_grpo.lm.arithmetic import KINDS, OperandRanges
 
 if TYPE_CHECKING:
     from ustat_grpo.lm.language_model import LanguageModel, Prompts
     from ustat_grpo.lm.questions import Questions
     from ustat_grpo.lm.rewards import Reward
+    from ustat_grpo.lm.transformer import Transformer
 
 
 class Panel(NamedTuple):
@@ -74,6 +75,11 @@ class Arithmetic:
         """Check the ranges."""
         for name in ("num_questions", "num_train", "num_outputs", "max_tokens"):
             integer(f"task.{name}", getattr(self, name))
+        for name in ("num_questions", "num_train"):
+            if (number := getattr(self, name)) % len(KINDS):
+                raise ValueError(
+                    f"task.{name} must be a multiple of {len(KINDS)} for equal shares, got {number}"
+                )
         integer("task.brute_force_group_size", self.brute_force_group_size, at_least=2)
         integer("task.brute_force_replications", self.brute_force_replications, at_least=0)
         integer("task.seed", self.seed, at_least=0)
@@ -105,19 +111,29 @@ class SmallPolicies:
         if not self.skills:
             raise ValueError("policy.skills must name at least one policy, got []")
 
-    def models(self) -> dict[str, "LanguageModel"]:
-        """Return the policies by name."""
-        from ustat_grpo.lm.checkpoints import load_policy, shipped_policy
-        from ustat_grpo.lm.ensemble import chosen_device
+    def models(self) -> dict[str, "Transformer"]:
+        """Return the policies by name.
 
-        device = chosen_device(self.device)
-        if self.folder is None:
-            return {skill: shipped_policy(skill, device=device) for skill in self.skills}
-        folder = Path(self.folder)
-        return {
-            skill: load_policy(folder / f"{skill}.safetensors", device=device)
-            for skill in self.skills
-        }
+        Raises:
+            ValueError: if a file is missing or wrong, or a policy knows other tokens.
+        """
+        from ustat_grpo.lm.checkpoints import load_policy, shipped_policy
+        from ustat_grpo.lm.language_model import chosen_device
+        from ustat_grpo.lm.questions import TOKENIZER
+
+        found, device = {}, chosen_device(self.device)
+        for skill in self.skills:
+            if self.folder is None:
+                model = shipped_policy(skill, device=device)
+            else:
+                model = load_policy(Path(self.folder) / f"{skill}.safetensors", device=device)
+            if model.shape.vocabulary_size != TOKENIZER.vocabulary_size:
+                raise ValueError(
+                    f"policy.skills must know the {TOKENIZER.vocabulary_size} tokens of the "
+                    f"questions, got {skill} with {model.shape.vocabulary_size}"
+                )
+            found[skill] = model
+        return found
 
 
 @dataclass
@@ -126,9 +142,11 @@ class TextTask:
 
     name: str = MISSING
     path: str = MISSING  # a .jsonl or .parquet file in the published form
+    train_path: str | None = None  # the file of the train set, for optimisation
     num_questions: int = 500
+    num_train: int | None = None  # null takes the whole train set
     reward: str = "accuracy_and_format"  # or accuracy
-    num_outputs: int = 64  # to each question
+    num_outputs: int = 128  # to each question
     brute_force_group_size: int = 16
     brute_force_replications: int = 0  # would need the exact gradient
     max_tokens: int = 512
@@ -166,6 +184,34 @@ class HuggingFacePolicy:
 LanguageTask = Arithmetic | TextTask
 
 
+class Sets(NamedTuple):
+    """A policy with the questions it learns from, and those on which its accuracy is taken."""
+
+    train: Panel
+    held_out: Panel
+
+
+def training_sets(task: LanguageTask, policy: Any) -> Sets:
+    """Return the first policy with the task's train set and its held-out set.
+
+    Raises:
+        ValueError: if task and policy do not go together, or a file is missing or wrong.
+    """
+    if isinstance(policy, HuggingFacePolicy):
+        from experiments.text_panels import text_training_sets
+
+        return text_training_sets(task, policy)
+    (panel, *_) = panels(task, policy).values()
+    assert isinstance(task, Arithmetic)  # `panels` refuses any other
+    train, held_out = (
+        replace(each, device=panel.prompts.tokens.device) for each in task.questions()
+    )
+    return Sets(
+        panel._replace(prompts=train.prompts, reward=getattr(train, task.reward)),
+        panel._replace(reward=held_out.exact_match),
+    )
+
+
 def panels(task: LanguageTask, policy: Any) -> dict[str, Panel]:
     """Return every policy with the task's questions, by panel name.
 
@@ -180,10 +226,11 @@ def panels(task: LanguageTask, policy: Any) -> dict[str, Panel]:
         raise ValueError(f"policy must be hf for task={task.name}, got {policy.name}")
     from ustat_grpo.lm.sampling import require_context
 
-    _, questions = task.questions()
-    reward = getattr(questions, task.reward)
+    _, on_cpu = task.questions()
     found = {}
     for name, model in policy.models().items():
+        questions = replace(on_cpu, device=next(model.parameters()).device)
+        reward = getattr(questions, task.reward)
         require_context(model, questions.prompts, task.max_tokens, "task.max_tokens")
         found[f"{task.name}: {name}"] = Panel(
             model, questions.prompts, reward, task.max_tokens, outputs_at_once=2**14

@@ -1,6 +1,8 @@
 """Runs of Algorithm 1 on a language model as tables: one row a checkpoint."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,14 +10,16 @@ import pandas as pd
 import torch
 
 from experiments import compared
-from ustat_grpo import Constant
-from ustat_grpo.lm.ensemble import chosen_device, train_ensemble
+from experiments.language_tasks import HuggingFacePolicy, Panel, Sets, training_sets
+from ustat_grpo import Constant, Moments
+from ustat_grpo.lm.ensemble import train_ensemble
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.language_model import LanguageModel
-from ustat_grpo.lm.measured_moments import norm_moments
+from ustat_grpo.lm.measured_moments import measured_moments, norm_moments
 from ustat_grpo.lm.optimizers import OPTIMIZERS
 from ustat_grpo.lm.policy_gradient import Task
-from ustat_grpo.lm.questions import Questions
+from ustat_grpo.lm.pool import draw_pool
+from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.training import Checkpoint, TrainingConfig, run_rng, train
 
 if TYPE_CHECKING:
@@ -24,23 +28,17 @@ if TYPE_CHECKING:
 Evaluate = Callable[[Any], Mapping[str, float]]
 
 
-def on_gpu(config: "LanguageGroupSize") -> bool:
-    """Tell whether the runs of a budget train as one ensemble."""
-    return chosen_device(config.policy.device).type != "cpu"
-
-
 def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
     """Train one run, and return its table."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    train_set, held_out = config.task.questions()
-    evaluate = _evaluate(config, train_set, held_out, cell)
-    model = _model(config)
-    rows = [_row(config, cell, evaluate(model))]
+    sets = training_sets(config.task, config.policy)
+    evaluate = _evaluate(config, sets, cell)
+    rows = [_row(config, cell, evaluate(sets.train.model))]
     checkpoints = train(
-        model,
-        _task(config, train_set),
-        _training(config, cell),
+        sets.train.model,
+        _task(config, sets),
+        _training(config, cell, sets),
         rng=_rng(config, cell),
         evaluate=evaluate,
     )
@@ -55,17 +53,14 @@ def train_together(
 
     Of what `train_alone` does, only the rounding is another.
     """
-    train_set, held_out = config.task.questions()
-    device = chosen_device(config.policy.device)
-    task = _task(config, train_set, device)
+    sets = training_sets(config.task, config.policy)
     for some in _alike(config, cells):
-        evaluate = _evaluate(config, train_set, held_out, some[0])
-        model = _model(config)
-        tables = [[_row(config, cell, evaluate(model))] for cell in some]
+        evaluate = _evaluate(config, sets, some[0])
+        tables = [[_row(config, cell, evaluate(sets.train.model))] for cell in some]
         checkpoints = train_ensemble(
-            model,
-            task,
-            [_training(config, cell) for cell in some],
+            sets.train.model,
+            _task(config, sets),
+            [_training(config, cell, sets) for cell in some],
             rngs=[_rng(config, cell) for cell in some],
             evaluate=evaluate,
         )
@@ -87,22 +82,20 @@ def _measures_noise(config: "LanguageGroupSize", cell: "Cell") -> bool:
     return cell.seed < config.noise_seeds
 
 
-def _model(config: "LanguageGroupSize") -> LanguageModel:
-    """Return the policy at which runs begin."""
-    return next(iter(config.policy.models().values()))
+def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
+    reward = sets.train.reward
+    if "oracle" not in config.estimators:
+        return Task(sets.train.prompts, reward)
+    if not isinstance(reward, ExactMatch):
+        raise ValueError("estimators must not hold oracle unless task.reward is exact_match")
+    return Task(
+        sets.train.prompts,
+        reward,
+        lambda model, questions: solution_probs(model, reward.solutions[questions]),
+    )
 
 
-def _task(config: "LanguageGroupSize", train_set: Questions, device: Any = "cpu") -> Task:
-    reward = getattr(train_set, config.task.reward)
-    solutions = train_set.solutions
-
-    def value(model: LanguageModel, questions: torch.Tensor) -> torch.Tensor:
-        return solution_probs(model, solutions[questions])
-
-    return Task(train_set.prompts, reward, value if "oracle" in config.estimators else None)
-
-
-def _training(config: "LanguageGroupSize", cell: "Cell") -> TrainingConfig:
+def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> TrainingConfig:
     (name,) = config.estimators
     gain = compared.gain(name, cell.group_size)
     return TrainingConfig(
@@ -114,6 +107,7 @@ def _training(config: "LanguageGroupSize", cell: "Cell") -> TrainingConfig:
         estimator=compared.build(config.estimators)[name],
         optimizer=OPTIMIZERS[config.optimizer],
         checkpoints=config.iterations,
+        rows_per_pass=sets.train.outputs_at_once,
     )
 
 
@@ -122,28 +116,55 @@ def _rng(config: "LanguageGroupSize", cell: "Cell") -> torch.Generator:
     return run_rng(config.seed, config.budget, cell.seed)
 
 
-def _evaluate(
-    config: "LanguageGroupSize", train_set: Questions, held_out: Questions, cell: "Cell"
-) -> Evaluate:
+def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "Cell") -> Evaluate:
     """Return what looks at a model: accuracy always, noise components for some of the seeds."""
 
-    def accuracy(model: Any) -> Mapping[str, float]:
-        return {"accuracy": expected_accuracy(model, held_out.solutions)}
+    def look(model: Any) -> Mapping[str, float]:
+        found = {"accuracy": _accuracy(config, sets.held_out, model)}
+        if _measures_noise(config, cell):
+            moments = _moments(config, sets.train, model, run_rng(config.seed, cell.seed))
+            # An unbiased estimate of prompt noise may fall below zero.
+            noise = replace(moments, prompt_noise=max(moments.prompt_noise, 0.0)).noise
+            names = ("prompt", "oracle", "residual")
+            found |= {name: getattr(noise, name) for name in names}
+        return found
 
-    def accuracy_and_noise(model: Any) -> Mapping[str, float]:
-        asked = Questions(train_set.problems[: config.noise_questions], train_set.tokenizer)
-        noise = norm_moments(
-            model,
-            asked.prompts,
-            asked.exact_match,
-            config.noise_outputs,
-            max_tokens=config.task.max_tokens,
-            rng=run_rng(config.seed, cell.seed),
-        ).moments.noise
-        components = {name: getattr(noise, name) for name in ("prompt", "oracle", "residual")}
-        return accuracy(model) | components
+    return look
 
-    return accuracy_and_noise if _measures_noise(config, cell) else accuracy
+
+def _accuracy(config: "LanguageGroupSize", held_out: Panel, model: Any) -> float:
+    """Return the accuracy on the held-out questions: exact, or of one output to each."""
+    if isinstance(held_out.reward, ExactMatch):
+        return expected_accuracy(model, held_out.reward.solutions)
+    rng, found = run_rng(config.seed), []
+    questions = torch.arange(len(held_out.prompts), device=held_out.prompts.tokens.device)
+    for rows in questions.split(held_out.outputs_at_once):
+        prompts, length = held_out.prompts[rows], held_out.max_tokens
+        rollouts = sample_groups(model, prompts, 1, max_tokens=length, rng=rng)
+        found.append(held_out.reward(rollouts, rows))
+    return float(torch.cat(found).double().nanmean())
+
+
+def _moments(
+    config: "LanguageGroupSize", panel: Panel, model: Any, rng: torch.Generator
+) -> Moments:
+    """Return the moments at the first questions of the train set."""
+    prompts = panel.prompts[: config.noise_questions]
+    if isinstance(panel.reward, ExactMatch):
+        reward = ExactMatch(panel.reward.solutions[: len(prompts)])
+        return norm_moments(
+            model, prompts, reward, config.noise_outputs, max_tokens=panel.max_tokens, rng=rng
+        ).moments
+    pool = draw_pool(
+        model,
+        prompts,
+        panel.reward,
+        config.noise_outputs,
+        max_tokens=panel.max_tokens,
+        rng=rng,
+        outputs_at_once=panel.outputs_at_once,
+    )
+    return measured_moments(pool).moments
 
 
 def _row(
@@ -154,7 +175,7 @@ def _row(
 ) -> dict[str, Any]:
     (estimator,) = config.estimators
     return {
-        "task": f"{config.task.name}: {config.policy.skills[0]}",
+        "task": f"{config.task.name}: {_start(config)}",
         "estimator": estimator,
         "optimizer": config.optimizer,
         "budget": config.budget,
@@ -165,3 +186,9 @@ def _row(
         "mean_reward": checkpoint.mean_reward if checkpoint else np.nan,
         **measured,
     }
+
+
+def _start(config: "LanguageGroupSize") -> str:
+    """Name the policy at which runs begin."""
+    policy = config.policy
+    return Path(policy.path).name if isinstance(policy, HuggingFacePolicy) else policy.skills[0]

@@ -4,7 +4,7 @@ A stage ends when sampled outputs would reach its accuracy on the held-out quest
 is exact. Try
 
     python -m experiments.pretrain
-    python -m experiments.pretrain targets='{half: 0.5}' shape.num_layers=2 policies=my_policies
+    python -m experiments.pretrain ~targets '+targets={half: 0.5}' policies=my_policies
 """
 
 import time
@@ -52,6 +52,10 @@ class Settings:
     problems_per_kind: int = 20_000
     steps_per_check: int = 100
 
+    def build(self) -> Pretraining:
+        """Return the settings of the library."""
+        return Pretraining(**asdict(self))
+
 
 @dataclass
 class Pretrain:
@@ -91,10 +95,9 @@ def run(config: Pretrain) -> pd.DataFrame:
     console, started = Console(), time.perf_counter()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model, ranges = config.model(), config.ranges.build()
+    model, settings, ranges = config.model(), config.settings.build(), config.ranges.build()
     rng = np.random.default_rng(config.seed)
     _, held_out = arithmetic_questions(5, config.num_held_out, rng=rng, ranges=ranges)
-    settings = Pretraining(**asdict(config.settings))
     rows, left = [], dict(config.targets)
     for progress in pretrain(model, held_out, settings, rng=rng, ranges=ranges):
         minutes = (time.perf_counter() - started) / 60
@@ -131,9 +134,17 @@ def describe(config: Pretrain) -> str:
     return "_".join(config.targets)
 
 
+def prepare(config: Pretrain) -> None:
+    """Build model, settings and questions, or raise."""
+    config.model()
+    config.settings.build()
+    rng = np.random.default_rng(config.seed)
+    arithmetic_questions(5, config.num_held_out, rng=rng, ranges=config.ranges.build())
+
+
 def execute_config(config: DictConfig) -> Path:
     """Run one configuration, or find its results; return the CSV."""
-    return execute(config, "pretrain", run, describe, prepare=Pretrain.model)
+    return execute(config, "pretrain", run, describe, prepare)
 
 
 ConfigStore.instance().store(name="pretrain_schema", node=Pretrain)

@@ -31,6 +31,8 @@ class Reading:
 def agreement(data: pd.DataFrame) -> Reading:
     """Compare every measured error with its law, in standard errors."""
     mse, law, std_error = (data[name].to_numpy() for name in ("mse", "law", "std_error"))
+    if "law_std_error" in data:  # a law may know E‖W‖² from a sample only
+        std_error = np.hypot(std_error, data["law_std_error"].to_numpy())
     z = (mse - law) / std_error
     precision = np.max(std_error / mse)
     worst = np.max(np.abs(z))

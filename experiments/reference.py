@@ -23,7 +23,9 @@ def main() -> None:
     """Run all experiments at paper scale and write their CSVs, minutes and provenance."""
     done = run_all("paper", "results", REFERENCE)
     records = {name: [_provenance(path) for path in paths] for name, paths in done.items()}
-    record = {"commits": {name: _commit(name, several) for name, several in records.items()}}
+    record: dict[str, Any] = {
+        "commits": {name: _commit(name, several) for name, several in records.items()}
+    }
     record |= {key: value for key, value in records["gradient_mse"][0].items() if key in _COMMON}
     seconds = {name: sum(r["seconds"] for r in several) for name, several in records.items()}
     record["seconds"] = seconds | _commands()

@@ -69,22 +69,42 @@ def compare_two(accuracies: pd.DataFrame, first: int, second: int) -> Comparison
         first: a group size.
         second: another.
     """
-    means = accuracies.mean()
-    better, worse = (first, second) if means[first] >= means[second] else (second, first)
-    differences = (accuracies[better] - accuracies[worse]).to_numpy()
+    differences = (accuracies[first] - accuracies[second]).to_numpy()
+    if differences.mean() < 0:
+        first, second, differences = second, first, -differences
     mean, spread = float(differences.mean()), float(differences.std(ddof=1))
-    p_value = float(stats.ttest_rel(accuracies[better], accuracies[worse]).pvalue)
-    return Comparison(
-        better, worse, mean, spread / len(differences) ** 0.5, p_value, seeds_needed(mean, spread)
-    )
+    std_error = spread / len(differences) ** 0.5
+    statistic = mean / std_error if std_error > 0 else np.inf if mean > 0 else 0.0
+    p_value = float(2 * stats.t.sf(statistic, len(differences) - 1))
+    return Comparison(first, second, mean, std_error, p_value, seeds_needed(mean, spread))
 
 
 def seeds_needed(mean: float, spread: float) -> float:
-    """Return how many seeds a paired test needs: ((z_{1−α/2} + z_{power})·sd/mean)², at least 2."""
+    """Return the least number of seeds at which a paired t-test has the power.
+
+    The test of n normal differences has the power P(T > t), with T of the noncentral law of n − 1
+    degrees of freedom around √n·mean/sd. The search begins at ((z_{1−α/2} + z_power)·sd/mean)²,
+    which is what it takes if sd is known, and from 1000 seeds on is the answer.
+
+    Args:
+        mean: of the differences, not negative.
+        spread: their standard deviation.
+    """
     if mean == 0:
         return float("inf")
     quantiles = stats.norm.isf(LEVEL / 2) + stats.norm.isf(1 - POWER)
-    return max(2.0, float(np.ceil((quantiles * spread / mean) ** 2)))
+    seeds = max(2.0, float(np.ceil((quantiles * spread / mean) ** 2)))
+    while seeds < 1000 and _power(mean, spread, seeds) < POWER:
+        seeds += 1
+    return seeds
+
+
+def _power(mean: float, spread: float, seeds: float) -> float:
+    """Return the probability that a paired t-test finds a difference."""
+    if spread == 0:
+        return 1.0
+    critical = stats.t.isf(LEVEL / 2, seeds - 1)
+    return float(stats.nct.sf(critical, seeds - 1, seeds**0.5 * mean / spread))
 
 
 def best_and_rival(accuracies: pd.DataFrame) -> Comparison:
@@ -126,33 +146,57 @@ def predicted_interval(rows: pd.DataFrame) -> law.Interval:
     return law.near_optimal(components(start))
 
 
-def summary(data: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a budget and checkpoint: which sizes may be best, and what it would take."""
-    rows = []
-    for (budget, optimizer), job in data.groupby(["budget", "optimizer"], sort=False):
-        low, high = predicted_interval(job)
-        for iteration, at_point in job[job["iteration"] > 0].groupby("iteration"):
-            accuracies = by_seed(at_point)
-            found, noise = best_and_rival(accuracies), noise_floor(accuracies)
-            rows.append(
-                {
-                    "budget": budget,
-                    "optimizer": optimizer,
-                    "iteration": iteration,
-                    "accuracy": accuracies.mean().max(),
-                    "best": found.better,
-                    "may_be_best": best_sizes(accuracies),
-                    "rival": found.worse,
-                    "difference": found.difference,
-                    "std_error": found.std_error,
-                    "p_value": found.p_value,
-                    "seeds": len(accuracies),
-                    "seeds_needed": found.seeds_needed,
-                    "noise_floor": noise.floor,
-                    "spread": noise.spread,
-                    "optimal": float(np.mean(optimal(at_point))),
-                    "near_optimal_low": low,
-                    "near_optimal_high": high,
-                }
+class Verdict(NamedTuple):
+    """What a sweep says at one budget and checkpoint, and whether it can say it.
+
+    Args:
+        budget: N.
+        optimizer: of the runs.
+        iteration: n.
+        seeds: runs of each group size.
+        accuracy: mean accuracy by group size.
+        may_be_best: group sizes that may be the best, with 95 % confidence.
+        rivals: the two of largest mean accuracy.
+        noise: of repeating the runs.
+        optimal: mean G* = 1 + √(c₃/c₁) at this checkpoint.
+        predicted: group sizes within 5 % of the least gradient error where the runs begin.
+    """
+
+    budget: int
+    optimizer: str
+    iteration: int
+    seeds: int
+    accuracy: pd.Series
+    may_be_best: list[int]
+    rivals: Comparison
+    noise: Noise
+    optimal: float
+    predicted: law.Interval
+
+
+def summary(data: pd.DataFrame) -> list[Verdict]:
+    """Return what the sweeps of a table say, checkpoint by checkpoint."""
+    found = []
+    for job in _parts(data, "optimizer", "budget"):
+        predicted = predicted_interval(job)
+        for at_point in _parts(job.query("iteration > 0"), "iteration"):
+            accuracies, first = by_seed(at_point), at_point.iloc[0]
+            found.append(
+                Verdict(
+                    int(first["budget"]),
+                    str(first["optimizer"]),
+                    int(first["iteration"]),
+                    len(accuracies),
+                    accuracies.mean(),
+                    best_sizes(accuracies),
+                    best_and_rival(accuracies),
+                    noise_floor(accuracies),
+                    float(np.mean(optimal(at_point))),
+                    predicted,
+                )
             )
-    return pd.DataFrame(rows)
+    return found
+
+
+def _parts(data: pd.DataFrame, *columns: str) -> list[pd.DataFrame]:
+    return [part for _, part in data.groupby(list(columns), sort=False)]

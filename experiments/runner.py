@@ -75,11 +75,12 @@ def job_folder(config: DictConfig, experiment: str, describe: Callable[[Any], st
 def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> None:
     """Run a Hydra job; a mistake of the user becomes one line on stderr and exit code 2.
 
-    In a sweep the error is left to Hydra, so that the other jobs still run.
+    So does a run that diverged: its learning rate was too large. In a sweep the error is left to
+    Hydra, so that the other jobs still run.
     """
     try:
         experiment(config)
-    except (ValueError, MissingMandatoryValue) as error:
+    except (ValueError, FloatingPointError, MissingMandatoryValue) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         missing = isinstance(error, MissingMandatoryValue)

@@ -1,12 +1,22 @@
 """Hugging Face models as policies: what they are asked, in words, and how answers are judged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments.language_tasks import Arithmetic, HuggingFacePolicy, LanguageTask, Panel, TextTask
+from experiments.language_tasks import (
+    Arithmetic,
+    HuggingFacePolicy,
+    LanguageTask,
+    Panel,
+    Sets,
+    TextTask,
+)
 from ustat_grpo.lm import instructions
+from ustat_grpo.lm.arithmetic import KINDS
 from ustat_grpo.lm.datasets import (
     Question,
     load_gsm8k,
@@ -14,42 +24,82 @@ from ustat_grpo.lm.datasets import (
     questions_of,
     select_questions,
 )
-from ustat_grpo.lm.huggingface import HuggingFaceTokenizer, load
+from ustat_grpo.lm.huggingface import HuggingFaceModel, HuggingFaceTokenizer, load
 from ustat_grpo.lm.sampling import require_context
 from ustat_grpo.lm.text_rewards import Equivalent, TextReward, is_boxed, same_number
 
 _LOADERS = {"gsm8k": load_gsm8k, "math": load_math}
 
 
+class Loaded(NamedTuple):
+    """A model and its tokenizer."""
+
+    model: HuggingFaceModel
+    tokenizer: HuggingFaceTokenizer
+
+
 def text_panels(task: LanguageTask, policy: HuggingFacePolicy) -> dict[str, Panel]:
     """Return one panel a way to ask; see `experiments.language_tasks.panels`."""
+    _require_compatible(task, policy)
+    questions = _questions(task)
+    loaded = _load(policy)
+    return {
+        f"{task.name}: {Path(policy.path).name}, {way}": _panel(
+            task, policy, loaded, questions, _ask(way)
+        )
+        for way in policy.prompts
+    }
+
+
+def text_training_sets(task: LanguageTask, policy: HuggingFacePolicy) -> Sets:
+    """Return train set and held-out set; see `experiments.language_tasks.training_sets`.
+
+    On the held-out set accuracy alone is rewarded.
+    """
+    _require_compatible(task, policy)
+    train, held_out = _train_questions(task), _questions(task)
+    loaded, ask = _load(policy), _ask(policy.prompts[0])
+    shown = _panel(task, policy, loaded, held_out, ask)
+    assert isinstance(shown.reward, TextReward)
+    return Sets(
+        _panel(task, policy, loaded, train, ask),
+        shown._replace(reward=replace(shown.reward, form=None)),
+    )
+
+
+def _require_compatible(task: LanguageTask, policy: HuggingFacePolicy) -> None:
     if isinstance(task, TextTask) and "examples" in policy.prompts:
         raise ValueError(
             f"policy.prompts must be [plain] for task={task.name}, got {policy.prompts}"
         )
     if isinstance(task, Arithmetic) and task.reward != "exact_match":
         raise ValueError(f"task.reward must be exact_match for policy=hf, got {task.reward}")
-    questions = _questions(task)
-    model, tokenizer = load(
-        policy.path,
-        dtype=policy.dtype,
-        device=policy.device,
-        chat=policy.chat,
-        name="policy.path",
-    )
-    device = next(model.parameters()).device
-    found = {}
-    for way in policy.prompts:
-        prompts = tokenizer.prompts([_ask(task, question, way) for question in questions])
-        require_context(model, prompts, task.max_tokens, "task.max_tokens")
-        found[f"{task.name}: {Path(policy.path).name}, {way}"] = Panel(
-            model,
-            prompts.to(device),
-            _reward(task, questions, tokenizer),
-            task.max_tokens,
-            policy.outputs_at_once,
+
+
+def _load(policy: HuggingFacePolicy) -> Loaded:
+    return Loaded(
+        *load(
+            policy.path,
+            dtype=policy.dtype,
+            device=policy.device,
+            chat=policy.chat,
+            name="policy.path",
         )
-    return found
+    )
+
+
+def _panel(
+    task: LanguageTask,
+    policy: HuggingFacePolicy,
+    loaded: Loaded,
+    questions: Sequence[Question],
+    ask: Callable[[Question], str],
+) -> Panel:
+    prompts = loaded.tokenizer.prompts([ask(question) for question in questions])
+    require_context(loaded.model, prompts, task.max_tokens, "task.max_tokens")
+    device = next(loaded.model.parameters()).device
+    reward = _reward(task, questions, loaded.tokenizer)
+    return Panel(loaded.model, prompts.to(device), reward, task.max_tokens, policy.outputs_at_once)
 
 
 def _questions(task: LanguageTask) -> Sequence[Question]:
@@ -59,11 +109,26 @@ def _questions(task: LanguageTask) -> Sequence[Question]:
     return select_questions(read, task.num_questions, rng=np.random.default_rng(task.seed))
 
 
-def _ask(task: LanguageTask, question: Question, way: str) -> str:
-    if isinstance(task, TextTask):
-        return instructions.math_prompt(question)
+def _train_questions(task: LanguageTask) -> Sequence[Question]:
+    if isinstance(task, Arithmetic):
+        return questions_of(task.questions()[0].problems)
+    if task.train_path is None:
+        raise ValueError(f"task.train_path must name the {task.name} train set, got None")
+    read = _LOADERS[task.name](task.train_path, name="task.train_path")
+    count = len(read) if task.num_train is None else task.num_train
+    return select_questions(read, count, rng=np.random.default_rng(task.seed))
+
+
+def _ask(way: str) -> Callable[[Question], str]:
+    """Return what turns a question into a prompt: a way that is asked of arithmetic, or math."""
     examples = instructions.example_problems() if way == "examples" else ()
-    return instructions.arithmetic_prompt(question, examples=examples)
+
+    def ask(question: Question) -> str:
+        if question.kind in KINDS:
+            return instructions.arithmetic_prompt(question, examples=examples)
+        return instructions.math_prompt(question)
+
+    return ask
 
 
 def _reward(

@@ -10,6 +10,7 @@ from figures import (
     group_size,
     group_size_by_budget,
     group_size_rules,
+    hard_prompts,
     language_group_size,
     limit_law,
     pretrain,
@@ -29,6 +30,7 @@ FIGURES = (
     finite_prompts,
     gap_bound,
     limit_law,
+    hard_prompts,
     language_group_size,
     pretrain,
 )

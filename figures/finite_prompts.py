@@ -4,13 +4,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.gaps import draw_gaps
 from figures.palette import (
     APART,
     JOBS,
     Look,
     at_last_iteration,
     command_line,
-    draw_gaps,
     draw_series,
     legend,
     only,

@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.palette import (
-    APART,
     INTERVAL,
     JOBS,
     LOOKS,
@@ -33,9 +32,8 @@ def build(data: pd.DataFrame) -> Figure:
         layout="constrained",
     )  # fmt: skip
     for axes, (task, panel) in zip(grid[0], panels, strict=True):
-        whole = panel["evidence"] == BRUTE_FORCE
-        draw_estimators(axes, panel[~whole])
-        draw_brute_force(axes, panel[whole])
+        draw_estimators(axes, panel.loc[panel["evidence"] != BRUTE_FORCE])
+        draw_brute_force(axes, panel.loc[panel["evidence"] == BRUTE_FORCE])
         error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
         axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
@@ -45,20 +43,21 @@ def build(data: pd.DataFrame) -> Figure:
 
 
 def draw_brute_force(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw hollow points, a little to the right, for errors of whole minibatch gradients."""
-    for place, (estimator, found) in enumerate(rows.groupby("estimator", sort=False)):
+    """Draw large hollow points for errors of whole minibatch gradients."""
+    for estimator, found in rows.groupby("estimator", sort=False):
         colour, marker, _ = LOOKS[str(estimator)]
         axes.errorbar(
-            found["group_size"] * 1.22 * APART**place,
+            found["group_size"],
             found["mse"],
             INTERVAL * found["std_error"],
             color=colour,
             marker=marker,
-            markerfacecolor="white",
+            markerfacecolor="none",
+            markersize=9,
             linestyle="none",
-            capsize=2,
+            capsize=4,
             label=f"{NAMES[str(estimator)]}, by brute force",
-            zorder=3,
+            zorder=4,
         )
 
 

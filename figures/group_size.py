@@ -3,7 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.palette import JOBS, command_line, draw_estimators_gaps, draw_gaps, legend, only
+from figures.gaps import draw_estimators_gaps, draw_gaps
+from figures.palette import JOBS, command_line, legend, only
 
 NAME = "group_size"
 

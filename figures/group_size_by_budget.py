@@ -3,11 +3,10 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from figures.gaps import draw_estimators_gaps, draw_gaps
 from figures.palette import (
     at_last_iteration,
     command_line,
-    draw_estimators_gaps,
-    draw_gaps,
     legend,
     only,
 )

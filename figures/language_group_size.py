@@ -61,8 +61,9 @@ def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
     sizes = list(rows.groupby("group_size"))
     shades = colormaps["cividis"](np.linspace(0.9, 0.0, len(sizes)))
     for (size, trained), shade in zip(sizes, shades, strict=True):
-        path = trained.groupby("iteration")["optimal"].mean()
-        axes.plot(path.index, path, color=shade, marker=".", label=f"trained with $G = {size}$")
+        path = trained.groupby("iteration").agg({"optimal": "mean"})
+        axes.plot(list(path.index), list(path["optimal"]), color=shade, marker=".",
+                  label=f"trained with $G = {size}$")  # fmt: skip
     powers_of_two(axes)
     axes.set_xlabel("iterations $n$")
     axes.set_ylabel(r"$G^* = 1 + \sqrt{c_3/c_1}$ of the gradient")

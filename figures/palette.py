@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
@@ -58,7 +58,6 @@ TABLES = {"group_size_by_budget": "group_size", "scaling_law": "group_size"}
 Build = Callable[[pd.DataFrame], Figure]
 Array = NDArray[np.float64]
 Columns = tuple[str, str]
-DrawPanel = Callable[[Axes, pd.DataFrame], None]
 
 INTERVAL = 1.959964
 """Standard errors on either side of a 95 % interval."""
@@ -97,33 +96,6 @@ def draw_series(
         label=name,
         zorder=3,
     )
-
-
-def draw_gaps(data: pd.DataFrame, column: str, draw: DrawPanel, label: str) -> Figure:
-    """Draw the gap against group size, one panel a policy and value of a column."""
-    symbol = {"iteration": "n", "budget": "N"}[column]
-    panels = [
-        (f"{plain(str(task))}, ${symbol} = {value}$", panel)
-        for task, policy in data.groupby("task", sort=False)
-        for value, panel in policy.groupby(column)
-    ]
-    figure, grid = panel_grid(len(panels), len(set(data[column])))
-    for axes, (title, panel) in zip(grid, panels, strict=True):
-        axes.set_title(title)
-        draw(axes, panel)
-        gap_axis(axes)
-        group_size_axis(axes, list(panel["group_size"]))
-    label_left(grid, label)
-    return figure
-
-
-def draw_estimators_gaps(axes: Axes, panel: pd.DataFrame) -> None:
-    """Draw each estimator's gap, and the law's best G for GRPO if within an octave of the sizes."""
-    for best in panel.loc[panel["estimator"] == "grpo", "optimal"].head(1):
-        if panel["group_size"].min() / 2 <= best <= 2 * panel["group_size"].max():
-            axes.axvline(best, color=LOOKS["grpo"][0], linewidth=1.0, linestyle=(0, (1, 2)),
-                         zorder=1, label="law's best $G$ for GRPO")  # fmt: skip
-    draw_estimators(axes, panel, ("group_size", "gap"), APART)
 
 
 def panel_grid(count: int, per_row: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
@@ -214,18 +186,6 @@ def error_axis(axes: Axes, crowded: float = 30.0) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     axes.minorticks_off()
-
-
-def gap_axis(axes: Axes) -> None:
-    """Make a logarithmic axis, or a linear one where the data span less than a factor of five."""
-    low, high = axes.dataLim.intervaly
-    if high > 5 * low:
-        error_axis(axes, crowded=200.0)
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        formatter = ScalarFormatter(useOffset=False)
-        formatter.set_scientific(False)
-        axes.yaxis.set_major_formatter(formatter)
 
 
 def _power_of_ten(value: float, _position: int) -> str:

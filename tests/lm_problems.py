@@ -41,7 +41,7 @@ def answers(outputs: list[Output], prompts: Prompts = PROMPTS) -> Answers:
     return Answers.of(prompts, [torch.tensor(each) for each in outputs])
 
 
-RIGHT: list[Output] = [(2, END), (END,), (0, 3)]  # one of them never ends, and begins with padding
+RIGHT: list[Output] = [(0, END), (0, 2), (END,)]  # token 0 is also padding; the second never ends
 SOLUTIONS = answers(RIGHT)
 
 
@@ -137,7 +137,7 @@ def matches(right: list[Output] = RIGHT) -> Array:
 
 def grade(output: Output, question: int) -> float:
     """A reward of three levels, 0, 1 and 2, that depends on every token and on the question."""
-    return float((3 * output[0] + 5 * sum(output[1:]) + question) % 3)
+    return float((output[0] + 2 * sum(output[1:]) + question) % 3)
 
 
 def grades() -> Array:

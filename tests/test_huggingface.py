@@ -131,6 +131,29 @@ class TestAgainstPlainTransformers:
             assert torch.equal(keys, old_keys) and torch.equal(values, old_values)
         assert longer[0][0].shape[-2] == prompts.tokens.shape[1] + 1
 
+    @pytest.mark.parametrize("last", [1, 3, 99])
+    def test_last_logits(self, policies, kind, last):
+        model, tokenizer = policies[kind]
+        prompts = tokenizer.prompts(TEXTS)
+        whole, _ = model(prompts.tokens, prompts.real)
+        found, cache = model(prompts.tokens, prompts.real, last=last)
+        torch.testing.assert_close(found, whole[:, -last:], atol=TOLERANCE, rtol=1e-5)
+        assert cache[0][0].shape[-2] == prompts.tokens.shape[1]
+
+    def test_the_head_sees_what_is_asked_for(self, policies, kind):
+        """Would catch: logits of a vocabulary for every token of the prompts."""
+        model, tokenizer = policies[kind]
+        seen, head = [], model.model.get_output_embeddings()
+        hook = head.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+        prompts = tokenizer.prompts(TEXTS)
+        rollouts = sample_groups(model, prompts, 2, max_tokens=4, rng=generator())
+        assert seen == [1, 1, 1, 1]
+        answers, _ = distinct(rollouts)
+        log_probs(model, answers)
+        log_probs(model, answers, share_prompts=False)
+        hook.remove()
+        assert seen[4:] == [1, 3, 4]
+
 
 class TestSampling:
     def test_same_generator_same_outputs(self, policies):
@@ -155,7 +178,39 @@ class TestSampling:
         torch.testing.assert_close(found, rollouts.log_probs, atol=TOLERANCE, rtol=1e-5)
 
 
+class Plain(torch.nn.Module):
+    """A model of `transformers` whose forward takes no more than it must."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner, self.config = model, model.config
+
+    def activation_checkpointing_disable(self):
+        pass
+
+    def forward(self, input_ids, attention_mask, past_key_values, use_cache):
+        return self.inner(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+
+
 class TestModel:
+    def test_a_model_that_returns_all_logits(self, policies):
+        """Bloom takes no places; `logits_to_keep` is left to us."""
+        model, tokenizer = policies["bloom"]
+        plain = HuggingFaceModel(Plain(model.model), end_token=model.end_token)
+        ours, theirs = rollouts_of((plain, tokenizer)), rollouts_of(policies["bloom"])
+        assert torch.equal(ours.outputs, theirs.outputs)
+        answers, place = distinct(ours)
+        for share_prompts in (True, False):
+            found = log_probs(plain, answers, share_prompts=share_prompts)[place]
+            torch.testing.assert_close(found, theirs.log_probs, atol=TOLERANCE, rtol=1e-5)
+        prompts = tokenizer.prompts(TEXTS)
+        assert plain(prompts.tokens, prompts.real, last=2)[0].shape[1] == 2
+
     def test_nothing_random_is_left(self, policies):
         model, _ = policies["gpt2"]
         assert model.model.config.resid_pdrop > 0

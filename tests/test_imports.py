@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 import ustat_grpo
+import ustat_grpo.lm
 
 HEAVY = {"gymnasium", "hydra", "matplotlib", "pandas", "scipy.stats", "torch", "transformers"}
 
@@ -52,3 +54,42 @@ def test_star_import_gives_the_public_names():
     namespace: dict[str, object] = {}
     exec("from ustat_grpo import *", namespace)
     assert sorted(namespace.keys() - {"__builtins__"}) == sorted(ustat_grpo.__all__)
+
+
+def test_import_of_language_models_is_light():
+    """Would catch: a public name that is imported before it is used."""
+    modules = imported_by("import ustat_grpo.lm")
+    assert "ustat_grpo.lm.arithmetic" in modules
+    assert sorted(HEAVY & modules) == []
+
+
+def test_a_public_name_of_language_models_needs_no_extra():
+    """The policies that are shipped need torch, but neither transformers nor an app's libraries."""
+    modules = imported_by("from ustat_grpo.lm import *")
+    assert "torch" in modules
+    assert not {"transformers", "hydra", "gymnasium", "matplotlib"} & modules
+
+
+def test_public_names_of_language_models_are_sorted_and_shown():
+    names = ustat_grpo.lm.__all__
+    assert sorted(names) == sorted(set(names))
+    assert set(names) <= set(dir(ustat_grpo.lm))
+
+
+@pytest.mark.parametrize("name", ustat_grpo.lm.__all__)
+def test_public_names_of_language_models_exist_and_are_documented(name):
+    """Would catch: a name that its module does not have, or that is also that of a module.
+
+    The latter would be the one or the other, as the module was imported before or not.
+    """
+    thing = getattr(ustat_grpo.lm, name)
+    assert thing.__name__ == name
+    assert thing.__module__.startswith("ustat_grpo.lm.")
+    assert find_spec(f"ustat_grpo.lm.{name}") is None
+    documentation = inspect.getdoc(thing)
+    assert documentation and not documentation.startswith(f"{name}(")
+
+
+def test_names_that_there_are_not_are_no_attributes():
+    with pytest.raises(AttributeError, match=r"'ustat_grpo\.lm' has no attribute 'nothing'"):
+        ustat_grpo.lm.nothing  # noqa: B018

@@ -11,13 +11,13 @@ from ustat_grpo.lm import instructions
 from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem, OperandRanges, arithmetic_problems
 from ustat_grpo.lm.datasets import (
     Question,
-    from_extra,
     last_boxed,
     load_gsm8k,
     load_math,
     questions_of,
     select_questions,
 )
+from ustat_grpo.lm.extras import from_extra
 
 GSM8K = [
     {

@@ -8,7 +8,8 @@ import torch
 
 from ustat_grpo.estimators import GroupMean, Grpo, Oracle, Vanilla
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs, sample_groups
-from ustat_grpo.lm.ensemble import Ensemble, chosen_device, train_ensemble
+from ustat_grpo.lm.ensemble import Ensemble, train_ensemble
+from ustat_grpo.lm.language_model import chosen_device
 from ustat_grpo.lm.optimizers import OPTIMIZERS, AdamW
 from ustat_grpo.lm.policy_gradient import Task
 from ustat_grpo.lm.rewards import ExactMatch
@@ -151,6 +152,20 @@ def test_an_ensemble_is_a_language_model():
         torch.testing.assert_close(found, rollouts.log_probs[:, 0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 9])
+def test_an_ensemble_returns_the_last_logits(last):
+    """Prompts of three tokens after the number of the member, with which nothing is asked."""
+    ensemble, members = Ensemble.of(tiny(), 3), torch.tensor([2, 0, 2, 2, 0])
+    tokens = torch.cat([members[:, None], PROMPTS.tokens], dim=1)
+    real = torch.cat([torch.ones(5, 1, dtype=torch.bool), PROMPTS.real], dim=1)
+    whole, cache = ensemble(tokens, real)
+    assert whole.shape == (5, 4, VOCABULARY)
+    assert torch.equal(ensemble(tokens, real, last=last)[0], whole[:, -last:])
+    more, real = tokens[:, :3], torch.cat([real, torch.ones(5, 3, dtype=torch.bool)], dim=1)
+    rest, _ = ensemble(more, real, cache)
+    assert torch.equal(ensemble(more, real, cache, last=last)[0], rest[:, -last:])
+
+
 def test_frozen_parameters_stay():
     model = tiny()
     model.tokens.weight.requires_grad_(False)
@@ -200,6 +215,21 @@ def test_device_is_chosen_by_what_there_is(monkeypatch):
     for there, device in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert chosen_device("auto") == torch.device(device)
+
+
+@pytest.mark.parametrize("name", ["tpu9", "", "cpu:x", 0.5, None])
+def test_devices_that_are_not_there_are_refused(name):
+    with pytest.raises(
+        ValueError, match="device must be auto or one of this machine, got"
+    ) as error:
+        chosen_device(name)
+    assert repr(name) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device must be auto or one of this machine, got 'cuda'"):
+        chosen_device("cuda")
 
 
 @pytest.mark.gpu

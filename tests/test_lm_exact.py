@@ -1,21 +1,31 @@
 """What is known without sampling, against sums over every output there is."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
 from lm_problems import (
+    END,
     OUTPUTS,
     PROMPTS,
     RIGHT,
     SOLUTIONS,
+    VOCABULARY,
     answers,
+    every_output,
     matches,
     plain_log_prob,
     problem,
     tiny,
 )
-from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
+from ustat_grpo.lm.exact import (
+    expected_accuracy,
+    objective_gradient,
+    require_solutions,
+    solution_probs,
+)
 
 
 def flat(gradient) -> np.ndarray:
@@ -98,3 +108,36 @@ def test_an_impossible_solution_has_no_gradient():
     value = solution_probs(model, SOLUTIONS)
     assert (value == 0).any()
     assert np.isfinite(flat(objective_gradient(model, SOLUTIONS))).all()
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+def test_solutions_are_those_that_can_be_sampled(max_tokens):
+    """Of all 85 sequences of up to three tokens, those of the enumeration and no others."""
+    model, _ = problem()
+    sequences = [each for size in range(4) for each in product(range(VOCABULARY), repeat=size)]
+    assert len(sequences) == 85
+    possible = []
+    for sequence in sequences:
+        solutions = answers([(END,), sequence, (END,)])
+        try:
+            require_solutions(model, PROMPTS, solutions, max_tokens)
+            possible.append(sequence)
+        except ValueError as error:
+            message = f"got {list(sequence)} for question 1, [3]"
+            assert str(error).startswith("solutions must end with") and message in str(error)
+    assert sorted(possible) == sorted(every_output(max_tokens))
+
+
+def test_solutions_that_no_limit_suits_are_refused():
+    """Two that do not end, of unequal length; else V(x) would not be what is sampled."""
+    model, _ = problem()
+    for refuse in (solution_probs, expected_accuracy, objective_gradient):
+        with pytest.raises(ValueError, match=r"solutions must end .* got \[0\] for question 1"):
+            refuse(model, answers([(END,), (0,), (0, 2)]))
+
+
+def test_prompts_of_another_number_are_refused():
+    model, _ = problem()
+    message = "prompts must be those of the 3 solutions, one each, got 2"
+    with pytest.raises(ValueError, match=message):
+        require_solutions(model, PROMPTS[:2], SOLUTIONS, 2)

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ustat_grpo.lm import (
     Answers,
@@ -17,6 +18,7 @@ from ustat_grpo.lm import (
     sample_groups,
     weighted_score,
 )
+from ustat_grpo.lm.sampling import _draw
 from ustat_grpo.lm.scoring import distinct, merged, weighted_score_of
 
 VOCABULARY, END = 4, 1
@@ -54,9 +56,9 @@ def all_outputs(max_tokens: int) -> list[tuple[int, ...]]:
     return ended + list(product(others, repeat=max_tokens))
 
 
-def groups(model, size: int, max_tokens: int = 3, seed: int = 0, **options) -> Rollouts:
+def groups(model, size: int, max_tokens: int = 3, seed: int = 0) -> Rollouts:
     rng = torch.Generator().manual_seed(seed)
-    return sample_groups(model, PROMPTS, size, max_tokens=max_tokens, rng=rng, **options)
+    return sample_groups(model, PROMPTS, size, max_tokens=max_tokens, rng=rng)
 
 
 def as_lists(rollouts: Rollouts) -> list[list[tuple[int, ...]]]:
@@ -135,7 +137,7 @@ def test_prompts_without_weight_are_not_read(monkeypatch):
     monkeypatch.setattr(
         Transformer,
         "forward",
-        lambda *given: seen.append(tuple(given[1].shape)) or forward(*given),
+        lambda *given, **last: seen.append(tuple(given[1].shape)) or forward(*given, **last),
     )
     weights = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     weighted_score_of(model, answers, weights)
@@ -181,12 +183,9 @@ def test_distinct_outputs_are_those_of_a_set(rng, most):
     assert len(merged(answers)[0]) == len(answers)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
-def test_sampled_log_probs_are_those_at_the_temperature(temperature):
+def test_sampled_log_probs_are_those_of_scoring():
     model = tiny()
-    rollouts = groups(model, 12, temperature=temperature)
-    with torch.no_grad():
-        model.head.weight /= temperature
+    rollouts = groups(model, 12)
     answers, place = distinct(rollouts)
     expected = log_probs(model, answers)[place]
     torch.testing.assert_close(rollouts.log_probs, expected, rtol=0, atol=1e-12)
@@ -256,7 +255,9 @@ def test_unfinished_outputs_stay_as_they_are():
 def test_model_is_asked_once_for_each_distinct_beginning(monkeypatch):
     model, asked, forward = tiny(), [], Transformer.forward
     monkeypatch.setattr(
-        Transformer, "forward", lambda *given: asked.append(len(given[1])) or forward(*given)
+        Transformer,
+        "forward",
+        lambda *given, **last: asked.append(len(given[1])) or forward(*given, **last),
     )
     sampled = as_lists(groups(model, 500))
     beginnings = [
@@ -273,12 +274,10 @@ def test_model_is_asked_once_for_each_distinct_beginning(monkeypatch):
         ({"group_size": 0}, "group_size must be an integer of at least 1, got 0"),
         ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, got 0"),
         ({"max_tokens": 6}, "max_tokens must be at most 5: the model's context holds 9 tokens"),
-        ({"temperature": 0.0}, "temperature must be a finite number and above 0, got 0.0"),
-        ({"temperature": float("nan")}, "temperature must be a finite number"),
     ],
 )
 def test_bad_sampling_is_refused(change, message):
-    given = {"group_size": 2, "max_tokens": 2, "temperature": 1.0, **change}
+    given = {"group_size": 2, "max_tokens": 2, **change}
     size = given.pop("group_size")
     with pytest.raises(ValueError, match=message):
         sample_groups(tiny(), PROMPTS, size, rng=torch.Generator(), **given)
@@ -303,3 +302,159 @@ def test_outputs_that_outgrow_the_context_are_refused():
     answers = Answers.of(PROMPTS, [torch.full((6,), 2)] * 3)
     with pytest.raises(ValueError, match="the length of outputs must be at most 5"):
         log_probs(tiny(), answers)
+
+
+@pytest.mark.parametrize("rng", [None, 0, np.random.default_rng(0)])
+def test_generators_of_another_kind_are_refused(rng):
+    with pytest.raises(TypeError, match=r"rng must be a torch\.Generator"):
+        sample_groups(tiny(), PROMPTS, 2, max_tokens=2, rng=rng)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_outputs_must_be_one_a_prompt(count):
+    with pytest.raises(ValueError, match=f"prompts has 3, outputs has {count}"):
+        Answers.of(PROMPTS, [torch.tensor([END])] * count)
+
+
+def test_sampling_from_no_prompt_is_refused():
+    with pytest.raises(ValueError, match="num_outputs must be an integer of at least 1, got 0"):
+        sample_groups(tiny(), PROMPTS[:0], 2, max_tokens=2, rng=torch.Generator())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("vocabulary", [1, 2, 5, 64, 1000])
+def test_tokens_are_drawn_as_by_a_search_in_a_copy_of_each_row(vocabulary, dtype):
+    """Impossible tokens at either end, numbers that are a value of the distribution function."""
+    rng = torch.Generator().manual_seed(vocabulary)
+    logits = 5 * torch.randn(7, vocabulary, generator=rng, dtype=dtype)
+    logits[torch.rand(logits.shape, generator=rng) < 0.3] = -torch.inf
+    logits[torch.arange(7), torch.arange(7) % vocabulary] = 1.0
+    steps = logits.log_softmax(dim=-1)
+    row = torch.randint(7, (3000,), generator=rng)
+    numbers = torch.rand(3000, generator=rng, dtype=torch.float64)
+    cumulative = steps.double().exp().cumsum(dim=-1)
+    numbers[0], numbers[1] = 0.0, 1 - 2**-53
+    numbers[2:50] = cumulative[row[2:50], 0].clamp(max=1 - 2**-53)
+    expected = torch.searchsorted(
+        cumulative[row], (numbers * cumulative[row, -1])[:, None], right=True
+    ).squeeze(-1)
+    before = steps.clone()
+    assert torch.equal(_draw(steps, row, numbers), expected)
+    assert torch.equal(steps, before)
+    assert steps[row, expected].isfinite().all()
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that any operation returns."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, found.numel() if isinstance(found, torch.Tensor) else 0)
+        return found
+
+
+def test_drawing_copies_no_vocabulary_for_each_output():
+    """256 outputs from one row of 5000 tokens; would catch a copy of the row to each of them."""
+    steps, row = torch.zeros(1, 5000).log_softmax(dim=-1), torch.zeros(256, dtype=torch.long)
+    with Largest() as largest:
+        _draw(steps, row, torch.rand(256, dtype=torch.float64))
+    assert largest.numbers == 5000
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("last", [1, 2, 5, 9])
+def test_last_logits_are_those_of_all_bit_for_bit(last, tied):
+    """Gradients too: which logits are asked for is no reason to round otherwise."""
+    model = tiny(tied=tied).float()
+    tokens = torch.randint(VOCABULARY, (6, 5), generator=torch.Generator().manual_seed(0))
+    real = torch.ones(6, 5, dtype=torch.bool)
+    scores = []
+    for logits in (model(tokens, real)[0][:, -last:], model(tokens, real, last=last)[0]):
+        assert logits.shape == (6, min(last, 5), VOCABULARY)
+        score = torch.autograd.grad(logits.log_softmax(-1)[..., 2].sum(), list(model.parameters()))
+        scores.append([logits, *score])
+    assert all(torch.equal(*each) for each in zip(*scores, strict=True))
+
+
+@pytest.mark.parametrize("last", [0, -1, 1.0])
+def test_a_number_of_last_tokens_must_be_positive(last):
+    with pytest.raises(ValueError, match="last must be an integer of at least 1"):
+        tiny()(PROMPTS.tokens, PROMPTS.real, last=last)
+
+
+def test_only_the_logits_that_count_are_asked_for(monkeypatch):
+    """Of a prompt those of the last token; of a row without a shared prompt those of its output."""
+    asked, forward = [], Transformer.forward
+    monkeypatch.setattr(
+        Transformer,
+        "forward",
+        lambda *given, last=None: asked.append(last) or forward(*given, last=last),
+    )
+    model, answers = tiny(), Answers.of(PROMPTS, [torch.tensor([2, 3, END])] * 3)
+    log_probs(model, answers)
+    log_probs(model, answers, share_prompts=False)
+    groups(model, 1, max_tokens=1)
+    assert asked == [1, None, 3, 1]
+
+
+class Wordy:
+    """A model that returns the logits of all tokens whatever it is asked for."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __call__(self, tokens, real, cache=None, *, last=None):
+        return self.model(tokens, real, cache)
+
+
+def test_more_logits_than_asked_for_do_no_harm():
+    model, wordy = tiny(), Wordy(tiny())
+    rollouts = groups(wordy, 5)
+    assert torch.equal(rollouts.log_probs, groups(model, 5).log_probs)
+    answers, _ = distinct(rollouts)
+    for share_prompts in (True, False):
+        ours, theirs = (log_probs(m, answers, share_prompts=share_prompts) for m in (wordy, model))
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("share_prompts", [True, False])
+@pytest.mark.parametrize("number", [-1, VOCABULARY + 5])
+def test_what_stands_outside_the_mask_is_no_token(number, share_prompts):
+    """Would catch: an embedding, or a log-probability, of a number that is none of a token."""
+    model, (answers, _) = tiny(), distinct(groups(tiny(), 6))
+    assert not answers.mask.all()
+    other = Answers(
+        answers.prompts,
+        answers.prompt,
+        answers.tokens.masked_fill(~answers.mask, number),
+        answers.mask,
+    )
+    ours, theirs = (log_probs(model, a, share_prompts=share_prompts) for a in (other, answers))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), ()])
+def test_weights_must_be_one_a_row(shape):
+    """Would catch: rows that drop out because nothing was said about their weight."""
+    answers = Answers.of(PROMPTS, [torch.tensor([END])] * 3)
+    with pytest.raises(ValueError, match="weights must be one a row, 3 in all, got shape"):
+        weighted_score_of(tiny(), answers, torch.ones(shape, dtype=torch.float64))
+
+
+def test_a_model_without_trained_parameters_has_no_score():
+    model = tiny().requires_grad_(False)
+    with pytest.raises(ValueError, match="model must have a parameter that requires a gradient"):
+        weighted_score(model, groups(model, 2), torch.ones(3, 2, dtype=torch.float64))
+
+
+def test_nothing_is_no_set_of_answers():
+    with pytest.raises(ValueError, match="outputs must hold at least one, got none"):
+        Answers.of(PROMPTS[:0], [])
+    answers = Answers.of(PROMPTS, [torch.tensor([END])] * 3)
+    with pytest.raises(ValueError, match="answers must hold at least one row, got none"):
+        merged(answers[:0])

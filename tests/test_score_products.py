@@ -103,7 +103,7 @@ class Mixed(nn.Module):
         for parameter in self.norm.parameters():
             nn.init.normal_(parameter)
 
-    def forward(self, tokens, real, cache=None):
+    def forward(self, tokens, real, cache=None, *, last=None):
         stream = self.tokens(tokens)
         visible = (real[:, None, :] & torch.ones(real.shape[1], real.shape[1]).tril().bool()).to(
             stream.dtype
@@ -305,7 +305,7 @@ def test_memory_is_free_on_the_way_back():
 class Broken(Transformer):
     """Fails in the middle of a forward."""
 
-    def forward(self, tokens, real, cache=None):
+    def forward(self, tokens, real, cache=None, *, last=None):
         super().forward(tokens, real, cache)
         raise ArithmeticError("on purpose")
 
@@ -335,7 +335,7 @@ class Variant(Mixed):
         for name, module in modules.items():
             setattr(self, name, module)
 
-    def forward(self, tokens, real, cache=None):
+    def forward(self, tokens, real, cache=None, *, last=None):
         logits, _ = super().forward(tokens, real)
         return logits + self.act(self, tokens, logits), None
 
@@ -520,10 +520,10 @@ class Qwen(nn.Module):
             if "norm" in name or name.endswith("bias"):
                 nn.init.normal_(parameter)
 
-    def forward(self, tokens, real, cache=None):
+    def forward(self, tokens, real, cache=None, *, last=None):
         places = (real.cumsum(-1) - 1).clamp(min=0)
-        found = self.inner(tokens, attention_mask=real.long(), position_ids=places, use_cache=False)
-        return found.logits, None
+        options = {"position_ids": places, "use_cache": False, "logits_to_keep": last or 0}
+        return self.inner(tokens, attention_mask=real.long(), **options).logits, None
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -533,6 +533,19 @@ def test_qwen2_against_autograd_in_single_precision(attention, tied, pad_token):
     """Both sides are float32; roundings of 2⁻²⁴ ≈ 6e-8 come to 2e-7, of which 2e-6 is ten times."""
     model = Qwen(attn_implementation=attention, tie_word_embeddings=tied, pad_token_id=pad_token)
     assert_right(model, random_answers(), tolerance=2e-6)
+
+
+def test_the_head_sees_the_tokens_of_outputs_only():
+    """Would catch: a vocabulary of logits for every token of the prompts."""
+    model, answers, sizes = Qwen(), random_answers(length=3), {}
+
+    def visit(parameter, parts):
+        sizes[parameter] = {part.left.shape[1] for part in parts}
+
+    visit_parts(model, answers, trained_layers(model), visit)
+    assert answers.prompts.tokens.shape[1] == 6
+    assert sizes[model.inner.lm_head.weight] == {3}
+    assert sizes[model.inner.model.embed_tokens.weight] == {6 + 3 - 1}
 
 
 def test_probes_over_all_signs_average_to_the_norms():

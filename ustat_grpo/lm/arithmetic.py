@@ -180,10 +180,10 @@ class OperandRanges:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in (entry.name for entry in fields(self)):
-            bounds = getattr(self, name)
-            if bounds is None and name == "multipliers":
-                continue
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        if self.multipliers is None:
+            del given["multipliers"]
+        for name, bounds in given.items():
             if len(bounds) != 2:
                 raise ValueError(f"{name} must be a pair (lowest, highest), got {bounds!r}")
             lowest = integer(f"{name}[0]", bounds[0])

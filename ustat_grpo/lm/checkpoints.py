@@ -1,4 +1,4 @@
-"""Transformers on disk: weights and shape in one safetensors file; the policies that are shipped."""
+"""Transformers on disk: weights and shape in one safetensors file; and those that are shipped."""
 
 import json
 import os
@@ -52,10 +52,14 @@ def load_policy(
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"path must be a safetensors file, got {path} ({error})") from None
-    if _SHAPE not in metadata:
-        raise ValueError(f"path must be a file that save_policy wrote, got {path} (no shape in it)")
-    shape = TransformerShape(**json.loads(metadata[_SHAPE]))
-    model = Transformer(shape, int(metadata[_END]))
+    try:
+        shape = TransformerShape(**json.loads(metadata[_SHAPE]))
+        end_token = int(metadata[_END])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"path must be a file that save_policy wrote, got {path} ({error!r} in its metadata)"
+        ) from None
+    model = Transformer(shape, end_token).to(dtype)  # before the weights, which lose no digit so
     if shape.tied:
         weights["head.weight"] = weights.get("tokens.weight", torch.empty(0))
     try:
@@ -63,7 +67,7 @@ def load_policy(
     except RuntimeError as error:
         mismatch = str(error).splitlines()[1].strip()
         raise ValueError(f"weights in {path} must fit its {shape}, got: {mismatch}") from None
-    return model.to(device=device, dtype=dtype)
+    return model.to(device)
 
 
 def shipped_policy(

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
+from ustat_grpo.lm.extras import from_extra
 
 _MARK = "####"
 _NUMBER = re.compile(r"[-+]?\$?(\d[\d,]*(\.\d+)?|\.\d+)")
@@ -43,21 +43,6 @@ class Question:
         for name in ("text", "answer", "kind"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} must not be empty, got {self}")
-
-
-def from_extra(module: str) -> Any:
-    """Import a module of the extra `llm`.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise ValueError(
-            f"{package} must be installed for this (pip install ustat_grpo[llm]), got: {error}"
-        ) from error
 
 
 def questions_of(problems: Sequence[ArithmeticProblem]) -> tuple[Question, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -15,13 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.policy_gradient import Task
 from ustat_grpo.lm.training import Checkpoint, Evaluate, Runs, State, TrainingConfig, ascend
-
-
-def chosen_device(name: str) -> torch.device:
-    """Return the device of that name; of `auto`, the GPU if there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def train_ensemble(
@@ -60,7 +54,7 @@ def train_ensemble(
         raise ValueError(
             f"rngs must be one a configuration, at least one, got {len(rngs)} for {len(configs)}"
         )
-    for name in ("num_iterations", "max_tokens", "optimizer", "checkpoints"):
+    for name in ("num_iterations", "max_tokens", "optimizer", "checkpoints", "rows_per_pass"):
         values = [getattr(config, name) for config in configs]
         if any(value != values[0] for value in values):
             raise ValueError(f"{name} must be common to the ensemble, got {values}")
@@ -144,8 +138,11 @@ class Ensemble:
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
         cache: _Cache | None = None,
+        *,
+        last: int | None = None,
     ) -> tuple[Float[Tensor, "n t v"], _Cache]:
         """Ask each row's member; see `LanguageModel.__call__`."""
+        wanted = tokens.shape[1] if last is None else min(last, tokens.shape[1])
         if cache is None:
             layout, tokens = _layout(tokens[:, 0], len(self.stacked[0])), tokens[:, 1:]
         else:
@@ -154,14 +151,14 @@ class Ensemble:
         before = () if cache is None else (cache.values,)
         # Fused attention has no batching rule.
         with sdpa_kernel(SDPBackend.MATH):
-            logits, values = vmap(self._one)(self.stacked, *packed, *before)
-        logits = layout.unpack(logits)
-        if cache is None:  # nothing comes after the number of a member but the prompt
-            logits = functional.pad(logits, (0, 0, 1, 0))
-        return logits, _Cache(layout, values)
+            logits, values = vmap(partial(self._one, last))(self.stacked, *packed, *before)
+        # Nothing comes after the number of a member but the prompt.
+        logits = functional.pad(logits, (0, 0, wanted - logits.shape[-2], 0))
+        return layout.unpack(logits), _Cache(layout, values)
 
-    def _one(self, parameters: Sequence[Tensor], *given: Any) -> Any:
-        return functional_call(self.template, dict(zip(self.names, parameters, strict=True)), given)
+    def _one(self, last: int | None, parameters: Sequence[Tensor], *given: Any) -> Any:
+        named = dict(zip(self.names, parameters, strict=True))
+        return functional_call(self.template, named, given, {"last": last})
 
     def select(self, cache: _Cache, rows: Int[Tensor, " m"]) -> _Cache:
         """Return the cache of some rows; see `LanguageModel.select`."""

@@ -8,8 +8,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.lm.language_model import LanguageModel
+from ustat_grpo.checks import integer
+from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.scoring import Answers, Gradient, log_probs, passes, weighted_score_of
+
+
+def require_solutions(
+    model: LanguageModel, prompts: Prompts, solutions: Answers, max_tokens: int
+) -> None:
+    """Raise unless each prompt has its solution, and outputs of `max_tokens` may be all of them."""
+    if len(prompts) != len(solutions):
+        raise ValueError(
+            f"prompts must be those of the {len(solutions)} solutions, one each, got {len(prompts)}"
+        )
+    require_possible(model, solutions, integer("max_tokens", max_tokens))
+
+
+def require_possible(
+    model: LanguageModel, solutions: Answers, max_tokens: int | None = None
+) -> None:
+    """Raise unless sampling can return every solution; of another one, π(y*∣x) is not E[Z∣x].
+
+    An output ends with its only end token, or has as many tokens as it may have and none that ends.
+
+    Args:
+        model: the policy.
+        solutions: the one right output to each prompt.
+        max_tokens: the most tokens of an output, the end token included. If None, there must be
+            some limit that suits all solutions, which is then the length of the longest.
+
+    Raises:
+        ValueError: if there is no solution, or one that cannot be sampled; quotes the first.
+    """
+    if not len(solutions):
+        raise ValueError("solutions must hold at least one, got none")
+    real, lengths = solutions.mask, solutions.mask.sum(dim=1)
+    limit = max(1, int(lengths.max())) if max_tokens is None else max_tokens
+    ends = real & (solutions.tokens == model.end_token)
+    early = (ends[:, :-1] & real[:, 1:]).any(dim=1)
+    possible = ~early & ((lengths == limit) | (ends.any(dim=1) & (lengths < limit)))
+    if not possible.all():
+        row = int((~possible).nonzero()[0, 0])
+        prompt, tokens = solutions.prompts[solutions.prompt[row]], solutions.tokens[row][real[row]]
+        raise ValueError(
+            f"solutions must end with their only end token, {model.end_token}, within {limit} "
+            f"tokens, or have {limit} without one, got {tokens.tolist()} for question {row}, "
+            f"{prompt.tokens[prompt.real].tolist()}"
+        )
 
 
 @torch.no_grad()
@@ -22,7 +67,11 @@ def solution_probs(
         model: the policy.
         solutions: the one right output to each prompt.
         rows_per_pass: bounds the memory: so many prompts at a time; None takes all.
+
+    Raises:
+        ValueError: if there is no solution, or one that cannot be sampled (`require_possible`).
     """
+    require_possible(model, solutions)
     parts = [
         log_probs(model, solutions[rows]).sum(dim=-1).exp()
         for rows in passes(len(solutions), rows_per_pass)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ustat_grpo.checks import generator, integer
-from ustat_grpo.estimators import Estimator
-from ustat_grpo.lm.exact import objective_gradient, solution_probs
+from ustat_grpo.estimators import Estimator, Grpo
+from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.measured_moments import measured_moments
 from ustat_grpo.lm.pool import Pool, PromptPool
@@ -43,8 +43,11 @@ def pool_errors(
     """Measure the error of each estimator by cutting the pool of every prompt into groups.
 
     Groups of a prompt share no output. All estimators see the same groups, and the groups of one
-    generator state are nested: those of size G are made of those of size G/2. Where V and g are
-    not known exactly, E‖ĝ‖² − ‖g‖² stands for the error, and the oracle is told the pool's mean.
+    generator state are nested: those of size G are made of those of size G/2.
+
+    Where V and g are not known exactly, the error is that of ‖ĝ‖² − 2ĝ·g′ + ‖g‖², with g′ the GRPO
+    gradient of the outputs outside the group and the U-statistic for ‖g‖²: unbiased, whatever Eĝ.
+    The oracle is told the pool's mean, which changes its error by order 1/M.
 
     Args:
         pool: the outputs.
@@ -67,9 +70,11 @@ def pool_errors(
     for place, prompt in enumerate(pool.prompts):
         order = rng.permutation(len(prompt.rewards))
         groups = order[: len(order) // size * size].reshape(-1, size)
+        along, norm = _along(prompt, groups), moments.gradient_norm_squared[place]
         for name, estimator in estimators.items():
             weights = _weights(estimator, prompt.rewards[groups], moments, place)
-            errors[name].append(_squared_errors(prompt, groups, weights, moments, place))
+            squared = _squared_norms(prompt, groups, weights)
+            errors[name].append(squared - 2 * np.einsum("ni,ni->n", weights, along) + norm)
     return {name: _summary(found) for name, found in errors.items()}
 
 
@@ -87,18 +92,24 @@ def _weights(estimator: Estimator, rewards: Array, moments: Moments, place: int)
     return estimator.advantages(rewards, value, optimal_baseline=value + shift) / rewards.shape[1]
 
 
-def _squared_errors(
-    prompt: PromptPool, groups: NDArray[np.intp], weights: Array, moments: Moments, place: int
+def _squared_norms(
+    prompt: PromptPool, groups: NDArray[np.intp], weights: Float[Array, "n G"]
 ) -> Float[Array, " n"]:
-    """Return ‖ĝ(x) − g(x)‖² of each group, or ‖ĝ(x)‖² − ‖g(x)‖² where g is not known."""
+    """Return ‖ĝ(x)‖² of each group."""
     rows = prompt.place[groups]
     within = prompt.gram[rows[:, :, None], rows[:, None, :]]
-    squared = np.einsum("ni,nij,nj->n", weights, within, weights)
-    norm = moments.gradient_norm_squared[place]
-    if prompt.solution is None or prompt.value is None:
-        return squared - norm
-    along = prompt.value * np.einsum("ni,ni->n", weights, prompt.gram[rows, prompt.solution])
-    return squared - 2 * along + norm
+    return np.einsum("ni,nij,nj->n", weights, within, weights)
+
+
+def _along(prompt: PromptPool, groups: NDArray[np.intp]) -> Float[Array, "n G"]:
+    """Return W_i·g(x) of every output of the groups, or W_i·g′(x) where g is not known."""
+    rows = prompt.place[groups]
+    if prompt.solution is not None and prompt.value is not None:
+        return prompt.value * prompt.gram[rows, prompt.solution]
+    outside = np.repeat(prompt.rewards[None], len(groups), axis=0)
+    np.put_along_axis(outside, groups, np.nan, axis=1)
+    weights = Grpo().advantages(outside) / (outside.shape[1] - groups.shape[1])
+    return np.take_along_axis(weights @ prompt.gram[prompt.place], rows, axis=1)
 
 
 def brute_force_errors(
@@ -126,7 +137,11 @@ def brute_force_errors(
 
     Returns:
         The squared error of each replicate, by estimator.
+
+    Raises:
+        ValueError: if an argument is out of range, or the reward is that of other prompts.
     """
+    require_solutions(model, prompts, reward.solutions, max_tokens)
     truth = objective_gradient(model, reward.solutions)
     value = solution_probs(model, reward.solutions)
     questions = torch.arange(len(prompts), device=prompts.tokens.device)

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ustat_grpo.lm.datasets import from_extra
-from ustat_grpo.lm.language_model import Prompts
+from ustat_grpo.lm.extras import from_extra
+from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, both of shape (n, heads, s, width/heads)."""
@@ -64,7 +64,7 @@ class HuggingFaceModel(nn.Module):
             )
         model.activation_checkpointing_disable()
         self._new_cache, self._new_layer = library.DynamicCache, library.DynamicLayer
-        self._takes_places = "position_ids" in signature(model.forward).parameters
+        self._understood = signature(model.forward).parameters.keys()
 
     @property
     def context_length(self) -> int:
@@ -77,6 +77,8 @@ class HuggingFaceModel(nn.Module):
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
         cache: Cache | None = None,
+        *,
+        last: int | None = None,
     ) -> tuple[Float[Tensor, "n t v"], Cache]:
         """Return logits, in single precision at least, and the longer cache.
 
@@ -90,17 +92,18 @@ class HuggingFaceModel(nn.Module):
             raise ValueError(
                 f"tokens must fit the context of {self.context_length}, got {total} in all"
             )
-        # Models without this argument read the places off the mask.
+        # Models that do not take places read them off the mask.
         places = (real.cumsum(-1) - 1).clamp(min=0)[..., total - new :]
+        options = {"position_ids": places, "logits_to_keep": last or 0}  # 0 keeps all
         found = self.model(
             input_ids=tokens,
             attention_mask=real.long(),
             past_key_values=self._unpacked(cache or ()),
             use_cache=True,
-            **({"position_ids": places} if self._takes_places else {}),
+            **{name: options[name] for name in options.keys() & self._understood},
         )
         longer = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
-        return found.logits.float(), longer
+        return last_of(found.logits, last).float(), longer
 
     def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
         """Return the cache of some rows, which may repeat."""
@@ -227,7 +230,7 @@ def load(
     folder = Path(path)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    place = _device(device)
+    place = chosen_device(device)
     _require_files(folder, name)
     tokenizer = _load_tokenizer(folder, chat, name)
     model = _load_model(folder, getattr(torch, dtype), name)
@@ -276,14 +279,6 @@ def _read(reading: Callable[[], Any], requirement: str) -> Any:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{requirement} ({type(error).__name__}: {reason})") from error
-
-
-def _device(device: str) -> torch.device:
-    """Return a device that is there, or raise."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    requirement = f"device must be auto or one of this machine, got {device!r}"
-    return _read(lambda: torch.empty(0, device=device).device, requirement)
 
 
 def _require_files(folder: Path, name: str) -> None:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ustat_grpo.checks import integer
+
 Cache = Any
 """Keys and values of the tokens so far; only its model looks inside."""
 
@@ -34,6 +36,8 @@ class LanguageModel(Protocol):
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
         cache: Cache | None = None,
+        *,
+        last: int | None = None,
     ) -> tuple[Float[Tensor, "n t v"], Cache]:
         """Return the logits of the token after each of these tokens, and the longer cache.
 
@@ -41,6 +45,8 @@ class LanguageModel(Protocol):
             tokens: the new tokens.
             real: which of all tokens, cached and new, are none of the padding; s ≥ t.
             cache: of the tokens before, or None if these are the first.
+            last: of so many tokens at the end the logits are needed; None needs them of all. A
+                model may leave out the others.
         """
         ...
 
@@ -51,6 +57,28 @@ class LanguageModel(Protocol):
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Yield the parameters θ; those that require a gradient are trained."""
         ...
+
+
+def last_of(logits: Float[Tensor, "n t v"], last: int | None) -> Float[Tensor, "n l v"]:
+    """Return the logits of the last tokens, or of all if `last` is None."""
+    return logits if last is None else logits[..., -integer("last", last) :, :]
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of that name; of `auto`, the GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=torch.device(name)).device
+    except Exception as error:  # of many kinds, by device and version
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device must be auto or one of this machine, got {name!r} ({reason})"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.exact import objective_gradient, solution_probs
+from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, PromptPool
 from ustat_grpo.lm.rewards import ExactMatch
@@ -88,10 +88,11 @@ def norm_moments(
         rows_per_pass: distinct outputs scored together; bounds the memory.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or the reward is that of other prompts.
     """
     integer("num_outputs", num_outputs, at_least=NUM_BLOCKS)
     solutions = reward.solutions
+    require_solutions(model, prompts, solutions, max_tokens)
     rollouts = sample_groups(model, prompts, num_outputs, max_tokens=max_tokens, rng=rng)
     rewards = reward(rollouts, torch.arange(len(prompts), device=prompts.tokens.device))
     answers, place = distinct(rollouts)

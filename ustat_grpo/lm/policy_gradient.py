@@ -58,6 +58,11 @@ class GroupSampling(Protocol):
         """Turns rewards into advantages."""
         ...
 
+    @property
+    def rows_per_pass(self) -> int | None:
+        """Bounds the memory: so many distinct outputs scored at a time; None takes all."""
+        ...
+
 
 class Policies(Protocol):
     """Policies that are asked together."""
@@ -155,7 +160,10 @@ def policy_gradients(
             means.append(mean)
     of_output = torch.cat(weights).to(sampled[2])
     summed = of_output.new_zeros(len(answers)).index_add(0, place, of_output)
-    return weighted_score_of(policies.model, answers, summed), torch.stack(means).cpu()
+    gradient = weighted_score_of(
+        policies.model, answers, summed, rows_per_pass=runs[0].rows_per_pass
+    )
+    return gradient, torch.stack(means).cpu()
 
 
 def _asked(

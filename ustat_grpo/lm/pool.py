@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Grpo
-from ustat_grpo.lm.exact import objective_gradient, solution_probs
+from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.rewards import ExactMatch, Reward
 from ustat_grpo.lm.sampling import sample_groups
@@ -106,11 +106,13 @@ def draw_pool(
             bounds the memory.
 
     Raises:
-        ValueError: if an argument is out of range, or a prompt has fewer than four outputs with a
-            reward.
+        ValueError: if an argument is out of range, the exact-match reward is that of other prompts,
+            or a prompt has fewer than four outputs with a reward.
     """
     if integer("num_outputs", num_outputs, at_least=2 * NUM_BLOCKS) % NUM_BLOCKS:
         raise ValueError(f"num_outputs must be a multiple of {NUM_BLOCKS}, got {num_outputs}")
+    if isinstance(reward, ExactMatch):
+        require_solutions(model, prompts, reward.solutions, max_tokens)
     at_once = max(1, integer("outputs_at_once", outputs_at_once) // num_outputs)
     questions = torch.arange(len(prompts), device=prompts.tokens.device)
     drawn = []
@@ -188,17 +190,18 @@ def _gradient_products(
 ) -> Float[Array, "K K"]:
     """Return the products of the gradients of the objective that parts of the pool estimate.
 
-    Parts share no output, so T_k·T_l is unbiased for ‖∇J‖².
+    Parts share no output, so T_k·T_l is unbiased for ‖∇J‖², given two outputs with a reward in each
+    part at each prompt. These are dealt out as `ustat_grpo.lm.measured_moments` leaves them out.
     """
     count = sum(len(rollouts.prompts) for rollouts, _ in drawn)
     parts = []
     for block in range(NUM_BLOCKS):
         total = None
         for rollouts, rewards in drawn:
-            weights = torch.zeros_like(rewards)
-            part = rewards[:, block::NUM_BLOCKS]
-            scored = (~part.isnan()).sum(dim=1, keepdim=True).clamp(min=1)
-            weights[:, block::NUM_BLOCKS] = Grpo().advantages(part) / (scored * count)
+            scored = rewards.isfinite()
+            part = scored & ((scored.cumsum(dim=1) - 1) % NUM_BLOCKS == block)
+            advantages = Grpo().advantages(rewards.masked_fill(~part, torch.nan))
+            weights = advantages / (part.sum(dim=1, keepdim=True).clamp(min=1) * count)
             found = weighted_score(model, rollouts, weights, rows_per_pass=outputs_at_once)
             total = found if total is None else tuple(map(torch.add, total, found))
         assert total is not None

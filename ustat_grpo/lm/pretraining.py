@@ -47,7 +47,7 @@ class Pretraining:
         for name in sizes:
             integer(name, getattr(self, name))
         real("learning_rate", self.learning_rate, above=0.0)
-        if self.weight_decay < 0:
+        if real("weight_decay", self.weight_decay) < 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if self.batch_size % len(KINDS):
             raise ValueError(
@@ -80,7 +80,7 @@ def pretrain(
     rng: np.random.Generator,
     ranges: OperandRanges = RANGES,
 ) -> Iterator[Progress]:
-    """Train a transformer in place; yield where it stands every few steps.
+    """Train a transformer in place; yield where it stands every few steps and after the last.
 
     The caller keeps the weights it likes, and may stop early.
 
@@ -114,7 +114,7 @@ def pretrain(
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        if step % settings.steps_per_check == 0:
+        if step % settings.steps_per_check == 0 or step == settings.num_steps:
             yield _progress(model, held_out, step, float(np.mean(losses)))
             losses = []
 

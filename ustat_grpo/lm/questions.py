@@ -40,6 +40,7 @@ class Questions:
     Args:
         problems: the problems, each once.
         tokenizer: writes prompts and solutions.
+        device: where they lie.
 
     Raises:
         ValueError: if there are no problems.
@@ -47,6 +48,7 @@ class Questions:
 
     problems: Sequence[ArithmeticProblem]
     tokenizer: CharacterTokenizer = TOKENIZER
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         """Check that there are problems."""
@@ -61,7 +63,7 @@ class Questions:
     def prompts(self) -> Prompts:
         """The prompts, left-padded."""
         texts = [problem.text.replace(" ", "") + "=" for problem in self.problems]
-        return self.tokenizer.prompts(texts)
+        return self.tokenizer.prompts(texts).to(self.device)
 
     @cached_property
     def solutions(self) -> Answers:
@@ -102,8 +104,11 @@ def arithmetic_questions(
         ValueError: if a number is no positive multiple of five, or the ranges do not hold enough
             distinct problems.
     """
-    integer("num_train", num_train)
-    integer("num_held_out", num_held_out)
+    for name, number in {"num_train": num_train, "num_held_out": num_held_out}.items():
+        if integer(name, number) % len(KINDS):
+            raise ValueError(
+                f"{name} must be a multiple of {len(KINDS)} for equal shares, got {number}"
+            )
     problems = arithmetic_problems(num_held_out + num_train, rng=rng, ranges=ranges)
     return (
         Questions(problems[num_held_out:], tokenizer),

@@ -81,6 +81,9 @@ class AccuracyAndFormat:
 
     def _reward(self, tokens: list[int], answer: int) -> float:
         text = self.tokenizer.decode(tokens)
-        if tokens[-1] != self.tokenizer.end_token or not re.fullmatch(r"-?\d+", text):
+        number = re.fullmatch("(-?)0*([0-9]+)", text)
+        if tokens[-1] != self.tokenizer.end_token or not number:
             return 0.0
-        return float(int(text) == answer) + float(str(int(text)) == text)
+        sign, digits = number.groups()  # as text: int() refuses more than 4300 digits
+        written = digits if digits == "0" else sign + digits
+        return float(written == str(answer)) + float(written == text)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 
 
@@ -25,7 +25,6 @@ def sample_groups(
     *,
     max_tokens: int,
     rng: torch.Generator,
-    temperature: float = 1.0,
 ) -> Rollouts:
     """Sample G outputs to each prompt, token by token from the whole distribution.
 
@@ -40,7 +39,6 @@ def sample_groups(
         group_size: G, outputs to each prompt.
         max_tokens: the most tokens of an output, the end token included.
         rng: source of randomness.
-        temperature: divides the logits; log-probabilities are those at this temperature.
 
     Raises:
         ValueError: if an argument is out of range, or outputs may outgrow the model's context.
@@ -48,7 +46,7 @@ def sample_groups(
     batch_size, size = len(prompts), integer("group_size", group_size)
     numbers = uniforms(batch_size * size, max_tokens, rng=rng)
     asked = torch.arange(batch_size).repeat_interleave(size)
-    drawn = sample_rows(model, prompts, asked, numbers, temperature=temperature)
+    drawn = sample_rows(model, prompts, asked, numbers)
     outputs, mask, log_probs = (each.view(batch_size, size, -1) for each in drawn)
     return Rollouts(prompts, outputs, mask, log_probs)
 
@@ -57,9 +55,12 @@ def uniforms(num_outputs: int, max_tokens: int, *, rng: torch.Generator) -> Floa
     """Return the uniform numbers that draw some outputs, token by token.
 
     Raises:
-        ValueError: if `max_tokens` is not positive.
+        ValueError: if a number is not positive.
+        TypeError: if `rng` is no torch.Generator.
     """
-    shape = (num_outputs, integer("max_tokens", max_tokens))
+    if not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng must be a torch.Generator, got {rng!r}")
+    shape = (integer("num_outputs", num_outputs), integer("max_tokens", max_tokens))
     return torch.rand(shape, generator=rng, dtype=torch.float64, device=rng.device)
 
 
@@ -69,8 +70,6 @@ def sample_rows(
     prompts: Prompts,
     asked: Int[Tensor, " n"],
     numbers: Float[Tensor, "n L"],
-    *,
-    temperature: float = 1.0,
 ) -> tuple[Int[Tensor, "n L"], Bool[Tensor, "n L"], Float[Tensor, "n L"]]:
     """Sample outputs, any number to each prompt; return tokens, mask and log-probabilities.
 
@@ -79,24 +78,22 @@ def sample_rows(
         prompts: B prompts, on the model's device.
         asked: which prompt each output answers.
         numbers: from `uniforms`.
-        temperature: divides the logits.
 
     Raises:
-        ValueError: if the temperature is not positive, or outputs may outgrow the model's context.
+        ValueError: if outputs may outgrow the model's context.
     """
-    real("temperature", temperature, above=0.0)
     count, length = numbers.shape
     require_context(model, prompts, length, "max_tokens")
     device = prompts.tokens.device
     numbers, row = numbers.to(device), asked.to(device)  # row: of the computation, for each output
     outputs = torch.full((count, length), model.end_token, device=device)
     mask = torch.zeros_like(outputs, dtype=torch.bool)
-    logits, cache = model(prompts.tokens, prompts.real)
+    logits, cache = model(prompts.tokens, prompts.real, last=1)
     log_probs = torch.zeros(outputs.shape, device=device, dtype=logits.dtype)
     logits, seen = logits[:, -1], prompts.real
     going = torch.arange(count, device=device)  # outputs that have not ended
     for place in range(length):
-        step = torch.log_softmax(logits / temperature, dim=-1)
+        step = torch.log_softmax(logits, dim=-1)
         drawn = _draw(step, row, numbers[going, place])
         outputs[going, place] = drawn
         mask[going, place] = True
@@ -117,9 +114,18 @@ def sample_rows(
 def _draw(
     log_probs: Float[Tensor, "r v"], row: Int[Tensor, " n"], numbers: Float[Tensor, " n"]
 ) -> Int[Tensor, " n"]:
-    """Draw a token each by inversion of its row's distribution function."""
-    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    """Draw a token each by inversion of its row's distribution function.
+
+    Bisection finds the first token at which that function exceeds the number. It looks up a few of
+    the row's values only: a vocabulary is too large for a copy of the row to each output.
+    """
+    cumulative = log_probs.to(torch.float64, copy=True).exp_().cumsum_(dim=-1)
     # Scaled by the total, so that rounding leaves no number beyond the last token.
-    return torch.searchsorted(
-        cumulative[row], (numbers * cumulative[row, -1])[:, None], right=True
-    ).squeeze(-1)
+    numbers = numbers * cumulative[row, -1]
+    highest = cumulative.shape[1] - 1
+    low, high = torch.zeros_like(row), torch.full_like(row, highest)
+    for _ in range(highest.bit_length()):
+        middle = (low + high) // 2
+        beyond = cumulative[row, middle] > numbers
+        low, high = low.where(beyond, middle + 1), high.where(~beyond, middle)
+    return low

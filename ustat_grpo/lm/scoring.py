@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import integer, same_length
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.sampling import require_context
 
@@ -43,7 +43,14 @@ class Answers:
 
     @classmethod
     def of(cls, prompts: Prompts, outputs: list[Tensor], pad_token: int = 0) -> Self:
-        """Return one given output a prompt, such as the right answer."""
+        """Return one given output a prompt, such as the right answer.
+
+        Raises:
+            ValueError: if there are not as many outputs as prompts, or none.
+        """
+        same_length("rows", {"prompts": len(prompts), "outputs": len(outputs)})
+        if not outputs:
+            raise ValueError("outputs must hold at least one, got none")
         length = max(len(output) for output in outputs)
         tokens = torch.full((len(outputs), length), pad_token)
         mask = torch.zeros(tokens.shape, dtype=torch.bool)
@@ -65,7 +72,13 @@ def distinct(rollouts: Rollouts) -> tuple[Answers, Int[Tensor, "B G"]]:
 
 
 def merged(answers: Answers) -> tuple[Answers, Int[Tensor, " U"]]:
-    """Return each distinct row once, ordered by prompt and tokens, and where the rows went."""
+    """Return each distinct row once, ordered by prompt and tokens, and where the rows went.
+
+    Raises:
+        ValueError: if there is no row.
+    """
+    if not len(answers):
+        raise ValueError("answers must hold at least one row, got none")
     tokens = answers.tokens.masked_fill(~answers.mask, -1)
     base = int(tokens.max()) + 2
     code, most = answers.prompt, len(answers.prompts)
@@ -87,7 +100,7 @@ def log_probs(
 
     Args:
         model: the policy.
-        answers: the outputs.
+        answers: the outputs; what stands outside the mask may be any number.
         share_prompts: read each prompt once for all its outputs. Else every row is a sequence of
             its own, as per-output gradients need it.
 
@@ -96,18 +109,19 @@ def log_probs(
     """
     prompts, length = answers.prompts, answers.tokens.shape[1]
     require_context(model, prompts, length, "the length of outputs")
-    before, rows = answers.tokens[:, :-1], answers.prompt
+    tokens = answers.tokens.masked_fill(~answers.mask, 0)
+    before, rows = tokens[:, :-1], answers.prompt
     seen = torch.cat([prompts.real[rows], answers.mask[:, :-1]], dim=1)
     if share_prompts:
-        first, cache = model(prompts.tokens, prompts.real)
+        first, cache = model(prompts.tokens, prompts.real, last=1)
         logits = first[rows, -1:]
         if length > 1:
             rest, _ = model(before, seen, model.select(cache, rows))
             logits = torch.cat([logits, rest], dim=1)
     else:
-        logits, _ = model(torch.cat([prompts.tokens[rows], before], dim=1), seen)
+        logits, _ = model(torch.cat([prompts.tokens[rows], before], dim=1), seen, last=length)
         logits = logits[:, -length:]
-    chosen = logits.log_softmax(dim=-1).gather(-1, answers.tokens[..., None]).squeeze(-1)
+    chosen = logits.log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
     return chosen.masked_fill(~answers.mask, 0.0)
 
 
@@ -130,7 +144,7 @@ def weighted_score(
         rows_per_pass: bounds the memory: so many distinct outputs at a time; None takes all.
 
     Raises:
-        ValueError: if the weights' shape is not that of the groups.
+        ValueError: if the weights' shape is not that of the groups, or no parameter is trained.
     """
     if weights.shape != rollouts.outputs.shape[:2]:
         raise ValueError(
@@ -149,8 +163,18 @@ def weighted_score_of(
     *,
     rows_per_pass: int | None = None,
 ) -> Gradient:
-    """Return Σ_u w_u ∇ log π(y_u∣x_u), one tensor a trained parameter; see `weighted_score`."""
+    """Return Σ_u w_u ∇ log π(y_u∣x_u), one tensor a trained parameter; see `weighted_score`.
+
+    Raises:
+        ValueError: if there is not one weight a row, or no parameter is trained.
+    """
+    if weights.shape != (len(answers),):
+        raise ValueError(
+            f"weights must be one a row, {len(answers)} in all, got shape {tuple(weights.shape)}"
+        )
     trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("model must have a parameter that requires a gradient, got none")
     total: Gradient = tuple(torch.zeros_like(p) for p in trained)
     weighty = weights.nonzero().squeeze(-1)
     for rows in passes(len(weighty), rows_per_pass):

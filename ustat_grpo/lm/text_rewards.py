@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.datasets import from_extra, last_boxed
+from ustat_grpo.lm.datasets import last_boxed
+from ustat_grpo.lm.extras import from_extra
 from ustat_grpo.lm.language_model import Rollouts
 
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?![0-9])(?:\.[0-9]+)?|(?<![A-Za-z])\.[0-9]+")

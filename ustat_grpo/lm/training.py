@@ -43,6 +43,8 @@ class TrainingConfig:
         optimizer: turns gradients into directions.
         checkpoints: iterations after which to look at the model; the last one if empty.
         norm_limit: a norm of gradient or parameters beyond it stops the run.
+        rows_per_pass: bounds the memory: so many distinct outputs are scored at a time; None takes
+            all of them.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -57,12 +59,15 @@ class TrainingConfig:
     optimizer: Optimizer = field(default_factory=Sgd)
     checkpoints: Sequence[int] = ()
     norm_limit: float = 1e4
+    rows_per_pass: int | None = None
 
     def __post_init__(self) -> None:
         """Check every number."""
         for name in ("batch_size", "group_size", "num_iterations", "max_tokens"):
             integer(name, getattr(self, name))
         real("norm_limit", self.norm_limit, above=0.0)
+        if self.rows_per_pass is not None:
+            integer("rows_per_pass", self.rows_per_pass)
         points = self.checkpoints or (self.num_iterations,)
         increasing("checkpoints", points, at_most=self.num_iterations)
         object.__setattr__(self, "checkpoints", tuple(points))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ustat_grpo.checks import integer
+from ustat_grpo.lm.language_model import last_of
 from ustat_grpo.lm.tokenizer import END
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -81,6 +82,8 @@ class Transformer(nn.Module):
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
         cache: Cache | None = None,
+        *,
+        last: int | None = None,
     ) -> tuple[Float[Tensor, "n t v"], Cache]:
         """Return logits and the longer cache; see `LanguageModel.__call__`.
 
@@ -102,7 +105,8 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             stream, layer_cache = block(stream, visible[..., None, :, :], cache and cache[layer])
             longer.append(layer_cache)
-        return self.head(self.norm(stream)), tuple(longer)
+        # Cut behind the head, which costs little: whatever `last` is, gradients keep every bit.
+        return last_of(self.head(self.norm(stream)), last), tuple(longer)
 
     def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
         """Return the cache of some rows."""

@@ -1,0 +1,43 @@
+"""GRPO's error over vanilla's, question by question, against how often the policy solves it."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from figures.palette import command_line, error_axis, label_left, legend, panel_grid, plain
+
+NAME = "hard_prompts"
+_MARKERS = "o^s"
+_LEAST = 1e-4
+"""Questions solved less often stand at this probability."""
+
+
+def build(data: pd.DataFrame) -> Figure:
+    """Draw one panel a policy; columns as `experiments.hard_prompts` writes them."""
+    panels = list(data.groupby("task", sort=False))
+    figure, grid = panel_grid(len(panels), len(panels))
+    sizes = sorted(data["group_size"].unique())
+    shades = colormaps["viridis"](np.linspace(0.85, 0.1, len(sizes)))
+    for axes, (task, panel) in zip(grid, panels, strict=True):
+        for place, (size, shade) in reversed(list(enumerate(zip(sizes, shades, strict=True)))):
+            rows = panel.query("group_size == @size")
+            axes.scatter(rows["value"].clip(lower=_LEAST), rows["ratio"], s=6, color=shade,
+                         marker=_MARKERS[place % len(_MARKERS)], linewidths=0,
+                         label=f"$G = {size}$")  # fmt: skip
+            # Small signal, and scores that do not depend on the reward (Assumption 2).
+            chance = np.geomspace(_LEAST, 0.95, 200)
+            law = (1 - chance) * (1 + 1 / (size - 1))
+            axes.plot(chance, law, color=shade, linewidth=1.0)
+        axes.axhline(1.0, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
+        axes.set_xscale("log")
+        error_axis(axes)
+        axes.set_title(plain(str(task)))
+        axes.set_xlabel("$V(x)$, probability of the solution")
+    label_left(grid, "error of GRPO / error of vanilla")
+    legend(figure, "points: questions; lines: under Assumption 2, for a small gradient")
+    return figure
+
+
+if __name__ == "__main__":
+    command_line(NAME, build)
