@@ -13,7 +13,7 @@ A run that is finished is kept: a killed job goes on with the runs that are left
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -32,7 +32,7 @@ from rich.table import Table
 from experiments import compared, language_tasks
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.group_size import require_divisors
-from experiments.language_tasks import HuggingFacePolicy
+from experiments.language_tasks import HuggingFacePolicy, SmallPolicies
 from experiments.resolution import summary
 from experiments.runner import (
     execute,
@@ -56,7 +56,8 @@ class LanguageGroupSize:
     """The configuration of this app."""
 
     task: Any = MISSING
-    policy: Any = MISSING  # its first skill is where runs begin
+    policy: Any = MISSING
+    start: str = "intermediate"  # of the small policies, the one where runs begin
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     budget: int = 256
@@ -75,6 +76,8 @@ class LanguageGroupSize:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
+        if isinstance(self.policy, SmallPolicies):
+            self.policy = replace(self.policy, skills=[self.start])
         self.group_size = group_sizes(self.group_size)
         require_divisors(self.budget, self.group_size)
         if len(self.group_size) < 2 or len(set(self.group_size)) < len(self.group_size):

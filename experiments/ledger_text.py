@@ -104,9 +104,10 @@ _SWEEP = (
 LATER = (
     ("Figure 4 (0.5B models)", "the gradient's error on Qwen2.5-0.5B, Instruct, and "
      "that with examples; here on small transformers of our own",
-     "python -m experiments.gradient_mse task=arithmetic policy=hf policy.path=Qwen2.5-0.5B-Instruct "
-     "policy.prompts=[plain,examples] task.max_tokens=64", _WEIGHTS),
-    ("Figure 5 (1.5B model)", "accuracy against G at several n on GSM8K; here on a small transformer",
+     "python -m experiments.gradient_mse task=arithmetic policy=hf task.max_tokens=64 "
+     "policy.path=Qwen2.5-0.5B-Instruct policy.prompts=[plain,examples]", _WEIGHTS),
+    ("Figure 5 (1.5B model)", "accuracy against G at several n on GSM8K; here on a small "
+     "transformer",
      _SWEEP.format(task="gsm8k", model="Qwen2.5-1.5B-Instruct", data="gsm8k",
                    sizes="budget=1024 iterations=[200,300,400,600,800] seeds=5"), _WEIGHTS),
     ("Table 2 (7B model)", "accuracy against G at several budgets on MATH; here on a small "

@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 
 import numpy as np
@@ -124,7 +124,7 @@ def test_multipliers_are_the_second_factor():
     problems = [p for p in draw(500, ranges=ranges) if p.kind == "multiplication"]
     assert {p.operands[1] for p in problems} == set(range(2, 10))
     assert {p.operands[0] for p in problems} <= set(range(10, 31))
-    with pytest.raises(ValueError, match="168 in|got 168"):
+    with pytest.raises(ValueError, match="got 168 in"):
         draw(5 * 169, ranges=ranges)
 
 

@@ -4,6 +4,7 @@ import json
 import stat
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,8 +12,8 @@ import torch
 from lm_problems import PROMPTS, SOLUTIONS, tiny
 from ustat_grpo.lm import Transformer, TransformerShape, checkpoints
 from ustat_grpo.lm.checkpoints import SKILLS, load_policy, save_policy, shipped_policy
-from ustat_grpo.lm.exact import solution_probs
-from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER
+from ustat_grpo.lm.exact import expected_accuracy, solution_probs
+from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
 
 
 def written(path, *, metadata=None, without=(), **changes):
@@ -227,3 +228,14 @@ def test_the_shipped_policies_are_those_of_the_questions(skill):
     assert model.context_length == CONTEXT_LENGTH
     assert model.end_token == TOKENIZER.end_token
     assert all(each.isfinite().all() for each in model.parameters())
+
+
+@pytest.mark.skipif(
+    not checkpoints._FOLDER.is_dir(), reason="ustat_grpo/lm/policies is not there yet"
+)
+def test_the_shipped_policies_are_of_rising_accuracy():
+    """On 200 questions, by the exact probability of the right answer."""
+    questions, _ = arithmetic_questions(200, 5, rng=np.random.default_rng(0))
+    accuracies = [expected_accuracy(shipped_policy(skill), questions.solutions) for skill in SKILLS]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[0] > 0.02 and accuracies[-1] > 1.5 * accuracies[0]

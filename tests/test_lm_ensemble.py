@@ -153,8 +153,14 @@ def test_an_ensemble_is_a_language_model():
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4, 9])
-def test_an_ensemble_returns_the_last_logits(last):
+def test_an_ensemble_returns_the_last_logits(last, monkeypatch):
     """Prompts of three tokens after the number of the member, with which nothing is asked."""
+    asked, forward = [], Transformer.forward
+    monkeypatch.setattr(
+        Transformer,
+        "forward",
+        lambda *given, last=None: asked.append(last) or forward(*given, last=last),
+    )
     ensemble, members = Ensemble.of(tiny(), 3), torch.tensor([2, 0, 2, 2, 0])
     tokens = torch.cat([members[:, None], PROMPTS.tokens], dim=1)
     real = torch.cat([torch.ones(5, 1, dtype=torch.bool), PROMPTS.real], dim=1)
@@ -164,6 +170,7 @@ def test_an_ensemble_returns_the_last_logits(last):
     more, real = tokens[:, :3], torch.cat([real, torch.ones(5, 3, dtype=torch.bool)], dim=1)
     rest, _ = ensemble(more, real, cache)
     assert torch.equal(ensemble(more, real, cache, last=last)[0], rest[:, -last:])
+    assert asked == [None, last, None, last]
 
 
 def test_frozen_parameters_stay():

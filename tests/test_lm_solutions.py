@@ -71,15 +71,24 @@ def test_what_may_lack_the_end_token_is_as_long_as_the_longest():
 
 
 def test_what_stands_in_the_padding_does_not_count():
-    given = answers([(2, END), (3, 3), (END,)])
-    tokens = given.tokens.masked_fill(~given.mask, END)
-    require_possible(tiny(), Answers(PROMPTS, given.prompt, tokens, given.mask))
+    """Neither is an end token there one too many, nor does it end what does not end."""
+    possible, endless = (answers([(2, END), (3, 3), last]) for last in ((END,), (2,)))
+
+    def check(given):
+        tokens = given.tokens.masked_fill(~given.mask, END)
+        require_possible(tiny(), Answers(PROMPTS, given.prompt, tokens, given.mask))
+
+    check(possible)
+    with pytest.raises(ValueError, match=r"got \[2\] for question 2"):
+        check(endless)
 
 
 def test_no_solution_is_refused():
     given = answers([(END,)] * 3)[:0]
     with pytest.raises(ValueError, match="solutions must hold at least one, got none"):
         expected_accuracy(tiny(), given)
+    with pytest.raises(ValueError, match=r"within 1 tokens, .* got \[\] for question 0"):
+        expected_accuracy(tiny(), answers([()] * 3))
 
 
 def pool(reward, max_tokens, prompts=PROMPTS):
