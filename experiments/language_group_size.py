@@ -25,14 +25,14 @@ import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
 from experiments import compared, language_tasks
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.group_size import require_divisors
-from experiments.language_tasks import HuggingFacePolicy, SmallPolicies
+from experiments.language_tasks import HuggingFacePolicy, LanguageTask, SmallPolicies
 from experiments.resolution import summary
 from experiments.runner import (
     execute,
@@ -68,7 +68,7 @@ class LanguageGroupSize:
     seeds: int = 10
     noise_seeds: int = 2  # of these, the noise components are measured along training
     noise_questions: int = 500
-    noise_outputs: int = 16  # to each of these questions
+    noise_outputs: int = 16  # to each of these questions; more if no solution is known by token
     seed: int = 0
     threads: int | None = 1  # of each process
     processes: int = 2  # runs at a time, on a CPU; a GPU takes all of a budget at once
@@ -88,7 +88,6 @@ class LanguageGroupSize:
         integer("seeds", self.seeds, at_least=2)
         for name in ("processes", "noise_questions", "noise_seeds"):
             integer(name, getattr(self, name))
-        integer("noise_outputs", self.noise_outputs, at_least=16)
         real("learning_rate", self.learning_rate, above=0.0)
         require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
@@ -96,6 +95,27 @@ class LanguageGroupSize:
             raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
         if len(self.estimators) != 1:
             raise ValueError(f"estimators must hold one, got {list(self.estimators)}")
+        self._require_knowledge()
+
+    def _require_knowledge(self) -> None:
+        """Raise if an estimator or the noise components need what is not known of a task."""
+        from ustat_grpo.lm.pool import NUM_BLOCKS
+
+        if not isinstance(self.task, LanguageTask):
+            raise ValueError(f"task must be one of a language model, got {self.task.name}")
+        exact = isinstance(self.policy, SmallPolicies) and self.task.reward == "exact_match"
+        unknown = {"optimal_baseline"} if exact else {"optimal_baseline", "oracle"}
+        if unknown & set(self.estimators):
+            raise ValueError(
+                f"estimators must not need what is not known ({', '.join(sorted(unknown))}), "
+                f"got {list(self.estimators)}"
+            )
+        least = NUM_BLOCKS if exact else 2 * NUM_BLOCKS
+        if self.noise_outputs < least or (self.noise_outputs % NUM_BLOCKS and not exact):
+            raise ValueError(
+                f"noise_outputs must be a multiple of {NUM_BLOCKS}, at least {least} for this task "
+                f"and policy, got {self.noise_outputs}"
+            )
 
 
 class Cell(NamedTuple):
@@ -147,25 +167,41 @@ def _trained(
         yield from zip(cells, pool.map(partial(train_alone, config), cells), strict=True)
 
 
-def report(data: pd.DataFrame) -> Table:
+def report(data: pd.DataFrame) -> Group:
     """Return what the sweep found, and whether it can tell at all, at every checkpoint."""
-    table = Table(title="group size of largest accuracy", box=box.SIMPLE_HEAD, title_justify="left")
-    headings = ("N", "n", "best", "may be best", "over", "by", "seeds needed (ran)", "noise floor",
-                "G* (within 5 % at the start)")  # fmt: skip
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    best = _table(
+        "group size of largest accuracy",
+        ("N", "n", "best", "may be best (95 %)", "G*", "within 5 % at the start"),
+    )
+    sure = _table(
+        "can the runs tell?",
+        ("N", "n", "sizes", "difference", "seeds needed", "ran", "noise floor"),
+    )
     for row in summary(data):
-        table.add_row(
-            str(row.budget),
-            str(row.iteration),
-            str(row.rivals.better),
+        rivals, point = row.rivals, (str(row.budget), str(row.iteration))
+        best.add_row(
+            *point,
+            str(rivals.better),
             ", ".join(map(str, row.may_be_best)),
-            str(row.rivals.worse),
-            f"{row.rivals.difference:.4f} ± {row.rivals.std_error:.4f}",
-            f"{row.rivals.seeds_needed:.0f} ({row.seeds})",
-            f"{row.noise.floor:.4f}",
-            f"{row.optimal:.1f} ({row.predicted.low:.1f} … {row.predicted.high:.1f})",
+            f"{row.optimal:.1f}",
+            f"{row.predicted.low:.1f} … {row.predicted.high:.1f}",
         )
+        sure.add_row(
+            *point,
+            f"{rivals.better} over {rivals.worse}",
+            f"{rivals.difference:.4f} ± {rivals.std_error:.4f}",
+            f"{rivals.seeds_needed:.0f}",
+            str(row.seeds),
+            f"{row.noise.floor:.4f}",
+        )
+    return Group(best, sure)
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    """A table that fits eighty columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=not heading.startswith("may"))
     return table
 
 

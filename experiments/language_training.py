@@ -49,10 +49,7 @@ def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
 def train_together(
     config: "LanguageGroupSize", cells: Sequence["Cell"]
 ) -> Iterator[tuple["Cell", pd.DataFrame]]:
-    """Train runs as one ensemble (those with noise components and those without), and yield each.
-
-    Of what `train_alone` does, only the rounding is another.
-    """
+    """Train runs as a few ensembles, and yield each; only the rounding is not `train_alone`'s."""
     sets = training_sets(config.task, config.policy)
     for some in _alike(config, cells):
         evaluate = _evaluate(config, sets, some[0])
@@ -71,9 +68,14 @@ def train_together(
 
 
 def _alike(config: "LanguageGroupSize", cells: Sequence["Cell"]) -> Iterator[Sequence["Cell"]]:
-    """Part the runs whose noise components are measured from the others."""
-    for measured in (True, False):
-        some = [cell for cell in cells if _measures_noise(config, cell) == measured]
+    """Part the runs whose noise components are measured, by seed, from the others.
+
+    What looks at a model draws by the seed, and is common to an ensemble.
+    """
+    for seed in (*range(config.noise_seeds), None):
+        some = [
+            cell for cell in cells if (cell.seed if _measures_noise(config, cell) else None) == seed
+        ]
         if some:
             yield some
 
@@ -84,10 +86,9 @@ def _measures_noise(config: "LanguageGroupSize", cell: "Cell") -> bool:
 
 def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
     reward = sets.train.reward
-    if "oracle" not in config.estimators:
+    if "oracle" not in config.estimators:  # knowing V(x) costs a pass at every step
         return Task(sets.train.prompts, reward)
-    if not isinstance(reward, ExactMatch):
-        raise ValueError("estimators must not hold oracle unless task.reward is exact_match")
+    assert isinstance(reward, ExactMatch)  # the configuration refuses any other
     return Task(
         sets.train.prompts,
         reward,

@@ -97,7 +97,8 @@ FINDINGS = """\
 _SWEEP = (
     "python -m experiments.language_group_size -m task={task} policy.path={model} "
     "task.train_path={data}/train.jsonl task.path={data}/test.jsonl {sizes} "
-    "group_size=[4,8,16,32,64,128] optimizer=adamw learning_rate=1e-6 policy.dtype=bfloat16"
+    "group_size=[4,8,16,32,64,128] noise_outputs=32 optimizer=adamw learning_rate=1e-6 "
+    "policy.dtype=bfloat16"
 )
 
 # What the paper states beyond what was run: (item, claim, command that would run it, why not).

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from ustat_grpo.checks import integer
+from ustat_grpo.files import write_whole
 
 _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
 _DOES_NOT_CHANGE_DATA = ("output", "threads", "processes")
@@ -103,13 +104,7 @@ def to_csv(data: pd.DataFrame) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whatever kills the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def provenance(seconds: float) -> dict[str, Any]:

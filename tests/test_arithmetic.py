@@ -14,8 +14,10 @@ from ustat_grpo.lm.arithmetic import (
     KINDS,
     ArithmeticProblem,
     OperandRanges,
-    Operation,
     arithmetic_problems,
+)
+from ustat_grpo.lm.expressions import (
+    Operation,
     calculate,
     chain,
     evaluate,

@@ -17,7 +17,8 @@ from ustat_grpo.bandits.candidates import (
     multiply_without_carries,
     slip_answers,
 )
-from ustat_grpo.lm.arithmetic import ArithmeticProblem, Operation, arithmetic_problems, chain
+from ustat_grpo.lm.arithmetic import ArithmeticProblem, arithmetic_problems
+from ustat_grpo.lm.expressions import Operation, chain
 
 SUM = ArithmeticProblem(chain((27, 35, 4), ("+", "-")))  # 58
 LATE_PLUS = ArithmeticProblem(chain((10, 4, 3), ("-", "+")))  # 9

@@ -23,7 +23,8 @@ from experiments.jobs import EXPERIMENTS, TASKS
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
-    "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/sweeps.md", "docs/ustatistics.md",
+    "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/language_models.md",
+    "docs/sweeps.md", "docs/ustatistics.md",
 )  # fmt: skip
 FOLDERS = (
     "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests", "docs", ".ci",
@@ -219,7 +220,7 @@ class TestCommands:
             launcher = config.pop("hydra").launcher._target_
             (wanted,) = [o.split("=")[1] for o in overrides if "hydra/launcher" in o] or ["basic"]
             assert wanted.replace("submitit_", "") in launcher.lower()
-            assert OmegaConf.to_object(config).task.name
+            assert OmegaConf.to_object(config).scale.name
 
 
 class TestReadme:

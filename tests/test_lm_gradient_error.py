@@ -33,7 +33,7 @@ from ustat_grpo.lm import gradient_error, sample_groups
 from ustat_grpo.lm.gradient_error import brute_force_errors, pool_errors
 from ustat_grpo.lm.measured_moments import measured_moments
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, PromptPool, draw_pool
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.rewards import ExactMatch, Reward
 
 MATCH = ExactMatch(SOLUTIONS)
 COMPARED = {
@@ -60,7 +60,7 @@ def in_order() -> np.random.Generator:
     return InOrder(np.random.PCG64(0))
 
 
-def drawn(reward=MATCH, num_outputs=64, seed=0, **options) -> Pool:
+def drawn(reward: Reward = MATCH, num_outputs=64, seed=0, **options) -> Pool:
     model, _ = problem()
     given = {"max_tokens": 2, "rng": generator(seed), **options}
     return draw_pool(model, PROMPTS, reward, num_outputs, **given)

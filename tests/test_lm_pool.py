@@ -27,14 +27,14 @@ from lm_problems import (
 )
 from ustat_grpo.lm import Rollouts, pool, sample_groups
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, draw_pool
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.rewards import ExactMatch, Reward
 
 MATCH = ExactMatch(SOLUTIONS)
 RAREST = [OUTPUTS[place] for place in problem()[1].probs.argmin(axis=1)]
 
 
 def drawn(
-    reward=MATCH, num_outputs=64, *, seed=0, max_tokens=2, prompts=PROMPTS, **options
+    reward: Reward = MATCH, num_outputs=64, *, seed=0, max_tokens=2, prompts=PROMPTS, **options
 ) -> Pool:
     model, _ = problem()
     return draw_pool(

@@ -104,7 +104,7 @@ def test_rewards_know_the_solutions():
     assert (questions.exact_match(rollouts, rows) == 1).all()
     assert (questions.accuracy_and_format(rollouts, rows) == 2).all()
     same = torch.tensor([p.answer == q.answer for p, q in zip(
-        questions.problems, questions.problems[1:] + questions.problems[:1], strict=True
+        questions.problems, [*questions.problems[1:], questions.problems[0]], strict=True
     )])  # fmt: skip
     others = rows.roll(-1)
     assert torch.equal(questions.exact_match(rollouts, others).flatten() == 1, same)

@@ -16,10 +16,9 @@ from ustat_grpo.lm.arithmetic import (
     KINDS,
     ArithmeticProblem,
     OperandRanges,
-    Operation,
     arithmetic_problems,
-    chain,
 )
+from ustat_grpo.lm.expressions import Operation, chain
 
 SUM = ArithmeticProblem(chain((27, 35, 4), ("+", "-")))  # 58, estimated 30 + 40 - 4 = 66
 PRODUCT = ArithmeticProblem(Operation("*", 27, 14))  # 378, estimated 300

@@ -14,7 +14,8 @@ from operator import itemgetter
 import numpy as np
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.arithmetic import ArithmeticProblem, Expression, calculate, chain, evaluate
+from ustat_grpo.lm.arithmetic import ArithmeticProblem
+from ustat_grpo.lm.expressions import Expression, calculate, chain, evaluate
 
 CORRECT = "correct"
 FALLBACK = "random near miss"

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, Num
 
 from ustat_grpo.bandits.candidates import Candidate
 from ustat_grpo.checks import same_length
-from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem, evaluate, replace_operands
+from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem
+from ustat_grpo.lm.expressions import evaluate, replace_operands
 
 MODULI = (2, 3, 5, 9, 10)
 NEAR = 0.1

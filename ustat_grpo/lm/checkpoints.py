@@ -1,7 +1,6 @@
 """Transformers on disk: weights and shape in one safetensors file; and those that are shipped."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ustat_grpo.files import write_whole
 from ustat_grpo.lm.transformer import Transformer, TransformerShape
 
 SKILLS = ("beginner", "intermediate", "advanced")
@@ -24,15 +24,8 @@ def save_policy(model: Transformer, path: Path) -> None:
     if model.shape.tied:
         del weights["head.weight"]  # the same tensor as the token embedding
     metadata = {_SHAPE: json.dumps(asdict(model.shape)), _END: str(model.end_token)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(
-            {name: weight.contiguous() for name, weight in weights.items()}, partial, metadata
-        )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    whole = {name: weight.contiguous() for name, weight in weights.items()}
+    write_whole(path, lambda partial: save_file(whole, partial, metadata))
 
 
 def load_policy(

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ustat_grpo.lm.extras import from_extra
-from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of
+from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, both of shape (n, heads, s, width/heads)."""
@@ -87,13 +87,8 @@ class HuggingFaceModel(nn.Module):
         Raises:
             ValueError: if the tokens are more than the context holds.
         """
-        new, total = tokens.shape[-1], real.shape[-1]
-        if total > self.context_length:
-            raise ValueError(
-                f"tokens must fit the context of {self.context_length}, got {total} in all"
-            )
         # Models that do not take places read them off the mask.
-        places = (real.cumsum(-1) - 1).clamp(min=0)[..., total - new :]
+        places = places_of(real, tokens.shape[-1], self.context_length)
         options = {"position_ids": places, "logits_to_keep": last or 0}  # 0 keeps all
         found = self.model(
             input_ids=tokens,

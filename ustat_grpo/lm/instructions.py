@@ -6,8 +6,9 @@ instructed sibling, and of the sibling with examples in its context. All wording
 
 from collections.abc import Sequence
 
-from ustat_grpo.lm.arithmetic import ArithmeticProblem, Expression, Operation, evaluate, render
+from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.datasets import Question
+from ustat_grpo.lm.expressions import Expression, Operation, evaluate, render
 
 ARITHMETIC = "Calculate the value of the expression. The last number you write is your answer."
 MATH = r"Reason step by step. Then write the final answer, and nothing else, in \boxed{}."

@@ -64,6 +64,18 @@ def last_of(logits: Float[Tensor, "n t v"], last: int | None) -> Float[Tensor, "
     return logits if last is None else logits[..., -integer("last", last) :, :]
 
 
+def places_of(real: Bool[Tensor, "n s"], num_new: int, context_length: int) -> Int[Tensor, "n t"]:
+    """Return the places of the new tokens, the last of all, among those that are no padding.
+
+    Raises:
+        ValueError: if the tokens are more than the context holds.
+    """
+    total = real.shape[-1]
+    if total > context_length:
+        raise ValueError(f"tokens must fit the context of {context_length}, got {total} in all")
+    return (real.cumsum(-1) - 1).clamp(min=0)[..., total - num_new :]
+
+
 def chosen_device(name: str) -> torch.device:
     """Return the device of that name; of `auto`, the GPU if there is one, else the CPU.
 

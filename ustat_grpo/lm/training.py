@@ -4,7 +4,6 @@
 steps, and a run is the same either way.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.estimators import Estimator, Grpo
+from ustat_grpo.files import write_whole
 from ustat_grpo.lm.optimizers import Optimizer, Sgd
 from ustat_grpo.lm.policy_gradient import Alone, Policies, Task, policy_gradients
 from ustat_grpo.lm.scoring import Gradient
@@ -149,13 +149,7 @@ def train(
 
 def save_state(state: Any, path: Path) -> None:
     """Write the state of a run, or a list of states, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        torch.save(state, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: torch.save(state, partial))
 
 
 def load_state(path: Path) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.language_model import last_of
+from ustat_grpo.lm.language_model import last_of, places_of
 from ustat_grpo.lm.tokenizer import END
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -91,11 +91,7 @@ class Transformer(nn.Module):
             ValueError: if the tokens are more than the context holds.
         """
         new, total = tokens.shape[-1], real.shape[-1]
-        if total > self.context_length:
-            raise ValueError(
-                f"tokens must fit the context of {self.context_length}, got {total} in all"
-            )
-        places = (real.cumsum(-1) - 1).clamp(min=0)[..., total - new :]
+        places = places_of(real, new, self.context_length)
         causal = torch.ones(new, total, dtype=torch.bool, device=real.device).tril(total - new)
         itself = torch.eye(new, total, dtype=torch.bool, device=real.device).roll(total - new, -1)
         # Padding sees itself, so that no softmax is over nothing; nothing real sees padding.
