@@ -4,7 +4,6 @@ Every number comes from the theory chapters, which are run, or from the committe
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -18,13 +17,13 @@ from experiments import readings_optimization as optimised
 from experiments.jobs import EXPERIMENTS
 from experiments.ledger_text import FINDINGS, HEADLINES, LATER
 from experiments.readings import Reading
+from experiments.readme import markdown, readme_blocks, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
 from theory.claims import COUNTEREXAMPLE, SIMULATION, Claim
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "experiments" / "reference"
-BENCHMARKS = ROOT / "benchmarks" / "reference.csv"
 
 _NOT_YET = "not attempted"
 
@@ -54,31 +53,10 @@ def main() -> None:
     write_atomically(ROOT / "paper_repro.md", _ledger(rows, titles, claims))
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name, block in _readme_blocks(minutes).items():
+    for name, block in readme_blocks(minutes).items():
         text = replace_block(text, name, block)
     write_atomically(readme, text)
     print(f"{len(rows)} rows in {ROOT / 'paper_repro.md'}")
-
-
-def replace_block(text: str, name: str, block: str) -> str:
-    """Replace what stands between the markers of a generated block.
-
-    Raises:
-        ValueError: if the text has no such markers.
-    """
-    pattern = rf"(<!-- {name}: generated -->\n).*?(<!-- {name}: end -->)"
-    replaced, count = re.subn(pattern, lambda m: m[1] + block + "\n" + m[2], text, flags=re.S)
-    if count != 1:
-        raise ValueError(f"text must hold the generated block {name!r} once, got {count}")
-    return replaced
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; a bar inside a cell is escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-    )
 
 
 def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Iterator[Row]:
@@ -241,51 +219,6 @@ def _number(value: float) -> str:
 
 def _error(claim: Claim, unit: str = "") -> str:
     return "rounding" if 0 <= claim.error < 1e-12 else f"{claim.error:.2g}{unit}"
-
-
-def _readme_blocks(minutes: dict[str, float]) -> dict[str, str]:
-    """The README's measured minutes and speeds."""
-    commands = [
-        ["`make run`", "experiments on the smoke scale, figures", f"{minutes['run'] / 60:.1f}"],
-        ["`make test`", "the fast tests", f"{minutes['test'] / 60:.1f}"],
-    ]
-    return {
-        "minutes": markdown(["command", "what it does", "minutes on two cores"], commands),
-        "speed": _speed(pd.read_csv(BENCHMARKS)),
-        "runs": _speed_of_runs(pd.read_csv(BENCHMARKS)),
-    }
-
-
-def _speed(measured: pd.DataFrame) -> str:
-    """Throughput by group size, one column a way, and the ratio to the best plain one."""
-    throughput = measured.query("quantity == 'throughput'")
-    wide = throughput.pivot(index="group_size", columns="way", values="value")
-    ratios = measured.query("quantity == 'speed-up'").set_index("group_size")["value"]
-    ways = list(dict.fromkeys(throughput["way"]))
-    rows = [
-        [f"{size:.0f}", *(f"{rates[way]:,.0f}" for way in ways), f"{ratios[size]:.0f}×"]
-        for size, rates in wide.iterrows()
-    ]
-    ways = [f"`{way}`" for way in ways]
-    return markdown(["G", *ways, "over the best plain way"], rows)
-
-
-def _speed_of_runs(measured: pd.DataFrame) -> str:
-    """Run-iterations per second of Algorithm 1 by group size, and the ratio to each plain way."""
-    throughput = measured.query("quantity == 'optimisation throughput'")
-    wide = throughput.pivot(index="group_size", columns="way", values="value")
-    ratios = measured.query("quantity == 'optimisation speed-up'")
-    ratios = ratios.pivot(index="group_size", columns="way", values="value")
-    plain = [way for way in dict.fromkeys(throughput["way"]) if way != "optimize"]
-    rows = [
-        [
-            f"{size:.0f}",
-            *(f"{rates[way]:,.0f} ({ratios.loc[size, f'over {way}']:.1f}×)" for way in plain),
-            f"{rates['optimize']:,.0f}",
-        ]
-        for size, rates in wide.iterrows()
-    ]
-    return markdown(["G", *(f"`{way}`" for way in plain), "`optimize`"], rows)
 
 
 if __name__ == "__main__":

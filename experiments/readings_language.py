@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 
 from experiments.readings import Reading, closeness, decrease, order, plain
-from experiments.resolution import Verdict, best_and_rival, by_seed, summary
+from experiments.resolution import Verdict, best_and_rival, by_seed, components, summary
+from ustat_grpo.laws import group_size as law
 from ustat_grpo.lm.arithmetic import KINDS
+
+_CLOSE_RANKING = 0.85
+"""Spearman's correlation that passes for the same order, where neighbours may be tied."""
 
 
 def policies(curve: pd.DataFrame) -> Iterator[Reading]:
@@ -80,6 +84,7 @@ def group_sizes(data: pd.DataFrame) -> Iterator[Reading]:
     last = [each for each in found if each.iteration == max(v.iteration for v in found)]
     for each in last:
         yield _final(each)
+    yield _ranking(data, last)
     yield _few_seeds(data)
     yield _universal(last)
     yield _path(data)
@@ -103,6 +108,27 @@ def _final(each: Verdict) -> Reading:
         f"{rivals.difference:.4f} ± {rivals.std_error:.4f} (paired), which takes "
         f"{rivals.seeds_needed:.0f} seeds to see; noise floor {each.noise.floor:.4f}",
         "reproduced" if agree else "refuted",
+    )
+
+
+def _ranking(data: pd.DataFrame, last: list[Verdict]) -> Reading:
+    """Do accuracies after training rank the group sizes as gradient errors at the start do?"""
+    noise = components(data.query("iteration == 0"))
+    found = []
+    for each in last:
+        errors = {
+            size: law.error_at_budget(noise, group_size=float(size), budget=each.budget)
+            for size in each.accuracy.index
+        }
+        correlation = -each.accuracy.corr(pd.Series(errors), method="spearman")
+        found.append((f"{each.optimizer}, N = {each.budget}", correlation))
+    shown = "; ".join(f"{name}: {value:.2f}" for name, value in found)
+    return Reading(
+        "the larger the gradient error at the start, the smaller the accuracy after training "
+        "(over group sizes)",
+        "rank correlation 1, up to ties",
+        shown,
+        "reproduced" if all(value > _CLOSE_RANKING for _, value in found) else "refuted",
     )
 
 

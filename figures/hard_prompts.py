@@ -10,7 +10,9 @@ from figures.palette import command_line, error_axis, label_left, legend, panel_
 NAME = "hard_prompts"
 _MARKERS = "o^s"
 _LEAST = 1e-4
-"""Questions solved less often stand at this probability."""
+"""Questions solved less often, or missed less often, stand at the edge."""
+_MOST = 1e4
+"""So do questions at which the errors differ more."""
 
 
 def build(data: pd.DataFrame) -> Figure:
@@ -22,15 +24,19 @@ def build(data: pd.DataFrame) -> Figure:
     for axes, (task, panel) in zip(grid, panels, strict=True):
         for place, (size, shade) in reversed(list(enumerate(zip(sizes, shades, strict=True)))):
             rows = panel.query("group_size == @size")
-            axes.scatter(rows["value"].clip(lower=_LEAST), rows["ratio"], s=6, color=shade,
-                         marker=_MARKERS[place % len(_MARKERS)], linewidths=0,
+            axes.scatter(rows["value"].clip(_LEAST, 1 - _LEAST), rows["ratio"].clip(upper=_MOST),
+                         s=6, color=shade, marker=_MARKERS[place % len(_MARKERS)], linewidths=0,
                          label=f"$G = {size}$")  # fmt: skip
             # Small signal, and scores that do not depend on the reward (Assumption 2).
-            chance = np.geomspace(_LEAST, 0.95, 200)
+            chance = 1 / (1 + np.exp(-np.linspace(np.log(_LEAST), 3.0, 200)))
             law = (1 - chance) * (1 + 1 / (size - 1))
             axes.plot(chance, law, color=shade, linewidth=1.0)
         axes.axhline(1.0, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
-        axes.set_xscale("log")
+        axes.set_xscale("logit")
+        axes.set_xticks(
+            [1e-4, 1e-2, 0.5, 0.99, 0.9999], ["0.0001", "0.01", "0.5", "0.99", "0.9999"]
+        )
+        axes.minorticks_off()
         error_axis(axes)
         axes.set_title(plain(str(task)))
         axes.set_xlabel("$V(x)$, probability of the solution")

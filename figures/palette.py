@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
@@ -164,7 +164,14 @@ def mark_no_best(axes: Axes, x: Array, optimal: Array) -> None:
 
 
 def powers_of_two(axes: Axes) -> None:
-    """Make the vertical axis one of group sizes, with ticks between powers of two if few."""
+    """Make the vertical axis one of group sizes, with ticks between powers of two if few.
+
+    Where the sizes differ by less than a factor of two the axis is linear.
+    """
+    low, high = axes.dataLim.intervaly
+    if 0 < high < 2 * low:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return
     axes.set_yscale("log", base=2)
     low, high = axes.get_ylim()
     steps = (1.0,) if high > 8 * low else (1.0, 1.5)
@@ -173,7 +180,7 @@ def powers_of_two(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def error_axis(axes: Axes, crowded: float = 30.0) -> None:
+def error_axis(axes: Axes, crowded: float = 100.0) -> None:
     """Make a logarithmic axis that has ticks even where the data span less than a decade.
 
     Args:

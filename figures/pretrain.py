@@ -13,6 +13,7 @@ _NO_KIND = ["task", "policy", "step", "loss", "accuracy"]
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw accuracy and loss against optimiser steps; columns as `experiments.pretrain` writes."""
+    data = data.sort_values("step")
     figure, (left, right) = panel_grid(2, 2)
     left.plot(data["step"], data["accuracy"], color="black", linewidth=1.6, label="all")
     kinds = [name for name in data if name not in _NO_KIND]

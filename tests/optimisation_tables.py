@@ -108,3 +108,15 @@ def intervals(container):
 def legend_names(figure):
     (legend,) = figure.legends
     return [text.get_text() for text in legend.get_texts()]
+
+
+def assert_apart(figure):
+    """Check that no panel, with its labels, lies over another or over the legend."""
+    figure.canvas.draw()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    boxes.append(figure.legends[0].get_window_extent())
+    for i, box in enumerate(boxes):
+        for other in boxes[:i]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(width, height) <= 4.0  # pixels: half a marker

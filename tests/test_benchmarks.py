@@ -14,7 +14,7 @@ from benchmarks import agreement, measure, measure_optimization, plain, plain_op
 from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import OPTIMIZATION_SPEED_UPS, SPEED_UPS, Settings
 from benchmarks.timing import COLUMNS, row
-from experiments import ledger
+from experiments import readme
 from problems import random_snapshot
 from ustat_grpo import laws
 
@@ -176,7 +176,7 @@ def test_the_real_settings_are_those_of_the_issue():
 def test_the_readme_table_knows_gradients_from_optimisation():
     rows = [row("throughput", 4, "gradient_mse", "replicates/s", 1e6)]
     rows.append(row("speed-up", 4, "over numpy_bincount", "×", 33.0, at_least=30.0))
-    table = ledger._speed(pd.DataFrame(rows))
+    table = readme._speed(pd.DataFrame(rows))
     rows.append(row("optimisation throughput", 4, "optimize", "run-iterations/s", 2e6))
     rows.append(row("optimisation speed-up", 4, "over numpy_compare", "×", 7.0, at_least=10.0))
-    assert ledger._speed(pd.DataFrame(rows)) == table
+    assert readme._speed(pd.DataFrame(rows)) == table

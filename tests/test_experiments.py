@@ -17,9 +17,11 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 import experiments.__main__
+import tiny_policies
 from apps import call_main, configuration
 from experiments import collect, fixed_budget, gradient_mse, jobs, reference, runner
 from figures.__main__ import FIGURES
+from figures.palette import TABLES
 from ustat_grpo import Grpo
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +30,8 @@ ESTIMATORS = ["vanilla", "grpo", "oracle"]
 TINY = ("task=tug_of_war", "scale.precision=0.2")
 
 COLUMNS = {
-    "gradient_mse": "task estimator batch_size group_size replications mse std_error bias_norm law",
+    "gradient_mse": "task estimator batch_size group_size replications mse std_error bias_norm law "
+    "law_std_error evidence",
     "fixed_budget": "task estimator budget batch_size group_size replications mse std_error "
     "bias_norm law optimal near_optimal_low near_optimal_high paper_optimal",
 }
@@ -201,6 +204,28 @@ class TestSweeps:
         one.write_text("task,mse\na,1\nb,2\n")
         other.write_text("task,mse\nb,2\nc,3\n")
         assert collect.merge([one, other])["task"].tolist() == ["a", "b", "c"]
+
+    def test_several_rows_of_a_job_at_one_point(self, tmp_path):
+        """Seeds, steps or questions of one job. Would catch: a job refused as if it were two."""
+        one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+        one.write_text("task,group_size,kind,ratio\na,2,sum,1\na,2,product,2\n")
+        other.write_text("task,group_size,kind,ratio\na,4,sum,3\na,4,product,4\n")
+        assert collect.merge([one, other])["ratio"].tolist() == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("column", ["seed", "optimizer", "evidence", "budget"])
+    def test_jobs_that_share_no_point(self, tmp_path, column):
+        """Would catch: SGD and AdamW at one budget taken for the same measurement."""
+        for place in (0, 1):
+            (tmp_path / f"{place}.csv").write_text(f"task,{column},accuracy\na,{place},0.{place}\n")
+        merged = collect.merge([tmp_path / "0.csv", tmp_path / "1.csv"])
+        assert merged["accuracy"].tolist() == [0.0, 0.1]
+
+    def test_two_jobs_at_one_point(self, tmp_path):
+        one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+        one.write_text("task,group_size,mse\na,2,1\na,4,2\n")
+        other.write_text("task,group_size,mse\na,4,2.5\n")
+        with pytest.raises(ValueError, match=r"^results must hold each point once, .*4"):
+            collect.merge([one, other])
 
     def test_nothing_to_collect(self, tmp_path, monkeypatch, capsys):
         target = tmp_path / "sweep.csv"
@@ -397,28 +422,42 @@ class TestMistakes:
 
 class TestEverything:
     @pytest.fixture
-    def small(self, monkeypatch):
-        """Let the main job be about the smallest task only, and less precise."""
+    def small(self, monkeypatch, tmp_path_factory):
+        """Let the main job be about the smallest task and the smallest policies, less precise."""
+        asked = tiny_policies.asked(tiny_policies.save_all(tmp_path_factory.mktemp("policies")))
         small = {
-            name: experiment._replace(tasks=("tug_of_war",))
+            name: experiment._replace(
+                tasks=tuple(
+                    dict.fromkeys(
+                        task if task in ("", "arithmetic") else "tug_of_war"
+                        for task in experiment.tasks
+                    )
+                )
+            )
             for name, experiment in jobs.EXPERIMENTS.items()
         }
+
+        def smaller(name, overrides):
+            few = asked[1:] if asked[0] in overrides else ()
+            return compose(name, [*overrides, *few, TINY[1], "scale.runs=4"])
+
         monkeypatch.setattr(jobs, "EXPERIMENTS", small)
-        monkeypatch.setattr(
-            jobs,
-            "compose",
-            lambda name, overrides: compose(name, [*overrides, TINY[1], "scale.runs=4"]),
-        )
+        monkeypatch.setattr(jobs, "compose", smaller)
 
     def test_main_job_ends_with_tables_and_paths(self, small, tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "150")
         experiments.__main__.main(tmp_path)
         printed = capsys.readouterr().out
-        for word in ("vanilla", "grpo", "oracle", "tug_of_war", "t = -1", "G* = 1"):
+        for word in ("vanilla", "grpo", "oracle", "tug_of_war", "t = -1", "G* = 1", "arithmetic"):
             assert word in printed
         last = printed[printed.index("done in ") :]
         paths = [Path(word) for word in last.split() if word.endswith((".png", ".md"))]
-        drawn = {f"{figure.NAME}_tug_of_war.png" for figure in FIGURES}
+        drawn = {
+            f"{figure.NAME}_{task}.png"
+            for figure in FIGURES
+            for task in jobs.EXPERIMENTS[TABLES.get(figure.NAME, figure.NAME)].tasks
+            if task
+        }
         assert {path.name for path in paths} == drawn | {"paper_repro.md"}
         assert all(path.is_file() for path in paths)
         assert all(path.with_suffix(".pdf").is_file() for path in paths if path.suffix == ".png")
@@ -427,7 +466,8 @@ class TestEverything:
         again = jobs.run_all("smoke", str(tmp_path), tmp_path / "again")
         assert again.keys() == jobs.EXPERIMENTS.keys()
         assert time.perf_counter() - started < 4  # nothing is measured twice
-        for app in jobs.EXPERIMENTS:
+        assert [app for app, done in again.items() if not done] == ["pretrain"]
+        for app in (app for app, done in again.items() if done):
             table = (tmp_path / "again" / f"{app}.csv").read_bytes()
             assert table == (tmp_path / "smoke" / f"{app}.csv").read_bytes()
             if app in COLUMNS:
@@ -443,9 +483,11 @@ class TestEverything:
         assert done.stderr.count("\n") == 1
 
     def test_every_app_and_task_has_a_configuration(self):
+        """GSM8K and MATH need files and a model that the user has."""
         folder = ROOT / "experiments" / "conf"
         used = {task for experiment in jobs.EXPERIMENTS.values() for task in experiment.tasks}
-        assert {path.stem for path in (folder / "task").glob("*.yaml")} == used
+        found = {path.stem for path in (folder / "task").glob("*.yaml")}
+        assert found - {"gsm8k", "math"} == used - {""}
         scales = {path.stem for path in (folder / "scale").glob("*.yaml")}
         for app, experiment in jobs.EXPERIMENTS.items():
             assert experiment.variants.keys() == scales
@@ -454,31 +496,44 @@ class TestEverything:
                     config = configuration(app, *overrides, f"scale={scale}")
                     checked = OmegaConf.to_object(config)
                     assert checked.scale.name == scale
-                    assert f"task={checked.task.name}" == overrides[0]
+                    if any(experiment.tasks):
+                        assert f"task={checked.task.name}" == overrides[0]
 
 
 class TestReference:
     """`make reference`, with its hours of work left out."""
 
     @pytest.fixture
-    def finished(self, monkeypatch, tmp_path):
+    def job(self, tmp_path):
+        """Return a finished job, of a clean commit unless told otherwise."""
+
+        def make(name, **record):
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / "data.csv").write_text("mse\n1\n")
+            found = runner.provenance(60.0) | {"commit": "0" * 40, "dirty": False} | record
+            (folder / "provenance.json").write_text(json.dumps(found))
+            return folder / "data.csv"
+
+        return make
+
+    @pytest.fixture
+    def finished(self, monkeypatch, tmp_path, job):
         """Let all jobs be done already, by the code of another commit."""
-        folder = tmp_path / "job"
-        folder.mkdir()
-        (folder / "data.csv").write_text("mse\n1\n")
-        (folder / "provenance.json").write_text(
-            json.dumps(runner.provenance(60.0) | {"commit": "0" * 40})
-        )
-        done = {app: [folder / "data.csv"] for app in APPS}
+        done = {app: [job(app)] for app in APPS}
         monkeypatch.setattr(reference, "run_all", lambda *args: done)
         monkeypatch.setattr(reference, "REFERENCE", tmp_path)
         return tmp_path
 
-    def test_minutes_of_jobs_and_commands(self, finished, monkeypatch):
+    @pytest.fixture
+    def timed(self, monkeypatch):
+        """Leave the two commands out."""
         monkeypatch.setattr(reference, "_commands", lambda: {"run": 30.0, "test": 20.0})
+
+    def test_minutes_of_jobs_and_commands(self, finished, timed):
         reference.main()
         record = json.loads((finished / "provenance.json").read_text())
-        assert record.keys() == runner.provenance(0.0).keys()
+        assert record.keys() == {"commits", "python", "versions", "cores", "seconds"}
         assert record["seconds"] == {
             "gradient_mse": 60.0,
             "fixed_budget": 60.0,
@@ -500,11 +555,21 @@ class TestReference:
         reference.main()
         assert (finished / "provenance.json").exists()
 
-    def test_the_commit_is_that_of_the_jobs(self, finished, monkeypatch):
+    def test_the_commits_are_those_of_the_jobs(self, finished, timed, job, monkeypatch):
         """Would catch: numbers of finished jobs published as those of today's code."""
-        monkeypatch.setattr(reference, "_commands", lambda: {"run": 30.0, "test": 20.0})
-        try:
+        done = {"gradient_mse": [job("a")], "fixed_budget": [job("b", commit="1" * 40)]}
+        monkeypatch.setattr(reference, "run_all", lambda *args: done)
+        reference.main()
+        commits = json.loads((finished / "provenance.json").read_text())["commits"]
+        assert commits == {"gradient_mse": "0" * 40, "fixed_budget": "1" * 40}
+
+    @pytest.mark.parametrize("other", [{"commit": "1" * 40}, {"dirty": True}])
+    def test_jobs_of_several_commits_or_of_changed_files(
+        self, finished, timed, job, monkeypatch, other
+    ):
+        """Would catch: a table half of which no commit gives."""
+        done = {"gradient_mse": [job("a"), job("b", **other)]}
+        monkeypatch.setattr(reference, "run_all", lambda *args: done)
+        with pytest.raises(SystemExit, match=r"^error: jobs of gradient_mse must be of one clean "):
             reference.main()
-        except (ValueError, SystemExit):  # to refuse is as good
-            return
-        assert json.loads((finished / "provenance.json").read_text())["commit"] == "0" * 40
+        assert not (finished / "provenance.json").exists()

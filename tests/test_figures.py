@@ -40,6 +40,7 @@ def table(estimators=ESTIMATORS, panels=PANELS, budget=64):
     return data.assign(
         budget=budget,
         batch_size=32,
+        evidence="simulation",
         optimal=4.5,
         near_optimal_low=3.0,
         near_optimal_high=7.0,

@@ -28,6 +28,7 @@ from figures.palette import LOOKS, draw_tasks, panel_grid
 from optimisation_tables import (
     POLICIES,
     POLICY,
+    assert_apart,
     finite_prompts_table,
     gap_bound_table,
     group_size_table,
@@ -66,17 +67,6 @@ def _house_style():
     with plt.style.context(palette.STYLE):
         yield
     plt.close("all")
-
-
-def assert_apart(figure):
-    figure.canvas.draw()
-    boxes = [axes.get_tightbbox() for axes in figure.axes]
-    boxes.append(figure.legends[0].get_window_extent())
-    for i, box in enumerate(boxes):
-        for other in boxes[:i]:
-            width = min(box.x1, other.x1) - max(box.x0, other.x0)
-            height = min(box.y1, other.y1) - max(box.y0, other.y0)
-            assert min(width, height) <= 4.0  # pixels: half a marker
 
 
 class TestEveryFigure:

@@ -9,6 +9,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ from experiments import language_group_size, language_training
 from experiments.language_group_size import Cell, report, run
 from experiments.language_tasks import training_sets
 from experiments.resolution import summary
-from experiments.runner import job_folder, to_csv
+from experiments.runner import job_folder, to_csv, write_atomically
+from ustat_grpo.lm import language_model
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.scoring import log_probs
 
@@ -206,6 +208,20 @@ class TestTogether:
                 table.reindex(columns=COLUMNS), trained(both, cell), rtol=1e-4, atol=1e-6
             )
 
+    def test_a_gpu_takes_what_is_left_at_once(self, config, tmp_path, monkeypatch):
+        """Would catch: finished runs trained again, or one process a run beside the GPU."""
+        made, taken = config(), []
+        first = trained(made, CELLS[0])
+
+        def together(_config, cells):
+            taken.extend(cells)
+            return ((cell, first) for cell in cells)
+
+        monkeypatch.setattr(language_model, "chosen_device", lambda _: SimpleNamespace(type="cuda"))
+        monkeypatch.setattr(language_training, "train_together", together)
+        write_atomically(CELLS[0].path(tmp_path), to_csv(first))
+        assert len(run(made, tmp_path)) == 3 * len(CELLS) and taken == CELLS[1:]
+
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_a_gpu_gives_the_same_accuracies(self, config, tmp_path, in_process):
@@ -236,6 +252,7 @@ class TestReport:
 
 
 class TestCommand:
+    @pytest.mark.slow  # the main job of `test_experiments` has processes, too
     def test_processes_change_no_byte(self, asked, tmp_path, in_process, monkeypatch):
         """Here, and in two processes as a user has it; the report is the same, too."""
         reports = {}

@@ -10,7 +10,7 @@ import pytest
 
 import theory
 from experiments import ledger
-from experiments.ledger import markdown, replace_block
+from experiments.readme import markdown, replace_block
 from theory import claims
 
 ROOT = Path(__file__).parents[1]

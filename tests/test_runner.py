@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
 
+from apps import call_main, refuses
 from experiments import gradient_mse, runner
 from experiments.runner import execute, provenance, to_csv, write_atomically
 
@@ -218,6 +219,55 @@ class TestExecute:
         with pytest.raises(ValueError, match=r"^output must be a writable folder, got "):
             job(config, counted)
         assert counted.calls == 0
+
+
+class TestPrepare:
+    """What may turn out impossible is built first."""
+
+    def test_comes_before_folder_and_work(self, tmp_path, counted):
+        def impossible(checked):
+            assert checked.task.name == "tug_of_war" and not list(tmp_path.iterdir())
+            raise ValueError("task must be possible, got this one")
+
+        config = configuration(tmp_path / "results")
+        with pytest.raises(ValueError, match=r"^task must be possible"):
+            execute(config, "gradient_mse", counted, gradient_mse.describe, impossible)
+        assert counted.calls == 0 and not (tmp_path / "results").exists()
+
+    def test_is_not_needed_for_what_is_finished(self, tmp_path, counted):
+        config = configuration(tmp_path)
+        path = job(config, counted)
+        assert execute(config, "gradient_mse", counted, gradient_mse.describe, None) == path
+
+    def test_folder_of_a_job_is_known_before(self, tmp_path, counted):
+        config = configuration(tmp_path, "batch_size=8")
+        folder = runner.job_folder(config, "gradient_mse", gradient_mse.describe)
+        assert not folder.exists() and job(config, counted).parent == folder
+
+
+class TestMainJob:
+    @pytest.mark.parametrize("kind", [ValueError, FloatingPointError])
+    def test_a_mistake_is_one_line(self, kind, tmp_path, monkeypatch):
+        """Also a run that diverged. Would catch: a traceback."""
+
+        def fails(_config):
+            raise kind("training diverged at iteration 3: the norm must be small, got 1e+09")
+
+        monkeypatch.setattr(gradient_mse, "run", fails)
+        code, _, error = call_main(gradient_mse, "task=tug_of_war", f"output={tmp_path}")
+        assert (code, error) == (2, "error: training diverged at iteration 3: the norm must be "
+                                    "small, got 1e+09\n")  # fmt: skip
+        code, _, error = call_main(gradient_mse, "-m", "task=tug_of_war", f"output={tmp_path}")
+        assert code == 1 and "training diverged at iteration 3" in error  # left to Hydra
+
+    def test_what_must_be_given(self, tmp_path):
+        """Would catch: OmegaConf's own message, of several lines."""
+        refuses(gradient_mse, "task.path must be given", tmp_path / "results", "task=gsm8k")
+
+    def test_a_mistake_of_ours_is_none_of_the_users(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(gradient_mse, "run", lambda _config: 1 / 0)
+        code, _, error = call_main(gradient_mse, "task=tug_of_war", f"output={tmp_path}")
+        assert code == 1 and "ZeroDivisionError" in error
 
 
 class TestProvenance:

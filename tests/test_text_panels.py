@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the extra llm")
 import local_models
 import tiny_policies
 from apps import call_main, checked
-from experiments import gradient_mse, language_errors
+from experiments import gradient_mse, language_errors, language_group_size
 from experiments.language_tasks import panels, training_sets
 from experiments.runner import to_csv
 from ustat_grpo.lm.huggingface import load
@@ -198,6 +198,26 @@ class TestFiles:
         assert (len(train.prompts), len(held_out.prompts)) == (5, 2)
         assert train.reward.judge(r"\boxed{1}", "1") == 2
         assert held_out.reward.judge(r"\boxed{1}", "1") == 1
+
+
+class TestGroupSizes:
+    """The sweep over group sizes on a model of the user's."""
+
+    def test_end_to_end(self, folder, files, tmp_path):
+        """Accuracy on held-out questions is sampled; noise components come from a pool."""
+        few = ("budget=8", "group_size=[2,4]", "iterations=[1]", "seeds=2", "noise_seeds=1")
+        asked = read("gsm8k", folder, files, f"task.train_path={files / 'gsm8k.jsonl'}")
+        asked = [each for each in asked if not each.startswith("group_size")]
+        noise = ("noise_questions=3", "noise_outputs=32", "learning_rate=1e-3", "optimizer=adamw")
+        code, _, error = call_main(language_group_size, *asked, *few, *noise, f"output={tmp_path}")
+        assert code == 0, error
+        (path,) = tmp_path.rglob("data.csv")
+        data = pd.read_csv(path)
+        assert len(data) == 2 * 2 * 2 and set(data["task"]) == {"gsm8k: tiny-qwen"}
+        assert set(data["accuracy"] * 5 % 1) == {0.0}  # of five questions
+        assert data[data["iteration"] == 0]["accuracy"].nunique() == 1
+        first = data[data["seed"] == 0]
+        assert (first["prompt"] >= 0).all() and (first[["oracle", "residual"]] >= 0).all(axis=None)
 
 
 class TestMistakes:
