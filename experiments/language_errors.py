@@ -12,7 +12,7 @@ from experiments import compared, tasks
 from experiments.language_tasks import Panel, panels
 from ustat_grpo.laws import mse
 from ustat_grpo.lm.gradient_error import PromptErrors, brute_force_errors, pool_errors
-from ustat_grpo.lm.measured_moments import MeasuredMoments, measured_moments
+from ustat_grpo.lm.measured_moments import MeasuredMoments, pool_moments
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, draw_pool
 from ustat_grpo.lm.rewards import ExactMatch
 
@@ -40,7 +40,7 @@ def measure(config: Any) -> pd.DataFrame:
             rng=rng,
             outputs_at_once=panel.outputs_at_once,
         )
-        moments = measured_moments(pool)
+        moments = pool_moments(pool)
         for row in [*_from_pool(config, name, pool, moments), *_brute_force(config, panel, rng)]:
             law, std_error = moments.estimate(_law(config, row))
             rows.append({"task": name, **row, "law": law, "law_std_error": std_error})

@@ -14,7 +14,7 @@ from experiments.language_tasks import HuggingFacePolicy, Panel, Sets, training_
 from ustat_grpo import Constant, Moments
 from ustat_grpo.lm.ensemble import train_ensemble
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.measured_moments import measured_moments, norm_moments
+from ustat_grpo.lm.measured_moments import norm_moments, pool_moments
 from ustat_grpo.lm.optimizers import OPTIMIZERS
 from ustat_grpo.lm.policy_gradient import Task
 from ustat_grpo.lm.pool import draw_pool
@@ -165,7 +165,7 @@ def _moments(
         rng=rng,
         outputs_at_once=panel.outputs_at_once,
     )
-    return measured_moments(pool).moments
+    return pool_moments(pool).moments
 
 
 def _row(

@@ -169,8 +169,8 @@ class TestOtherRewards:
             seen.extend(np.concatenate([prompt.rewards for prompt in pool.prompts]))
             return genuine(pool)
 
-        genuine = language_errors.measured_moments
-        monkeypatch.setattr(language_errors, "measured_moments", look)
+        genuine = language_errors.pool_moments
+        monkeypatch.setattr(language_errors, "pool_moments", look)
         gradient_mse.run(config)
         assert len(seen) == 2 * 10 * 64 and set(seen) == {0.0, 1.0, 2.0}
 

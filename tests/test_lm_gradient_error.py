@@ -31,7 +31,7 @@ from ustat_grpo.estimators import (
 from ustat_grpo.laws import mse
 from ustat_grpo.lm import gradient_error, sample_groups
 from ustat_grpo.lm.gradient_error import brute_force_errors, pool_errors
-from ustat_grpo.lm.measured_moments import measured_moments
+from ustat_grpo.lm.measured_moments import pool_moments
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, PromptPool, draw_pool
 from ustat_grpo.lm.rewards import ExactMatch, Reward
 
@@ -78,7 +78,7 @@ def test_errors_are_those_of_explicit_gradients(group_size):
     """‖(1/G)Σ W_i A_i − g(x)‖² of every group, its scores by backward passes, to 1e-9."""
     _, known = problem()
     found = pool_errors(drawn(), ESTIMATORS, group_size, rng=np.random.default_rng(4))
-    measured = measured_moments(drawn()).moments
+    measured = pool_moments(drawn()).moments
     best = measured.value + measured.score_norm_reward_covariance / measured.score_norm_squared
     truth, rng, here = known.gradients(matches()), np.random.default_rng(4), places(64, 0)
     for row in range(len(PROMPTS)):
@@ -102,7 +102,7 @@ def test_errors_without_known_gradients_are_those_of_explicit_ones():
     _, known = problem()
     pool, rewards = drawn(graded), grades()
     found = pool_errors(pool, ESTIMATORS, 8, rng=np.random.default_rng(4))
-    measured = measured_moments(pool).moments
+    measured = pool_moments(pool).moments
     best = measured.value + measured.score_norm_reward_covariance / measured.score_norm_squared
     rng, here = np.random.default_rng(4), places(64, 0)
     for row in range(len(PROMPTS)):

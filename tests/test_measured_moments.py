@@ -19,7 +19,7 @@ from lm_problems import (
     problem,
 )
 from ustat_grpo.laws import mse
-from ustat_grpo.lm.measured_moments import exact_match_moments, measured_moments, norm_moments
+from ustat_grpo.lm.measured_moments import exact_match_moments, norm_moments, pool_moments
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, PromptPool, draw_pool
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.moments import Moments
@@ -60,7 +60,7 @@ def test_sampled_moments_are_unbiased_by_enumeration():
     Also without each part of them, where three outputs are left of four.
     """
     probs, pools = every_pool(4)
-    found = measured_moments(Pool(pools, np.eye(NUM_BLOCKS)))
+    found = pool_moments(Pool(pools, np.eye(NUM_BLOCKS)))
     for moments in (found.moments, *found.left_out[:5]):
         for name in MOMENTS:
             expected = getattr(truth(), name)
@@ -74,7 +74,7 @@ def test_sampled_moments_are_the_means_that_they_are_said_to_be(rng):
     places, rewards = rng.integers(3, size=7), rng.choice([0.0, 1.0, 2.0, 0.5], size=7)
     gram = rng.normal(size=(3, 3))
     pool = PromptPool(gram @ gram.T, places, rewards)
-    found = measured_moments(Pool([pool], np.eye(NUM_BLOCKS))).moments
+    found = pool_moments(Pool([pool], np.eye(NUM_BLOCKS))).moments
     norms, products, numbers = pool.norms, pool.products, range(7)
     tau = [norms[i] * (rewards[i] - rewards[j]) * (rewards[i] - rewards[k])
            for i, j, k in permutations(numbers, 3)]  # fmt: skip
@@ -122,7 +122,7 @@ def test_prompt_noise_is_linear_in_unbiased_parts():
     _, pools = every_pool(4)
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(NUM_BLOCKS, 3))
-    found = measured_moments(Pool(pools, parts @ parts.T))
+    found = pool_moments(Pool(pools, parts @ parts.T))
     for block, moments in enumerate([found.moments, *found.left_out]):
         kept = np.delete(parts, block - 1, axis=0) if block else parts
         pairs = [a @ b for i, a in enumerate(kept) for j, b in enumerate(kept) if i != j]
@@ -216,7 +216,7 @@ def test_moments_of_an_exact_pool_are_those_of_its_norms():
     given = {"max_tokens": 2, "rng": generator(7)}
     by_norms = norm_moments(model, PROMPTS, MATCH, 64, rows_per_pass=5, **given)
     given["rng"] = generator(7)
-    by_pool = measured_moments(draw_pool(model, PROMPTS, MATCH, 64, **given))
+    by_pool = pool_moments(draw_pool(model, PROMPTS, MATCH, 64, **given))
     pairs = zip(
         (by_norms.moments, *by_norms.left_out), (by_pool.moments, *by_pool.left_out), strict=True
     )
@@ -256,7 +256,7 @@ def test_moments_against_the_enumeration_in_standard_errors(reward):
     model, known = problem()
     rewards = matches() if reward is MATCH else grades()
     pool = draw_pool(model, PROMPTS, reward, 1024, max_tokens=2, rng=generator(3))
-    found = measured_moments(pool)
+    found = pool_moments(pool)
     for name, statistic in STATISTICS.items():
         estimate, std_error = found.estimate(statistic)
         exact = statistic(known.moments(rewards))
@@ -283,7 +283,7 @@ def test_jackknife_of_a_mean_and_a_square_by_enumeration():
     for number in numbers:
         place = (np.arange(count) >= number).astype(int)
         pool = PromptPool(scores @ scores.T, place, 1.0 - place)
-        found = measured_moments(Pool([pool], np.eye(NUM_BLOCKS)))
+        found = pool_moments(Pool([pool], np.eye(NUM_BLOCKS)))
         mean, std_error = found.estimate(lambda moments: moments.value.item())
         assert mean == pytest.approx(number / count, abs=1e-12)
         errors.append(std_error**2)

@@ -97,8 +97,8 @@ def rewards_of(overrides, monkeypatch):
         seen.extend(np.concatenate([prompt.rewards for prompt in pool.prompts]))
         return genuine(pool)
 
-    genuine = language_errors.measured_moments
-    monkeypatch.setattr(language_errors, "measured_moments", look)
+    genuine = language_errors.pool_moments
+    monkeypatch.setattr(language_errors, "pool_moments", look)
     return gradient_mse.run(checked("gradient_mse", *overrides)), seen
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
     from ustat_grpo.lm.gradient_error import brute_force_errors, pool_errors
     from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
-    from ustat_grpo.lm.measured_moments import norm_moments
+    from ustat_grpo.lm.measured_moments import norm_moments, pool_moments
     from ustat_grpo.lm.policy_gradient import Task
     from ustat_grpo.lm.pool import draw_pool
     from ustat_grpo.lm.pretraining import Pretraining, pretrain
@@ -49,6 +49,7 @@ _HOMES = {
     "load_policy": "checkpoints",
     "log_probs": "scoring",
     "norm_moments": "measured_moments",
+    "pool_moments": "measured_moments",
     "objective_gradient": "exact",
     "pool_errors": "gradient_error",
     "pretrain": "pretraining",
@@ -91,6 +92,7 @@ __all__ = [
     "norm_moments",
     "objective_gradient",
     "pool_errors",
+    "pool_moments",
     "pretrain",
     "probe_norms",
     "run_rng",

@@ -12,7 +12,7 @@ from ustat_grpo.checks import generator, integer
 from ustat_grpo.estimators import Estimator, Grpo
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
-from ustat_grpo.lm.measured_moments import measured_moments
+from ustat_grpo.lm.measured_moments import pool_moments
 from ustat_grpo.lm.pool import Pool, PromptPool
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
@@ -65,7 +65,7 @@ def pool_errors(
         raise ValueError(
             f"group_size must be at most half the pool of {smallest} outputs, got {group_size}"
         )
-    moments = measured_moments(pool).moments
+    moments = pool_moments(pool).moments
     errors: dict[str, list[Array]] = {name: [] for name in estimators}
     for place, prompt in enumerate(pool.prompts):
         order = rng.permutation(len(prompt.rewards))

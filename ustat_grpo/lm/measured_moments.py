@@ -48,7 +48,7 @@ class MeasuredMoments:
         return float(corrected), float(np.sqrt((count - 1) * parts.var()))
 
 
-def measured_moments(pool: Pool) -> MeasuredMoments:
+def pool_moments(pool: Pool) -> MeasuredMoments:
     """Return the moments of every prompt of a pool, each prompt with weight 1/P.
 
     With the exact-match reward see `exact_match_moments`; with other rewards all moments are
