@@ -112,7 +112,7 @@ def limit_table(results: pd.DataFrame) -> Table:
     table = Table(title="limits")
     for column in ("quantity", "G", "way", "measured", "required", "verdict"):
         table.add_column(column)
-    limits = results.query(f"quantity not in {TABULATED}")
+    limits = results.query(f"quantity not in {TABULATED}").dropna(subset=["required"])
     for row in limits.to_dict(orient="records"):
         size = "" if pd.isna(row["group_size"]) else f"{row['group_size']:g}"
         measured = f"{row['value']:.3g} {row['unit']}"
@@ -127,13 +127,13 @@ def main(arguments: list[str] | None = None) -> None:
     save = parser.parse_args(arguments).save
     console, settings = Console(), Settings()
     results = run(settings, console)
+    if save:
+        results.to_csv(REFERENCE, index=False, float_format="%.6g", lineterminator="\n")
+        console.print(f"wrote {REFERENCE}")
     console.print(speed_table(results, settings), optimization_table(results, settings))
     console.print(limit_table(results))
     missed = list(results["verdict"]).count("missed")
     console.print(f"{missed} missed" if missed else "all requirements met")
-    if save:
-        results.to_csv(REFERENCE, index=False, float_format="%.6g", lineterminator="\n")
-        console.print(f"wrote {REFERENCE}")
 
 
 if __name__ == "__main__":
