@@ -57,8 +57,13 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
         console.print(f"timing Algorithm 1, G = {group_size}")
         rows += measure_optimization.throughput(settings, group_size)
     rows.append(measure_optimization.peak_memory(settings))
+    return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+
+
+def language(console: Console) -> pd.DataFrame:
+    """Time score norms, and the gradient-error figure of language models."""
     console.print("timing score norms and the figure of language models")
-    rows += [*score_norms.rows(), *gradient_error.rows()]
+    rows = [*score_norms.rows(), *gradient_error.rows()]
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
@@ -126,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", action="store_true", help=f"write {REFERENCE.name}")
     save = parser.parse_args(arguments).save
     console, settings = Console(), Settings()
-    results = run(settings, console)
+    results = pd.concat([run(settings, console), language(console)], ignore_index=True)
     if save:
         results.to_csv(REFERENCE, index=False, float_format="%.6g", lineterminator="\n")
         console.print(f"wrote {REFERENCE}")

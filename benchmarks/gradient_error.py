@@ -6,6 +6,7 @@ as the pool is.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,14 +23,18 @@ NUM_QUESTIONS, NUM_OUTPUTS, MAX_TOKENS, REPLICATES = 500, 256, 6, 8
 LEAST_SPEED_UP = 20.0
 
 
-def rows() -> list[Row]:
+def rows(
+    num_questions: int = NUM_QUESTIONS,
+    num_outputs: int = NUM_OUTPUTS,
+    sizes: Sequence[int] = SIZES,
+) -> list[Row]:
     """Return the times of both ways for GRPO at every group size, and their ratio."""
     model = shipped_policy("intermediate")
-    _, questions = arithmetic_questions(5, NUM_QUESTIONS, rng=np.random.default_rng(2603))
+    _, questions = arithmetic_questions(5, num_questions, rng=np.random.default_rng(2603))
     started = time.perf_counter()
-    precision = _pool(model, questions)
+    precision = _pool(model, questions, num_outputs, sizes)
     seconds = time.perf_counter() - started
-    brute = sum(_brute_force(model, questions, size, precision[size]) for size in SIZES)
+    brute = sum(_brute_force(model, questions, size, precision[size]) for size in sizes)
     return [
         row("language figure", None, "pool", "s", seconds),
         row("language figure", None, "brute force, at equal error", "s", brute),
@@ -38,18 +43,20 @@ def rows() -> list[Row]:
     ]  # fmt: skip
 
 
-def _pool(model: torch.nn.Module, questions: Questions) -> dict[int, float]:
+def _pool(
+    model: torch.nn.Module, questions: Questions, num_outputs: int, sizes: Sequence[int]
+) -> dict[int, float]:
     """Return the relative standard error of GRPO's error at every group size."""
     pool = draw_pool(
         model,  # pyright: ignore[reportArgumentType]
         questions.prompts,
         questions.exact_match,
-        NUM_OUTPUTS,
+        num_outputs,
         max_tokens=MAX_TOKENS,
         rng=torch.Generator().manual_seed(0),
     )
     found = {}
-    for size in SIZES:
+    for size in sizes:
         errors = pool_errors(pool, {"grpo": Grpo()}, size, rng=np.random.default_rng(0))["grpo"]
         found[size] = float(np.linalg.norm(errors.std_error) / errors.mean.sum())
     return found

@@ -142,12 +142,18 @@ def _reading_row(item: str, name: str, reading: Reading, minutes: dict[str, floa
         item,
         reading.claim,
         f"`experiments/{name}.py`",
-        f"`python -m experiments.{name} {EXPERIMENTS[name].sweep('paper')}`",
+        _commands(name),
         reading.expected,
         reading.obtained,
         reading.verdict,
         f"{minutes[name] / 60:.1f}",
     )
+
+
+def _commands(name: str) -> str:
+    """Return the commands that run an experiment at the paper's scale."""
+    sweeps = EXPERIMENTS[name].sweep("paper").split("; also ")
+    return " and ".join(f"`python -m experiments.{name} {sweep}`" for sweep in sweeps)
 
 
 def _later_rows() -> Iterator[Row]:

@@ -94,16 +94,17 @@ FINDINGS = """\
   anything on any task at the largest budget. Each rule that does not (G = 2, 8 to 32, N^⅓, √N)
   loses a large part of the gap on some task: see the row on rival rules.
 - Language models with an exact-match reward turn Figure 4 around: vanilla has the smallest error of
-  the three, GRPO the largest, at every G and skill that we tried. Wrong outputs have far larger
-  scores than the solution; vanilla gives them no weight. GRPO beats vanilla from some G on at few
-  questions only, and where a policy is nearly sure of the solution, it never does.
+  the three at every G and skill that we tried, smaller than the oracle's. Wrong outputs have larger
+  scores than the solution, by far once the policy has skill, and vanilla gives them no weight. On
+  half of the questions or so GRPO never beats vanilla, however large the group; on nearly all that
+  the policy solves more often than not, vanilla's error is smaller.
 - There the error grows with skill, since the scores do.
-- A small transformer trained at a fixed budget ends with the best accuracy at the group size that
-  three numbers measured before training predict (G* near 3), at every budget, and loses accuracy in
-  the order of the predicted gradient errors. With a reward that is right once in a hundred prompts
-  G* would be larger: for small V it grows like V^(−½).
-- Neighbouring group sizes cannot be told apart by five seeds; G = 64 and 128 against 4 can, by
-  two."""
+- A small transformer trained at a fixed budget ends with the best accuracy near the group size that
+  three numbers measured before training predict, at every budget and n, with SGD and with AdamW,
+  and loses accuracy in the order of the predicted gradient errors. G* is about 3 here, far from the
+  paper's 32, and moves little along training. If rewards are rare, G* grows like V^(−½).
+- Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
+  largest groups lose is plain."""
 
 _SWEEP = (
     "python -m experiments.language_group_size -m task={task} policy.path={model} "

@@ -10,7 +10,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as benchmark
-from benchmarks import agreement, measure, measure_optimization, plain, plain_optimization
+from benchmarks import (
+    agreement,
+    gradient_error,
+    measure,
+    measure_optimization,
+    plain,
+    plain_optimization,
+)
 from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import OPTIMIZATION_SPEED_UPS, SPEED_UPS, Settings
 from benchmarks.timing import COLUMNS, row
@@ -152,14 +159,17 @@ def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path)
         for way, required in OPTIMIZATION_SPEED_UPS.items():
             over = f"over {way}"
             rows.append(row("optimisation speed-up", size, over, "×", 50.0, at_least=required))
+    spoken = [row("language speed-up", None, "over brute force", "×", 30.0, at_least=20.0)]
+    spoken.append(row("time", None, "score_norms, tied", "ms", 70.0))
     monkeypatch.setattr(benchmark, "run", lambda *_: pd.DataFrame(rows))
+    monkeypatch.setattr(benchmark, "language", lambda *_: pd.DataFrame(spoken))
     monkeypatch.setattr(benchmark, "REFERENCE", tmp_path / "reference.csv")
     benchmark.main([])
     assert not benchmark.REFERENCE.exists()
     benchmark.main(["--save"])
     saved = pd.read_csv(benchmark.REFERENCE)
     assert list(saved.columns) == COLUMNS
-    wanted = ["missed"] * 3 + ["met"] * 4 + ["missed", "met", "met"] * 3
+    wanted = ["missed"] * 3 + ["met"] * 4 + ["missed", "met", "met"] * 3 + ["met"]
     assert list(saved["verdict"].dropna()) == wanted
 
 
@@ -171,6 +181,13 @@ def test_the_real_settings_are_those_of_the_issue():
     assert OPTIMIZATION_SPEED_UPS == {"torch_runs": 100, "numpy_search": 10, "numpy_compare": 10}
     assert (settings.budget, settings.optimization_group_sizes) == (1024, (4, 32, 128))
     assert (settings.memory_runs, settings.memory_group_size) == ((10_000, 1_000), 32)
+
+
+def test_language_figure_is_timed_both_ways():
+    pool, brute, ratio = gradient_error.rows(num_questions=5, num_outputs=32, sizes=(4, 8))
+    assert pool["value"] > 0 and brute["value"] > 0
+    assert ratio["value"] == pytest.approx(brute["value"] / pool["value"])
+    assert ratio["required"] == "≥ 20" and ratio["verdict"] in ("met", "missed")
 
 
 def test_the_readme_table_knows_gradients_from_optimisation():
