@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -42,7 +43,8 @@ def _errors(data: pd.DataFrame) -> Table:
     for task, panels in by_task(data).items():
         table.add_row(f"[bold]{task}[/]")
         shown = panels[panels["group_size"].isin(ends)].copy()
-        above = (shown["mse"] - shown["law"]) / shown["std_error"]
+        noise = np.hypot(shown["std_error"], shown["law_std_error"])
+        above = (shown["mse"] - shown["law"]) / noise
         shown["cell"] = [
             f"{law:.2e} ({z:+.1f})" for law, z in zip(shown["law"], above, strict=True)
         ]
