@@ -55,6 +55,7 @@ def run(config: HardPrompts) -> pd.DataFrame:
     import torch
 
     from ustat_grpo.lm.measured_moments import norm_moments
+    from ustat_grpo.lm.rewards import ExactMatch
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -62,11 +63,12 @@ def run(config: HardPrompts) -> pd.DataFrame:
     kinds = [KINDS[place] for place in questions.kinds.tolist()]
     tables = []
     for name, panel in language_tasks.panels(config.task, config.policy).items():
+        assert isinstance(panel.reward, ExactMatch)  # the configuration refuses any other
         seed = int(tasks.panel_rng(config.seed, name).integers(2**32))
         measured = norm_moments(
             panel.model,
             panel.prompts,
-            questions.exact_match,
+            panel.reward,
             config.num_outputs,
             max_tokens=panel.max_tokens,
             rng=torch.Generator().manual_seed(seed),

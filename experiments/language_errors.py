@@ -16,8 +16,6 @@ from ustat_grpo.lm.measured_moments import MeasuredMoments, pool_moments
 from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, draw_pool
 from ustat_grpo.lm.rewards import ExactMatch
 
-Parameters = Mapping[str, compared.Parameters]
-
 
 def measure(config: Any) -> pd.DataFrame:
     """Measure every estimator at every group size, for each policy of `config`.

@@ -44,13 +44,13 @@ class Shape:
 class Settings:
     """How it is trained; see `ustat_grpo.lm.pretraining.Pretraining`."""
 
-    batch_size: int = 200
-    num_steps: int = 14_000
-    learning_rate: float = 3e-3
-    warmup: int = 200
-    weight_decay: float = 0.1
-    problems_per_kind: int = 20_000
-    steps_per_check: int = 100
+    batch_size: int = Pretraining.batch_size
+    num_steps: int = Pretraining.num_steps
+    learning_rate: float = Pretraining.learning_rate
+    warmup: int = Pretraining.warmup
+    weight_decay: float = Pretraining.weight_decay
+    problems_per_kind: int = Pretraining.problems_per_kind
+    steps_per_check: int = Pretraining.steps_per_check
 
     def build(self) -> Pretraining:
         """Return the settings of the library."""
