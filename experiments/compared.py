@@ -14,6 +14,7 @@ from ustat_grpo import (
     OptimalBaseline,
     Oracle,
     Shrinkage,
+    SideInformation,
     Vanilla,
 )
 from ustat_grpo.laws import covariance, mse
@@ -61,9 +62,9 @@ def build(compared: Mapping[str, Parameters]) -> dict[str, Estimator]:
 
 def require_group_size(compared: Mapping[str, Parameters], group_size: int) -> None:
     """Let every estimator refuse a configuration or a group size before any work starts."""
-    nothing = np.zeros(())
+    nothing = SideInformation(np.zeros(()), np.zeros(()))
     for estimator in build(compared).values():
-        estimator.advantages(np.zeros(group_size), nothing, optimal_baseline=nothing)
+        estimator.advantages(np.zeros(group_size), nothing)
 
 
 def law(

@@ -25,7 +25,7 @@ from experiments import compared, tasks
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
-from ustat_grpo import Box, Decay, SoftmaxBandit, optimize
+from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, optimize
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.laws import limit
@@ -144,7 +144,7 @@ def largest_advantage(
     low, high = levels.min(), levels.max()
     rewards = np.where(np.tri(group_size + 1, group_size, -1) > 0, high, low)
     advantages = [
-        estimator.advantages(rewards, ends, optimal_baseline=ends)
+        estimator.advantages(rewards, SideInformation(ends, ends))
         for estimator in compared.build(estimators).values()
         for ends in (np.full(len(rewards), low), np.full(len(rewards), high))
     ]

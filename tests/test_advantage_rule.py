@@ -21,6 +21,7 @@ from ustat_grpo import (
     Vanilla,
 )
 from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.estimators import NOTHING, SideInformation
 
 BINARY, BACKWARDS, GRADED = np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([-1.5, 0.25, 2.0])
 FAR = np.array([1000.0, 1001.0, 1002.5])
@@ -42,8 +43,8 @@ class Custom:
 
     function: object
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
-        return self.function(rewards, value[..., None], optimal_baseline[..., None])
+    def advantages(self, rewards, side=NOTHING):
+        return self.function(rewards, side.value[..., None], side.optimal_baseline[..., None])
 
 
 def standardised(rewards, value, best):
@@ -104,7 +105,7 @@ def test_public_estimators_are_affine(estimator, least, size, levels, rng):
     assert len(rule.tabulated) == 0
     for _ in range(5):
         rewards, (value, best) = rng.choice(levels, size), rng.normal(size=2)
-        expected = estimator.advantages(rewards, value, optimal_baseline=best)
+        expected = estimator.advantages(rewards, SideInformation(value, best))
         obtained = predicted(rule, rewards, levels, value, best)
         np.testing.assert_allclose(obtained, expected, rtol=1e-12, atol=1e-12 * abs(levels).max())
 
@@ -137,9 +138,8 @@ def test_others_are_tabulated_for_two_levels(function, levels, size):
     assert rule.tabulated.shape == (size + 1, 2)
     for group in itertools.product(levels, repeat=size):
         rewards = np.array(group)
-        expected = estimator.advantages(
-            rewards[None], np.array([0.3]), optimal_baseline=np.array([-0.8])
-        )[0]
+        side = SideInformation(np.array([0.3]), np.array([-0.8]))
+        expected = estimator.advantages(rewards[None], side)[0]
         obtained = predicted(rule, rewards, levels, 0.3, -0.8)
         np.testing.assert_allclose(obtained, expected, rtol=0, atol=1e-12)
 

@@ -23,6 +23,7 @@ from ustat_grpo import (
     OptimalBaseline,
     Oracle,
     Shrinkage,
+    SideInformation,
     Vanilla,
     gradient,
 )
@@ -98,13 +99,13 @@ def advantages(name: str, rewards: Any, side: Any = 0.7, c: float = 1.0, a: floa
     """Apply the estimator `name`, fitted to rewards c·Z + a, with the side information it reads."""
     contract = CONTRACTS[name]
     known = {contract.reads: side} if contract.reads else {}
-    return contract.make(c, a).advantages(rewards, **known)
+    return contract.make(c, a).advantages(rewards, SideInformation(**known))
 
 
 def grouped_gradient(name: str, scores: Any, rewards: Any, side: Any = 0.7) -> Any:
     contract = CONTRACTS[name]
     known = {contract.reads: side} if contract.reads else {}
-    return gradient(contract.make(1, 0), scores, rewards, **known)
+    return gradient(contract.make(1, 0), scores, rewards, SideInformation(**known))
 
 
 def naive_advantages(name: str, group: np.ndarray, side: float) -> list[float]:
@@ -355,10 +356,10 @@ def test_one_estimator_as_another(rng):
         (GroupMean().advantages(rewards), (1 - 1 / 6) * Grpo().advantages(rewards)),
         (Shrinkage(0.0, 9.0).advantages(rewards), Grpo().advantages(rewards)),
         (Shrinkage(1.0, 0.3).advantages(rewards), ConstantBaseline(0.3).advantages(rewards)),
-        (Oracle().advantages(rewards, 0.0), Vanilla().advantages(rewards)),
+        (Oracle().advantages(rewards, SideInformation(0.0)), Vanilla().advantages(rewards)),
         (
-            Oracle().advantages(rewards, np.ones(5)),
-            OptimalBaseline().advantages(rewards, optimal_baseline=np.ones(5)),
+            Oracle().advantages(rewards, SideInformation(np.ones(5))),
+            OptimalBaseline().advantages(rewards, SideInformation(optimal_baseline=np.ones(5))),
         ),
     ]:
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-12)
@@ -384,18 +385,18 @@ def test_side_information(name):
     estimator, reads = contract.make(1, 0), contract.reads
     others = {"value": 8.0, "optimal_baseline": 9.0}
     if reads is None:
-        ours = estimator.advantages(rewards, **others)
+        ours = estimator.advantages(rewards, SideInformation(**others))
         np.testing.assert_array_equal(ours, estimator.advantages(rewards))
         return
     del others[reads]
     message = rf"^{reads} must be given for the {name} estimator, got None$"
     with pytest.raises(ValueError, match=message):
-        estimator.advantages(rewards, **others)
+        estimator.advantages(rewards, SideInformation(**others))
     with pytest.raises(ValueError, match=message):
-        gradient(estimator, np.ones((2, 3, 1)), rewards, **others)
+        gradient(estimator, np.ones((2, 3, 1)), rewards, SideInformation(**others))
     for shape in [(3,), (2, 3), (2, 1), (1,)]:
         with pytest.raises(ValueError) as error:
-            estimator.advantages(rewards, **{reads: np.ones(shape)})
+            estimator.advantages(rewards, SideInformation(**{reads: np.ones(shape)}))
         assert str(error.value) == (
             f"{reads} must have the shape of rewards without its last axis, (2,), got {shape}"
         )
@@ -434,7 +435,7 @@ def test_numpy_constants_do_not_widen_the_result(estimator):
 
 def test_oracle_takes_the_value_of_a_critic_in_training():
     value = torch.full((2,), 0.5, requires_grad=True)
-    ours = Oracle().advantages(torch.ones((2, 3)), value)
+    ours = Oracle().advantages(torch.ones((2, 3)), SideInformation(value))
     np.testing.assert_array_equal(ours.detach(), np.full((2, 3), 0.5))
 
 

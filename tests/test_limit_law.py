@@ -11,7 +11,7 @@ from scipy import stats
 
 from apps import checked, refuses, resumes
 from experiments import compared, limit_law
-from ustat_grpo import Constant, Vanilla, optimize
+from ustat_grpo import Constant, SideInformation, Vanilla, optimize
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 
 TINY = ("scale.runs=10", "iterations=[20,80]", "task.coordinates=[0]", "threads=1")
@@ -162,7 +162,7 @@ class TestProjection:
         for name, parameters in config.estimators.items():
             estimator = compared.build(config.estimators)[name]
             baselines = [np.full(len(groups), b) for b in np.linspace(-1, 2, 4)]
-            every = [estimator.advantages(groups, b, optimal_baseline=b) for b in baselines]
+            every = [estimator.advantages(groups, SideInformation(b, b)) for b in baselines]
             found = limit_law.largest_advantage({name: parameters}, 3, levels)
             assert found == pytest.approx(np.abs(every).max())
 

@@ -25,6 +25,7 @@ from ustat_grpo.estimators import (
     OptimalBaseline,
     Oracle,
     Shrinkage,
+    SideInformation,
     Vanilla,
     gradient,
 )
@@ -87,9 +88,11 @@ def test_errors_are_those_of_explicit_gradients(group_size):
         value = np.full(len(groups), measured.value[row])
         for name, estimator in ESTIMATORS.items():
             estimates = gradient(
-                estimator, known.scores[row, groups], matches()[row, groups], value,
-                optimal_baseline=np.full(len(groups), best[row]),
-            )  # fmt: skip
+                estimator,
+                known.scores[row, groups],
+                matches()[row, groups],
+                SideInformation(value, np.full(len(groups), best[row])),
+            )
             errors = ((estimates - truth[row]) ** 2).sum(axis=1)
             assert found[name].mean[row] == pytest.approx(errors.mean(), rel=1e-9)
             std_error = errors.std(ddof=1) / len(groups) ** 0.5
@@ -112,9 +115,11 @@ def test_errors_without_known_gradients_are_those_of_explicit_ones():
             for group in order.reshape(-1, 8):
                 inside, outside = here[row, group], here[row, np.setdiff1d(order, group)]
                 estimate = gradient(
-                    estimator, known.scores[row, inside], rewards[row, inside],
-                    measured.value[row], optimal_baseline=best[row],
-                )  # fmt: skip
+                    estimator,
+                    known.scores[row, inside],
+                    rewards[row, inside],
+                    SideInformation(measured.value[row], best[row]),
+                )
                 judged = rewards[row, outside]
                 elsewhere = (judged - judged.mean()) @ known.scores[row, outside] / 55
                 errors.append(estimate @ estimate - 2 * estimate @ elsewhere)
@@ -358,7 +363,10 @@ def explicit_minibatch_errors(num_replications: int, group_size: int, seed: int 
         here = np.array([[OUTPUTS.index(y) for y in group] for group in outputs_in(rollouts)])
         for name in BRUTE:
             found = gradient(
-                ESTIMATORS[name], known.scores[rows, here], matches()[rows, here], value
+                ESTIMATORS[name],
+                known.scores[rows, here],
+                matches()[rows, here],
+                SideInformation(value),
             )
             errors[name].append(((found.mean(axis=0) - truth) ** 2).sum())
     return {name: np.array(found) for name, found in errors.items()}

@@ -15,6 +15,7 @@ from ustat_grpo.estimators import (
     Grpo,
     Oracle,
     Shrinkage,
+    SideInformation,
     Vanilla,
     gradient,
 )
@@ -100,7 +101,9 @@ def test_gradient_is_the_mean_of_advantage_times_score(estimator, reward):
     assert len(set(questions.tolist())) < len(questions) == 6
     rewards = reward(rollouts, questions)
     value = solution_probs(model, questions).detach()
-    expected = gradient(estimator, per_output_scores(model, rollouts), rewards, value).mean(dim=0)
+    expected = gradient(
+        estimator, per_output_scores(model, rollouts), rewards, SideInformation(value)
+    ).mean(dim=0)
     ours = torch.cat([each.flatten() for each in found])
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     assert float(means) == pytest.approx(float(rewards.nanmean()), rel=1e-12)
@@ -148,7 +151,7 @@ def test_expected_gradient_is_that_of_the_objective(estimator):
     torch.testing.assert_close(probs.sum(), torch.tensor(1.0).double(), rtol=0, atol=1e-12)
     rewards = MATCH(rollouts, torch.full((len(probs),), prompt))
     value = solution_probs(model)[prompt].detach().expand(len(probs))
-    weights = estimator.advantages(rewards, value) * probs[:, None] / 2
+    weights = estimator.advantages(rewards, SideInformation(value)) * probs[:, None] / 2
     found = weighted_score(model, rollouts, weights)
     expected = torch.autograd.grad(solution_probs(model)[prompt], list(model.parameters()))
     for ours, theirs in zip(found, expected, strict=True):

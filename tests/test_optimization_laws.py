@@ -27,6 +27,7 @@ from ustat_grpo import (
     laws,
     optimize,
 )
+from ustat_grpo.estimators import NOTHING, SideInformation
 
 GRADED = (-1.0, 0.5, 2.0)
 PROBLEMS = {
@@ -44,7 +45,7 @@ class Standardised:
 
     epsilon: float = 0.1
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         centred = rewards - rewards.mean(axis=-1, keepdims=True)
         return centred / (rewards.std(axis=-1, keepdims=True) + self.epsilon)
 
@@ -114,7 +115,7 @@ def enumerated_step(bandit, theta0, estimator):
     for x, weight in enumerate(bandit.prompt_probs):
         for group in itertools.product(cells(bandit, theta0, x), repeat=SIZE):
             probs, scores, rewards = (np.array(part) for part in zip(*group, strict=True))
-            estimate = gradient(estimator, scores, rewards, snapshot.value[x])
+            estimate = gradient(estimator, scores, rewards, SideInformation(snapshot.value[x]))
             mean = mean + weight * probs.prod() * estimate
             second += weight * probs.prod() * (estimate @ estimate)
     return mean, (second - mean @ mean) / BATCH + mean @ mean
@@ -144,9 +145,11 @@ def enumerated_objective(bandit, estimator, theta, rates, stale=None):
         for group in itertools.product(cells(bandit, here, x), repeat=2):
             probs, scores, rewards = (np.array(part) for part in zip(*group, strict=True))
             step = gradient(
-                estimator, scores, rewards, snapshot.value[x],
-                optimal_baseline=snapshot.optimal_baseline[x],
-            )  # fmt: skip
+                estimator,
+                scores,
+                rewards,
+                SideInformation(snapshot.value[x], snapshot.optimal_baseline[x]),
+            )
             rest = enumerated_objective(
                 bandit, estimator, theta + rates[0] * step, rates[1:], stale
             )

@@ -21,6 +21,7 @@ from ustat_grpo import (
     gradient,
     optimize,
 )
+from ustat_grpo.estimators import NOTHING, SideInformation
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Standardised:
 
     epsilon: float = 0.1
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         centred = rewards - rewards.mean(axis=-1, keepdims=True)
         return centred / (rewards.std(axis=-1, keepdims=True) + self.epsilon)
 
@@ -53,8 +54,10 @@ def simulate(bandit, estimator, theta0, rates, projection, num_runs=4000):
             estimator,
             np.take_along_axis(scores, y[..., None], axis=2),
             bandit.reward_levels[levels],
-            (policy * reward).sum(axis=-1),
-            optimal_baseline=(policy * norm * reward).sum(axis=-1) / (policy * norm).sum(axis=-1),
+            SideInformation(
+                (policy * reward).sum(axis=-1),
+                (policy * norm * reward).sum(axis=-1) / (policy * norm).sum(axis=-1),
+            ),
         )
         theta = theta + rate * estimate.mean(axis=1)
         theta = theta if projection is None else projection.project(theta)

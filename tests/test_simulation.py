@@ -23,6 +23,7 @@ from ustat_grpo import (
     kernels,
     simulation,
 )
+from ustat_grpo.estimators import NOTHING, SideInformation
 from ustat_grpo.simulation import Simulation, affine_form, tables_of
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -41,7 +42,7 @@ KEY = np.uint64(2**63 + 12345)
 class StdNormalised:
     """Leave-in mean over the group's own standard deviation: not affine."""
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         centred = rewards - rewards.mean(axis=-1, keepdims=True)
         return centred / (rewards.std(axis=-1, keepdims=True) + 1e-4)
 
@@ -49,14 +50,14 @@ class StdNormalised:
 class Sign:
     """The sign of the advantage: not affine."""
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         return np.sign(rewards - rewards.mean(axis=-1, keepdims=True))
 
 
 class SkipEqual:
     """Vanilla that drops groups whose rewards are all equal: affine on every other group."""
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         spread = rewards.max(axis=-1, keepdims=True) > rewards.min(axis=-1, keepdims=True)
         return np.where(spread, rewards, 0.0)
 
@@ -64,14 +65,14 @@ class SkipEqual:
 class Clipped:
     """Vanilla that clips rewards at 2: affine as long as no reward is larger."""
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         return np.minimum(rewards, 2.0)
 
 
 class Previous:
     """The reward of the output before as baseline: unbiased, but it knows the order of outputs."""
 
-    def advantages(self, rewards, value=None, *, optimal_baseline=None):
+    def advantages(self, rewards, side=NOTHING):
         return rewards - np.roll(rewards, 1, axis=-1)
 
 
@@ -157,8 +158,7 @@ def test_replicates_are_algorithm_1_on_the_counted_outputs(name, batch_size):
                 list(ESTIMATORS.values())[e],
                 scores[x, cells % num_actions],
                 snapshot.reward_levels[cells // num_actions],
-                snapshot.value[x],
-                optimal_baseline=snapshot.optimal_baseline[x],
+                SideInformation(snapshot.value[x], snapshot.optimal_baseline[x]),
             )
         error = ((estimate - snapshot.gradient) ** 2).sum()
         assert errors[r, s, e] == pytest.approx(error, rel=1e-12, abs=1e-13)
@@ -229,8 +229,8 @@ def enumerated_mse(snapshot: Snapshot, estimator: Estimator, group_size: int) ->
         for group in product(cells, repeat=group_size):
             prob = np.prod([joint[x, y, level] for y, level in group])
             rewards = np.array([snapshot.reward_levels[level] for _, level in group])
-            known = dict(optimal_baseline=snapshot.optimal_baseline[x])
-            advantages = estimator.advantages(rewards, snapshot.value[x], **known)
+            side = SideInformation(snapshot.value[x], snapshot.optimal_baseline[x])
+            advantages = estimator.advantages(rewards, side)
             estimate = advantages @ scores[x, [y for y, _ in group]] / group_size
             first, second = first + prob * estimate, second + prob * (estimate @ estimate)
         mean += weight * first

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from ustat_grpo import Estimator, Snapshot, gradient
+from ustat_grpo import Estimator, SideInformation, Snapshot, gradient
 
 Array = NDArray[np.float64]
 
@@ -51,6 +51,11 @@ class Outcomes:
         """b* = E‖W‖²Z / E‖W‖²; V where the score is always zero."""
         weights = self.probs * np.sum(self.scores**2, axis=-1)
         return float(weights @ self.rewards / weights.sum()) if weights.any() else self.value
+
+    @property
+    def side(self) -> SideInformation:
+        """What the oracle and its like may know: the exact V(x) and b*(x)."""
+        return SideInformation(np.asarray(self.value), np.asarray(self.optimal_baseline))
 
 
 class Groups(NamedTuple):
@@ -126,8 +131,7 @@ def gradient_distribution(
             estimator,
             possible.scores[block],
             possible.rewards[block],
-            np.asarray(possible.value),
-            optimal_baseline=np.asarray(possible.optimal_baseline),
+            possible.side,
         )
         for block in np.split(members, range(_BLOCK, len(members), _BLOCK))
     ]

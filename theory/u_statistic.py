@@ -87,7 +87,7 @@ def _split(possible: Outcomes, split: HoeffdingDecomposition) -> Iterator[Claim]
 
     group = np.random.default_rng(2).choice(len(centred), size=6, p=possible.probs)
     scores, rewards = possible.scores[group], possible.rewards[group]
-    oracle = gradient(Oracle(), scores, rewards, np.asarray(possible.value))
+    oracle = gradient(Oracle(), scores, rewards, possible.side)
     degenerate = sum(split.second[i, j] for i, j in permutations(group, 2)) / (6 * 5)
     statement = "ĝ_GRPO − ĝ_oracle is the mean of ζ₂ over all pairs of a group"
     yield equal(statement, IDENTITY, degenerate, gradient(Grpo(), scores, rewards) - oracle)

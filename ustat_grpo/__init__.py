@@ -21,12 +21,14 @@ from ustat_grpo.estimators import (
     OptimalBaseline,
     Oracle,
     Shrinkage,
+    SideInformation,
     Vanilla,
     gradient,
 )
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 from ustat_grpo.monte_carlo import gradient_mse
 from ustat_grpo.optimization import Runs, optimize
+from ustat_grpo.practice import Practice
 from ustat_grpo.regions import Box
 from ustat_grpo.schedules import Constant, Decay, Schedule
 
@@ -43,9 +45,11 @@ __all__ = [
     "OptimalBaseline",
     "Oracle",
     "OutcomeMoments",
+    "Practice",
     "Runs",
     "Schedule",
     "Shrinkage",
+    "SideInformation",
     "Snapshot",
     "SoftmaxBandit",
     "TugOfWar",

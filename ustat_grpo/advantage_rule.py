@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ustat_grpo.estimators import Estimator
+from ustat_grpo.estimators import Estimator, SideInformation
 
 Array = NDArray[np.float64]
 
@@ -65,9 +65,8 @@ class _Asked:
         self.estimator, self.group_size = estimator, group_size
 
     def __call__(self, rewards: Array, value: float = 0.0, best: float = 0.0) -> Array:
-        answer = self.estimator.advantages(
-            rewards[None], np.array([value]), optimal_baseline=np.array([best])
-        )
+        side = SideInformation(np.array([value]), np.array([best]))
+        answer = self.estimator.advantages(rewards[None], side)
         return np.asarray(answer, dtype=float)[0]
 
 

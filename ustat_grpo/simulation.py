@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ustat_grpo import kernels, layout
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.draws import alias_tables, padded_size, poisson_tables
-from ustat_grpo.estimators import Estimator
+from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 
 Array = NDArray[np.float64]
@@ -46,19 +46,19 @@ def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> Af
     """
     value, best = snapshot.value, snapshot.optimal_baseline
     nothing = np.zeros((len(value), group_size))
-    shift = estimator.advantages(nothing, value, optimal_baseline=best)[:, 0]
+    shift = estimator.advantages(nothing, SideInformation(value, best))[:, 0]
     few = np.argsort(value)[np.linspace(0, len(value) - 1, min(len(value), 8)).astype(int)]
-    value, best = value[few], best[few]
+    side = SideInformation(value[few], best[few])
     rewards = np.zeros((len(few), group_size))
     rewards[:, 0] = 1.0
-    response = estimator.advantages(rewards, value, optimal_baseline=best)[0] - shift[few[0]]
+    response = estimator.advantages(rewards, side)[0] - shift[few[0]]
     own, other = float(response[0]), float(response[1]) if group_size > 1 else 0.0
     irregular = np.sin(np.arange(1.0, rewards.size + 1)).reshape(rewards.shape)
     levels = snapshot.reward_levels
     mixed = levels[(np.abs(irregular) * 1e6).astype(int) % len(levels)]
     equal = [np.full(rewards.shape, level) for level in levels]
     for rewards in (irregular, mixed, *equal):
-        obtained = estimator.advantages(rewards, value, optimal_baseline=best)
+        obtained = estimator.advantages(rewards, side)
         total = rewards.sum(axis=1, keepdims=True)
         predicted = own * rewards + other * (total - rewards) + shift[few, None]
         if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
@@ -192,7 +192,7 @@ class Simulation:
         kernels.count_cells(tables, sizes, self.key, all_once, first, prompts, counts)
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
-        value, best = snapshot.value[prompts], snapshot.optimal_baseline[prompts]
+        side = SideInformation(snapshot.value[prompts], snapshot.optimal_baseline[prompts])
         every_cell = np.tile(np.arange(num_cells), slots[0] * slots[1])
         for s, size in enumerate(self.group_sizes):
             cells = np.repeat(every_cell, counts[s].ravel()).reshape(*slots, size)
@@ -201,7 +201,7 @@ class Simulation:
                 shuffle.permuted(cells[index], axis=-1, out=cells[index])
             rewards, actions = tables.cell_rewards[cells], tables.cell_actions[cells]
             for e in general:
-                advantages = estimators[e].advantages(rewards, value, optimal_baseline=best)
+                advantages = estimators[e].advantages(rewards, side)
                 scaled = advantages * (weights / size)[..., None]
                 yield s, e, self._gradients(prompts, actions.astype(np.int64), scaled)
 

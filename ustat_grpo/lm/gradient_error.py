@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ustat_grpo.checks import generator, integer
-from ustat_grpo.estimators import Estimator, Grpo
+from ustat_grpo.estimators import Estimator, Grpo, SideInformation
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.measured_moments import pool_moments
@@ -89,7 +89,7 @@ def _weights(estimator: Estimator, rewards: Array, moments: Moments, place: int)
     value = np.full(len(rewards), moments.value[place])
     norm = moments.score_norm_squared[place]
     shift = moments.score_norm_reward_covariance[place] / norm if norm > 0 else 0.0
-    return estimator.advantages(rewards, value, optimal_baseline=value + shift) / rewards.shape[1]
+    return estimator.advantages(rewards, SideInformation(value, value + shift)) / rewards.shape[1]
 
 
 def _squared_norms(
@@ -150,7 +150,7 @@ def brute_force_errors(
         rollouts = sample_groups(model, prompts, group_size, max_tokens=max_tokens, rng=rng)
         rewards = reward(rollouts, questions)
         for name, estimator in estimators.items():
-            weights = estimator.advantages(rewards, value) / rewards.numel()
+            weights = estimator.advantages(rewards, SideInformation(value)) / rewards.numel()
             found = weighted_score(model, rollouts, weights)
             difference = tuple(a - b for a, b in zip(found, truth, strict=True))
             errors[name].append(squared_norm(difference))

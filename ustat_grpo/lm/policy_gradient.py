@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ustat_grpo.estimators import Estimator
+from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.rewards import Reward
 from ustat_grpo.lm.sampling import sample_rows, uniforms
@@ -191,6 +191,6 @@ def _weights(
     rewards = task.reward(rollouts, questions)
     if tuple(rewards.shape) != groups:
         raise ValueError(f"reward must return the shape {groups}, got {tuple(rewards.shape)}")
-    advantages = run.estimator.advantages(rewards, value)
+    advantages = run.estimator.advantages(rewards, SideInformation(value))
     scored = (~rewards.isnan()).sum(dim=-1, keepdim=True).clamp(min=1)
     return (advantages / (scored * run.batch_size)).flatten(), rewards.double().nanmean()

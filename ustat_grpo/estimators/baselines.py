@@ -1,0 +1,58 @@
+"""Baselines that do not depend on the group: vanilla, the oracle, a constant, the best one."""
+
+from dataclasses import dataclass
+
+from ustat_grpo.checks import real
+from ustat_grpo.estimators.arrays import Array, prompt_level, subtract
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+
+@dataclass(frozen=True)
+class Vanilla:
+    """REINFORCE without a baseline: A_i = Z_i (Williams 1992). Unbiased."""
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return the rewards themselves; see `Estimator.advantages`."""
+        return subtract(rewards, 0.0)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The value function as baseline: A_i = Z_i − V(x). Unbiased; needs to know V."""
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the value; see `Estimator.advantages`."""
+        return subtract(rewards, prompt_level("value", "Oracle", side.value, rewards))
+
+
+@dataclass(frozen=True)
+class ConstantBaseline:
+    """One number for all prompts: A_i = Z_i − c. Unbiased.
+
+    Args:
+        baseline: c, in units of reward.
+    """
+
+    baseline: float
+
+    def __post_init__(self) -> None:
+        """Raise if the baseline is no finite number."""
+        real("baseline", self.baseline)
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the constant; see `Estimator.advantages`."""
+        return subtract(rewards, float(self.baseline))
+
+
+@dataclass(frozen=True)
+class OptimalBaseline:
+    """The prompt-only baseline of least variance: A_i = Z_i − b*(x). Unbiased.
+
+    b*(x) = E[‖W‖²Z∣x]/E[‖W‖²∣x] (Greensmith, Bartlett & Baxter 2004) equals V(x) only if ‖W‖² and
+    Z are uncorrelated given x (Assumption 2 of the paper).
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the optimal baseline; see `Estimator.advantages`."""
+        known = prompt_level("optimal_baseline", "OptimalBaseline", side.optimal_baseline, rewards)
+        return subtract(rewards, known)

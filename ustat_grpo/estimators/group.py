@@ -1,0 +1,61 @@
+"""Baselines made of the other rewards of the group, or of all of it."""
+
+from dataclasses import dataclass
+
+from ustat_grpo.checks import leave_one_out_group_size, real
+from ustat_grpo.estimators.arrays import Array, leave_one_out_mean, scorable, subtract
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """Leave-one-out group mean: A_i = Z_i − Z̄^(−i). Unbiased.
+
+    Its gradient is the second-order U-statistic with kernel ½(W_i − W_j)(Z_i − Z_j), that is the
+    sample covariance (ddof 1) of score and reward (Lemma 1). Known as RLOO in trainers.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the mean of the others; see `Estimator.advantages`."""
+        return subtract(rewards, leave_one_out_mean(rewards))
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """Group mean that includes the output itself: A_i = Z_i − Z̄ = (1 − 1/G)(Z_i − Z̄^(−i)).
+
+    What trainers call GRPO without std normalisation (Dr. GRPO, arXiv 2503.20783). Its mean is
+    (1 − 1/G) g(x): at a fixed learning rate a sweep over G is also a sweep over the step size.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the group mean; see `Estimator.advantages`."""
+        leave_one_out_group_size(rewards.shape[-1])
+        xp, _, filled, count = scorable(rewards)
+        mean = xp.sum(filled, axis=-1, keepdims=True) / xp.where(count > 0, count, 1.0)
+        return subtract(rewards, mean)
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """Group mean shrunk toward a constant: A_i = Z_i − (1−λ) Z̄^(−i) − λ c. Unbiased.
+
+    Args:
+        weight: λ in [0, 1]; 0 is GRPO, 1 the constant baseline.
+        target: c, in units of reward; must not be computed from this group.
+    """
+
+    weight: float
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise if the weight lies outside [0, 1] or the target is no finite number."""
+        real("target", self.target)
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight must lie in [0, 1], got {self.weight!r}")
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the shrunk mean of the others; see `Estimator.advantages`."""
+        mean = leave_one_out_mean(rewards)
+        weight = float(self.weight)
+        return subtract(rewards, (1 - weight) * mean + weight * float(self.target))
