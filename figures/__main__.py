@@ -1,5 +1,8 @@
 """Draw every figure from the committed references: `python -m figures`."""
 
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from figures import (
@@ -37,13 +40,20 @@ FIGURES = (
 
 
 def draw_all(tables: Path, folder: Path) -> list[Path]:
-    """Draw all figures whose tables are in a folder into another; return the PNGs' paths."""
-    drawn = []
-    for figure in FIGURES:
-        table = tables / f"{TABLES.get(figure.NAME, figure.NAME)}.csv"
-        if table.exists():  # the smoke scale pretrains no policy
-            drawn += draw_tasks(table, folder, figure.NAME, figure.build)
-    return drawn
+    """Draw all figures whose tables are in a folder into another; return the PNGs' paths.
+
+    Drawing is slow and figures know nothing of each other: as many are drawn at once as there are
+    cores.
+    """
+    found = {figure: tables / f"{TABLES.get(figure.NAME, figure.NAME)}.csv" for figure in FIGURES}
+    # The smoke scale pretrains no policy.
+    found = {figure: table for figure, table in found.items() if table.exists()}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        drawn = [
+            pool.submit(draw_tasks, table, folder, figure.NAME, figure.build)
+            for figure, table in found.items()
+        ]
+        return [path for each in drawn for path in each.result()]
 
 
 if __name__ == "__main__":
