@@ -11,16 +11,33 @@ import pytest
 
 import ustat_grpo
 from ustat_grpo import (
+    BatchStdNormalised,
+    BestOfGroup,
     ConstantBaseline,
+    Critic,
+    DropEqualGroups,
+    EmpiricalBayes,
     Estimator,
+    GreedyBaseline,
     GroupMean,
     Grpo,
+    HitScaled,
+    JamesStein,
+    KeepSingletons,
+    LeaveOneOutNormalised,
+    LengthWeightedMean,
     OptimalBaseline,
     Oracle,
+    PassAtK,
+    RunningRewards,
+    ScoreWeightedMean,
     Shrinkage,
+    Sign,
+    StdNormalised,
     Vanilla,
+    Whitened,
 )
-from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule, looks_beyond_group
 from ustat_grpo.estimators import NOTHING, SideInformation
 
 BINARY, BACKWARDS, GRADED = np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([-1.5, 0.25, 2.0])
@@ -33,6 +50,27 @@ PUBLIC = {
     "constant": (ConstantBaseline(0.3), 1),
     "optimal": (OptimalBaseline(), 1),
     "shrinkage": (Shrinkage(0.4, 0.2), 2),
+}
+HISTORY = RunningRewards().updated(np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
+TABULATED = {  # functions of the number of successes
+    "std": StdNormalised(),
+    "leave one out": LeaveOneOutNormalised(),
+    "sign": Sign(),
+    "pass@1": PassAtK(1),
+    "pass@3": PassAtK(3),
+    "best": BestOfGroup(),
+    "singletons": KeepSingletons(StdNormalised(1e-6), 1e-6),
+    "empirical Bayes": EmpiricalBayes(HISTORY),
+}
+BEYOND = {  # look at other groups, or at what no compiled loop is told
+    "batch std": BatchStdNormalised(),
+    "whitened": Whitened(Vanilla()),
+    "hits": HitScaled(GroupMean()),
+    "dropped": DropEqualGroups(Grpo()),
+    "James-Stein": JamesStein(),
+    "score-weighted": ScoreWeightedMean(),
+    "greedy": GreedyBaseline(),
+    "length-weighted": LengthWeightedMean(),
 }
 every_estimator = pytest.mark.parametrize(("estimator", "least"), PUBLIC.values(), ids=PUBLIC)
 
@@ -89,7 +127,9 @@ def test_every_public_estimator_is_read_here():
         for thing in vars(ustat_grpo).values()
         if isinstance(thing, type) and thing is not Estimator and hasattr(thing, "advantages")
     }
-    assert {type(estimator) for estimator, _ in PUBLIC.values()} == public
+    here = [estimator for estimator, _ in PUBLIC.values()]
+    here += [*TABULATED.values(), *BEYOND.values(), Critic()]
+    assert {type(estimator) for estimator in here} == public
 
 
 @every_estimator
@@ -174,3 +214,46 @@ def test_what_is_no_function_of_the_count_is_refused(function, levels, size):
     estimator = Custom(function)
     with pytest.raises(ValueError, match=f"^{message(estimator)}$"):
         advantage_rule(estimator, size, levels)
+
+
+@pytest.mark.parametrize("estimator", TABULATED.values(), ids=TABULATED)
+@pytest.mark.parametrize("size", [3, 4, 60])
+def test_functions_of_the_count_are_read(estimator, size, rng):
+    """Affine or tabulated, the rule gives their advantages for 0/1 rewards drawn at random."""
+    rule = advantage_rule(estimator, size, BINARY)
+    for _ in range(20):
+        rewards = rng.choice(BINARY, size)
+        obtained = predicted(rule, rewards, BINARY, 0.3, -0.8)
+        np.testing.assert_allclose(obtained, estimator.advantages(rewards), rtol=0, atol=1e-12)
+
+
+def beyond(estimator):
+    return re.escape(
+        "estimator must look at one group at a time, and at no more than its rewards, V and "
+        f"b*, for many runs at once, got {estimator!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    "estimator", [each for name, each in BEYOND.items() if name != "length-weighted"], ids=str
+)
+@pytest.mark.parametrize("size", [3, 8])
+def test_what_looks_beyond_the_group_is_refused(estimator, size):
+    """Would catch: a batch of one group, in which James–Stein is GRPO and so is DAPO's."""
+    with pytest.raises(ValueError, match=f"^{beyond(estimator)}$"):
+        advantage_rule(estimator, size, BINARY)
+    assert looks_beyond_group(estimator, size, np.array([-1.5, 0.0, 2.0]))
+
+
+@pytest.mark.parametrize(("estimator", "missing"), [
+    (LengthWeightedMean(), "lengths"), (Critic(), "prediction"),
+])  # fmt: skip
+def test_what_nobody_knows_is_asked_for(estimator, missing):
+    with pytest.raises(ValueError, match=rf"^{missing} must be given for the"):
+        advantage_rule(estimator, 4, BINARY)
+
+
+def test_two_outputs_weigh_the_same_without_each_other():
+    """At G = 2 the weighted mean of the others is the other: an affine rule, and the right one."""
+    rule = advantage_rule(ScoreWeightedMean(), 2, GRADED)
+    assert (rule.own, rule.other, len(rule.tabulated)) == (1.0, -1.0, 0)

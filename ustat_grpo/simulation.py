@@ -1,8 +1,8 @@
 """Replicates of minibatch gradients: lays problems out for the compiled loop and runs it.
 
-Estimators whose advantages are affine in the rewards, which is seen by probing them, are scored
-inside the loop. Any other estimator is handed the same outputs, expanded from their counts, through
-its public interface.
+Estimators whose advantages are affine in the rewards of their group, which is seen by probing them,
+are scored inside the loop. Any other estimator is handed the same outputs, expanded from their
+counts, through its public interface, batch by batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import kernels, layout
+from ustat_grpo.advantage_rule import looks_beyond_group, neutral_side
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.draws import alias_tables, padded_size, poisson_tables
 from ustat_grpo.estimators import Estimator, SideInformation
@@ -42,13 +43,15 @@ def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> Af
 
     Two probes give the coefficients. They must then hold, at prompts from the least value to the
     largest, for irregular rewards and for rewards of the problem itself, mixed and all equal, which
-    some estimators treat apart.
+    some estimators treat apart. An estimator that looks beyond the group is none either.
     """
+    if looks_beyond_group(estimator, group_size, snapshot.reward_levels):
+        return None
     value, best = snapshot.value, snapshot.optimal_baseline
     nothing = np.zeros((len(value), group_size))
-    shift = estimator.advantages(nothing, SideInformation(value, best))[:, 0]
+    shift = estimator.advantages(nothing, neutral_side(value, best, group_size))[:, 0]
     few = np.argsort(value)[np.linspace(0, len(value) - 1, min(len(value), 8)).astype(int)]
-    side = SideInformation(value[few], best[few])
+    side = neutral_side(value[few], best[few], group_size)
     rewards = np.zeros((len(few), group_size))
     rewards[:, 0] = 1.0
     response = estimator.advantages(rewards, side)[0] - shift[few[0]]
@@ -57,8 +60,11 @@ def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> Af
     levels = snapshot.reward_levels
     mixed = levels[(np.abs(irregular) * 1e6).astype(int) % len(levels)]
     equal = [np.full(rewards.shape, level) for level in levels]
-    for rewards in (irregular, mixed, *equal):
-        obtained = estimator.advantages(rewards, side)
+    for rewards in (mixed, *equal, irregular):
+        try:
+            obtained = estimator.advantages(rewards, side)
+        except ValueError:  # some take no rewards but 0 and 1
+            return None
         total = rewards.sum(axis=1, keepdims=True)
         predicted = own * rewards + other * (total - rewards) + shift[few, None]
         if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
@@ -192,18 +198,37 @@ class Simulation:
         kernels.count_cells(tables, sizes, self.key, all_once, first, prompts, counts)
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
-        side = SideInformation(snapshot.value[prompts], snapshot.optimal_baseline[prompts])
+        greedy = self._greedy_rewards(first, prompts)
         every_cell = np.tile(np.arange(num_cells), slots[0] * slots[1])
         for s, size in enumerate(self.group_sizes):
             cells = np.repeat(every_cell, counts[s].ravel()).reshape(*slots, size)
             for index in range(replications):  # an estimator may look at the order
                 shuffle = np.random.default_rng([int(self.key), first + index, size])
                 shuffle.permuted(cells[index], axis=-1, out=cells[index])
-            rewards, actions = tables.cell_rewards[cells], tables.cell_actions[cells]
+            rewards = tables.cell_rewards[cells]
+            actions = tables.cell_actions[cells].astype(np.int64)
+            side = SideInformation(
+                snapshot.value[prompts],
+                snapshot.optimal_baseline[prompts],
+                greedy_reward=greedy,
+                score_norm_squared=snapshot.score_norm_squared[prompts[..., None], actions],
+            )
             for e in general:
                 advantages = estimators[e].advantages(rewards, side)
                 scaled = advantages * (weights / size)[..., None]
-                yield s, e, self._gradients(prompts, actions.astype(np.int64), scaled)
+                yield s, e, self._gradients(prompts, actions, scaled)
+
+    def _greedy_rewards(self, first: int, prompts: Integers) -> Array:
+        """Draw the reward of the most likely action for every group, shape (R, B)."""
+        snapshot = self.snapshot
+        greedy = np.argmax(snapshot.action_probs, axis=-1)
+        bounds = np.cumsum(snapshot.reward_probs[np.arange(len(greedy)), greedy], axis=-1)[:, :-1]
+        drawn = [
+            np.random.default_rng([int(self.key), first + index]).random(prompts.shape[1])
+            for index in range(len(prompts))
+        ]
+        levels = np.sum(np.array(drawn)[..., None] >= bounds[prompts], axis=-1)
+        return snapshot.reward_levels[levels]
 
     def _gradients(self, prompts: Integers, actions: Integers, weights: Array) -> Array:
         """Sum weight × score over the outputs of each replicate: (R, B, G) to (R, d)."""

@@ -1,0 +1,33 @@
+"""Baselines that something else has worked out for each prompt: one more output, or a network."""
+
+from dataclasses import dataclass
+
+from ustat_grpo.estimators.arrays import Array, prompt_level, subtract
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+
+@dataclass(frozen=True)
+class GreedyBaseline:
+    """Reward of the most likely output as baseline: A_i = Z_i − Z(x, y_greedy).
+
+    ReMax (arXiv 2310.10505). Unbiased, since the greedy output is none of the group; costs one
+    more output for each prompt. Needs `side.greedy_reward`.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the greedy reward; see `Estimator.advantages`."""
+        known = prompt_level("greedy_reward", "GreedyBaseline", side.greedy_reward, rewards)
+        return subtract(rewards, known)
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A given or learned value as baseline: A_i = Z_i − V̂(x).
+
+    Unbiased if V̂ was not fitted to this very group. Needs `side.prediction`, through which torch
+    gradients flow: detach it where the policy is to be trained and the critic is not.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the prediction; see `Estimator.advantages`."""
+        return subtract(rewards, prompt_level("prediction", "Critic", side.prediction, rewards))

@@ -1,0 +1,93 @@
+"""What becomes of groups that carry no comparison: all rewards equal, or a single output."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ustat_grpo.checks import finite, probabilities, same_length
+from ustat_grpo.estimators.arrays import Array, all_equal, require_batch, require_eps, scorable
+from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
+
+
+@dataclass(frozen=True)
+class KeepSingletons:
+    """Another estimator, but a group with a single scorable output keeps its reward.
+
+    A_1 = Z_1/(1 + ε) there, as if the group had mean 0 and standard deviation 1: what verl does,
+    where our own group baselines give 0. Groups of size 1 are allowed.
+
+    Args:
+        inner: for all other groups.
+        eps: ε of a library that divides by std + ε; 0 for one that does not divide.
+    """
+
+    inner: Estimator
+    eps: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise if ε is negative."""
+        require_eps(self.eps)
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return the advantages of both kinds of groups; see `Estimator.advantages`."""
+        xp, _, filled, count = scorable(rewards)
+        kept = filled / (1 + float(self.eps))
+        if rewards.shape[-1] == 1:
+            return kept
+        return xp.where(count == 1, kept, self.inner.advantages(rewards, side))
+
+
+@dataclass(frozen=True)
+class DropEqualGroups:
+    """Another estimator, averaged over the groups whose rewards are not all equal.
+
+    A_bi = (B/B′)·A′_bi in the B′ groups that are kept and 0 in the others, so that the mean over
+    the batch is the mean over them: DAPO's dynamic sampling (arXiv 2503.14476) as far as one batch
+    goes. It weighs prompt x by the chance that its group is kept; see `groups_per_kept_group` for
+    the price of filling the batch up.
+
+    Args:
+        inner: gives A′.
+        keep_singletons: whether a group with a single scorable output is kept, as in verl.
+    """
+
+    inner: Estimator
+    keep_singletons: bool = False
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return advantages (..., B, G), 0 in equal groups; see `Estimator.advantages`."""
+        require_batch("DropEqualGroups", rewards)
+        advantages = self.inner.advantages(rewards, side)
+        xp, _, _, count = scorable(rewards)
+        kept = ~all_equal(rewards)
+        if self.keep_singletons:
+            kept = kept | (count == 1)
+        number = xp.sum(xp.astype(kept, advantages.dtype), axis=-2, keepdims=True)
+        factor = rewards.shape[-2] / xp.where(number > 0, number, 1.0)
+        return xp.where(kept, advantages * factor, xp.zeros_like(advantages))
+
+
+def groups_per_kept_group(
+    dead_probability: ArrayLike, prompt_probs: ArrayLike | None = None
+) -> float:
+    """Return how many groups are sampled for each that dynamic sampling keeps: 1/(1 − E D(X)).
+
+    Args:
+        dead_probability: D(x), the chance that all rewards of a group are equal, shape (P,).
+        prompt_probs: f(x), shape (P,); uniform if None.
+
+    Returns:
+        A number of at least 1; infinite if no group is ever kept.
+
+    Raises:
+        ValueError: if a probability is none.
+    """
+    dead = finite("dead_probability", dead_probability, ndim=1)
+    if ((dead < 0) | (dead > 1)).any():
+        raise ValueError(f"dead_probability must lie in [0, 1], got {dead.min():g}, {dead.max():g}")
+    uniform = np.full(len(dead), 1 / len(dead))
+    probs = uniform if prompt_probs is None else probabilities("prompt_probs", prompt_probs, ndim=1)
+    same_length("prompts", {"dead_probability": len(dead), "prompt_probs": len(probs)})
+    kept = float(probs @ (1 - dead))
+    return 1 / kept if kept else np.inf

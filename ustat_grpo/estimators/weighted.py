@@ -1,0 +1,53 @@
+"""Group means in which outputs weigh as much as their scores, or as their lengths stand for."""
+
+from dataclasses import dataclass
+
+from ustat_grpo.checks import leave_one_out_group_size
+from ustat_grpo.estimators.arrays import (
+    Array,
+    leave_one_out_mean,
+    output_level,
+    scorable,
+    subtract,
+    sum_of_others,
+)
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+
+@dataclass(frozen=True)
+class ScoreWeightedMean:
+    """Leave-one-out estimate of the best baseline: A_i = Z_i − Σ_{j≠i}‖W_j‖²Z_j / Σ_{j≠i}‖W_j‖².
+
+    Unbiased; as G grows the baseline tends to b*(x), which `OptimalBaseline` is told. If all the
+    others have a score of zero it is their plain mean. Needs `side.score_norm_squared`, or scores.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the weighted mean of the others; see `Estimator.advantages`."""
+        plain = leave_one_out_mean(rewards)
+        norms = output_level("score_norm_squared", "ScoreWeightedMean", side.norms(), rewards)
+        xp, _, filled, _ = scorable(rewards)
+        weight = sum_of_others(xp, norms)
+        mean = sum_of_others(xp, norms * filled) / xp.where(weight > 0, weight, 1.0)
+        return subtract(rewards, xp.where(weight > 0, mean, plain))
+
+
+@dataclass(frozen=True)
+class LengthWeightedMean:
+    """Mean weighted by length, own output included: A_i = Z_i − Σ_j L_j Z_j / Σ_j L_j.
+
+    OPO (arXiv 2505.23585): lengths stand in for the squared norms of scores. Biased, since the
+    output itself is in the mean, and by more than the factor 1 − 1/G: by its length too. Needs
+    `side.lengths`; outputs that are all of length 0 weigh the same.
+    """
+
+    def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
+        """Return rewards less the length-weighted mean; see `Estimator.advantages`."""
+        leave_one_out_group_size(rewards.shape[-1])
+        lengths = output_level("lengths", "LengthWeightedMean", side.lengths, rewards)
+        xp, scored, filled, _ = scorable(rewards)
+        total = xp.sum(lengths, axis=-1, keepdims=True)
+        weights = xp.where(total > 0, lengths, xp.astype(scored, lengths.dtype))
+        total = xp.sum(weights, axis=-1, keepdims=True)
+        mean = xp.sum(weights * filled, axis=-1, keepdims=True) / xp.where(total > 0, total, 1.0)
+        return subtract(rewards, mean)
