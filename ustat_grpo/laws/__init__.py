@@ -1,10 +1,11 @@
 """Closed forms: moments in, numbers out. Nothing here ever simulates."""
 
-from ustat_grpo.laws import covariance, epochs, gap, group_size, limit, mse, path
+from ustat_grpo.laws import binary, covariance, epochs, gap, group_size, limit, mse, path
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 
 __all__ = [
     "WeightedChiSquared",
+    "binary",
     "covariance",
     "epochs",
     "gap",

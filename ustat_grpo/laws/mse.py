@@ -90,6 +90,60 @@ def shrinkage(moments: Moments, *, group_size: int, weight: float, target: float
     return first_order + (1 - weight) ** 2 * moments.residual_norm_squared / (size * (size - 1))
 
 
+def critic(
+    moments: Moments, *, group_size: int, mean_error: ArrayLike, mean_square_error: ArrayLike
+) -> Errors:
+    """Error with a predicted value as baseline: the oracle's + (e²s − 2m·E[V̂−V])/G.
+
+    Holds for any V̂ that is independent of the outputs given x, random or not.
+
+    Args:
+        moments: of the problem.
+        group_size: G.
+        mean_error: E[V̂(x) − V(x)], one number or shape (P,).
+        mean_square_error: e² = E(V̂(x) − V(x))², one number or shape (P,).
+
+    Raises:
+        ValueError: if a mean square error is less than the square of the mean error.
+    """
+    bias = np.asarray(mean_error, dtype=float)
+    square = np.asarray(mean_square_error, dtype=float)
+    least = bias**2
+    if not (square >= least * (1 - 1e-12)).all():  # equal up to rounding where V̂ is certain
+        raise ValueError(
+            "mean_square_error must not be less than the square of mean_error, "
+            f"got a difference of {np.min(square - least):g}"
+        )
+    added = square * moments.score_norm_squared - 2 * bias * moments.score_norm_reward_covariance
+    return oracle(moments, group_size=group_size) + added / group_size
+
+
+def greedy_baseline(
+    moments: Moments, *, group_size: int, mean: ArrayLike, variance: ArrayLike
+) -> Errors:
+    """Error with the reward r of another, most likely output: that of b = E r, plus Var(r)s/G.
+
+    Args:
+        moments: of the problem.
+        group_size: G.
+        mean: E[r∣x], the mean reward of the most likely output, one number or shape (P,).
+        variance: Var(r∣x), 0 where its reward is certain, one number or shape (P,).
+
+    Raises:
+        ValueError: if a variance is negative.
+
+    Reference:
+        Li et al., ReMax (arXiv 2310.10505).
+    """
+    bias = np.asarray(mean, dtype=float) - moments.value
+    spread = np.asarray(variance, dtype=float)
+    if (spread < 0).any():
+        raise ValueError(f"variance must not be negative, got {spread.min():g}")
+    return critic(
+        moments, group_size=group_size, mean_error=bias, mean_square_error=spread + bias**2
+    )
+
+
 def group_mean_gain(group_size: int) -> float:
     """Return (G−1)/G, the factor between the mean of the group-mean estimator and g(x)."""
     size = leave_one_out_group_size(group_size)
