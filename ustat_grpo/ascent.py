@@ -60,37 +60,50 @@ def ascend(tables, rule, bounds, ascent, state, key, first_run, left):
     """Run Algorithm 1 from run number `first_run` on, until `left` is full."""
     for index in range(left.objective.shape[0]):
         run_key = substream(key, first_run + index)
-        _copy(ascent.theta0, state.theta)
-        for prompt in range(len(state.seen)):
-            state.seen[prompt] = -1
-        state.position[0], state.position[1] = len(state.order), 0
+        begin(ascent.theta0, state)
         recorded = 0
         for iteration in range(ascent.checkpoints[-1]):
             iteration_key = substream(run_key, iteration)
-            _choose_prompts(tables, state, ascent.prompt_sampling, run_key, iteration_key)
-            num_drawn = _set_rows(tables, rule, state, iteration)
-            _draw_outputs(state, ascent.group_size, iteration_key)
+            choose_prompts(tables, state, ascent.prompt_sampling, run_key, iteration_key)
+            num_drawn = set_rows(tables, rule, state, iteration)
+            draw_outputs(state, ascent.group_size, iteration_key)
             for slot in range(len(state.prompts)):
                 first = slot * ascent.group_size
                 group = state.cell[first : first + ascent.group_size]
                 _weigh_group(tables, rule, state, state.prompts[slot], group)
-            _move(tables, state, num_drawn, ascent.rates[iteration] / len(state.cell))
-            _project(bounds, state.theta)
+            move(tables, state, num_drawn, ascent.rates[iteration] / len(state.cell))
+            project(bounds, state.theta)
             if iteration + 1 == ascent.checkpoints[recorded]:
-                left.objective[index, recorded] = objective_of(tables, state)
-                if left.theta.shape[0] > 0:
-                    _copy(state.theta, left.theta[index, recorded])
+                record(tables, state, left, index, recorded)
                 recorded += 1
 
 
 @njit(inline="always")
-def _copy(source, destination):
+def begin(theta0, state):
+    """Forget the run before."""
+    copy(theta0, state.theta)
+    for prompt in range(len(state.seen)):
+        state.seen[prompt] = -1
+    state.position[0], state.position[1] = len(state.order), 0
+
+
+@njit(inline="always")
+def record(tables, state, left, index, checkpoint):
+    """Leave behind what a run has reached."""
+    left.objective[index, checkpoint] = objective_of(tables, state)
+    if left.theta.shape[0] > 0:
+        copy(state.theta, left.theta[index, checkpoint])
+
+
+@njit(inline="always")
+def copy(source, destination):
+    """Copy a vector."""
     for j in range(len(source)):
         destination[j] = source[j]
 
 
 @njit(inline="always")
-def _choose_prompts(tables, state, sampling, run_key, iteration_key):
+def choose_prompts(tables, state, sampling, run_key, iteration_key):
     """Fill the minibatch: i.i.d., or without replacement within it, or within an epoch."""
     if sampling == IID:
         start, stride = stream(substream(iteration_key, _PROMPT_STREAM))
@@ -119,13 +132,16 @@ def _shuffle(order, key):
 
 
 @njit(inline="always")
-def _set_rows(tables, rule, state, iteration):
-    """Work out policy, cells and value of each prompt of the minibatch; return how many differ."""
+def set_rows(tables, rule, state, stamp):
+    """Work out policy, cells and value of each prompt of the batch; return how many differ.
+
+    What was worked out at another `stamp` is out of date.
+    """
     num_drawn = 0
     for slot in range(len(state.prompts)):
         prompt = state.prompts[slot]
-        if state.seen[prompt] != iteration:
-            state.seen[prompt] = iteration
+        if state.seen[prompt] != stamp:
+            state.seen[prompt] = stamp
             state.drawn[num_drawn] = prompt
             num_drawn += 1
             set_policy(tables, state.theta, state.probs[prompt], prompt)
@@ -135,7 +151,7 @@ def _set_rows(tables, rule, state, iteration):
 
 
 @njit(inline="always")
-def _draw_outputs(state, group_size, iteration_key):
+def draw_outputs(state, group_size, iteration_key):
     """Find the cell of every output, by bisection, all outputs a step at a time: lanes again."""
     output_key = substream(iteration_key, _OUTPUT_STREAM)
     num_cells = state.cells.shape[1]
@@ -159,7 +175,18 @@ def _draw_outputs(state, group_size, iteration_key):
 @njit(inline="always")
 def _weigh_group(tables, rule, state, prompt, cells):
     """Add the advantages of a group to the weights of its actions."""
-    levels, weights = tables.levels, state.weights[prompt]
+    set_advantages(tables, rule, state, prompt, cells)
+    weights = state.weights[prompt]
+    for i in range(len(cells)):
+        action = tables.cell_actions[np.uint64(cells[i])]
+        level = tables.cell_levels[np.uint64(cells[i])]
+        weights[np.uint64(action)] += state.advantages[np.uint64(level)]
+
+
+@njit(inline="always")
+def set_advantages(tables, rule, state, prompt, cells):
+    """Work out the advantage of each reward level in a group."""
+    levels = tables.levels
     total, number = 0.0, 0
     for i in range(len(cells)):
         level = tables.cell_levels[np.uint64(cells[i])]
@@ -171,14 +198,10 @@ def _weigh_group(tables, rule, state, prompt, cells):
         else:
             advantage = (rule.own - rule.other) * levels[level] + rule.other * total + rule.constant
         state.advantages[level] = advantage + state.known[prompt]
-    for i in range(len(cells)):
-        action = tables.cell_actions[np.uint64(cells[i])]
-        level = tables.cell_levels[np.uint64(cells[i])]
-        weights[np.uint64(action)] += state.advantages[np.uint64(level)]
 
 
 @njit(inline="always")
-def _move(tables, state, num_drawn, step):
+def move(tables, state, num_drawn, step):
     """Move θ along the minibatch gradient, and clear the weights."""
     num_actions = state.weights.shape[1]
     for index in range(num_drawn):
@@ -198,7 +221,7 @@ def _move(tables, state, num_drawn, step):
 
 
 @njit(inline="always")
-def _project(bounds, theta):
+def project(bounds, theta):
     """Move θ to the nearest point of the box; the rows of R are orthogonal."""
     if bounds.axes.shape[0] == 0:
         for j in range(len(bounds.low)):

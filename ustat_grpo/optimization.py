@@ -1,4 +1,4 @@
-"""Algorithm 1: stochastic policy-gradient ascent on a bandit, many independent runs at once."""
+"""Algorithms 1 and 2: policy-gradient ascent on a bandit, many independent runs at once."""
 
 import os
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo import ascent, policy_rows
+from ustat_grpo import ascent, ascent_layout, policy_rows, practical_ascent
 from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.checks import finite, increasing, integer
-from ustat_grpo.draws import alias_tables, padded_size
 from ustat_grpo.estimators import Estimator
+from ustat_grpo.practice import Practice
 from ustat_grpo.regions import Box
 from ustat_grpo.rng import draw_key
 from ustat_grpo.schedules import Schedule
@@ -29,6 +29,9 @@ PROMPT_SAMPLING = {
 }
 """How minibatches are drawn: i.i.d. from f; distinct prompts within each; epochs, each a shuffle
 of all prompts, which minibatches take up one after the other."""
+
+ON_POLICY = Practice()
+"""Algorithm 1: each output is used once, and nothing is added to the policy gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +64,30 @@ def optimize(
     checkpoints: Sequence[int] | None = None,
     projection: Box | None = None,
     prompt_sampling: str = "iid",
+    practice: Practice = ON_POLICY,
+    reference: ArrayLike | None = None,
     keep_theta: bool = True,
     rng: np.random.Generator,
     num_threads: int | None = None,
 ) -> Runs:
     """Run Algorithm 1 many times: θ ← Π(θ + η_i ĝ(θ)), ĝ of B prompts and G outputs of each.
 
+    With `practice`, Algorithm 2: iteration i draws B prompts and G outputs of each from π_old = π_θ
+    and makes an update of each minibatch b, at the same rate η_i,
+
+        θ ← Π(θ + η_i · (1/∣b∣G) Σ [A ρ − κ k′(ℓ)] ∇ log π_θ(y∣x)),   ρ = π_θ(y∣x)/π_old(y∣x),
+
+    clipped as in PPO. An output is one token here: token and sequence ratio are the same.
+
     The same `rng` state gives the same runs for any number of threads, and run r is the same
-    however many there are. Calls with the same `rng` state but another estimator, group size or
-    schedule use the same uniform numbers, and larger i.i.d. minibatches begin with the prompts of
-    smaller ones: differences between calls should be taken run by run.
+    however many there are. Calls with the same `rng` state but another estimator, group size,
+    schedule or practice use the same uniform numbers, and larger i.i.d. minibatches begin with the
+    prompts of smaller ones: differences between calls should be taken run by run.
 
     Args:
         bandit: the problem.
         estimator: turns rewards into advantages.
-        batch_size: B, prompts in a minibatch.
+        batch_size: B, prompts of an iteration.
         group_size: G, outputs of each prompt.
         num_iterations: n.
         schedule: of the learning rate η_i.
@@ -84,6 +96,8 @@ def optimize(
         checkpoints: increasing iterations at which to record; the last one if None.
         projection: Θ, which must hold `theta0`; θ is unconstrained if None.
         prompt_sampling: a key of `PROMPT_SAMPLING`; all but "iid" need equally likely prompts.
+        practice: how outputs are used.
+        reference: the parameter of π_ref, shape (d,); `theta0` if None.
         keep_theta: whether to keep θ at the checkpoints, 8·R·C·d bytes.
         rng: gives the key of the random streams.
         num_threads: threads to use; all cores if None.
@@ -94,17 +108,20 @@ def optimize(
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip
         integer(name, size)
+    practice.require_batch_size(batch_size)
     rates = _rates(schedule, integer("num_iterations", num_iterations))
     wanted = [num_iterations] if checkpoints is None else checkpoints
     points = increasing("checkpoints", wanted, at_most=num_iterations)
     start = _start(bandit, theta0, projection)
+    origin = start if reference is None else _parameter("reference", reference, bandit)
     sampling = _sampling(prompt_sampling, batch_size, bandit)
     threads = (os.cpu_count() or 1) if num_threads is None else integer("num_threads", num_threads)
     loop = _Loop(
-        _tables(bandit),
+        ascent_layout.tables(bandit),
         advantage_rule(estimator, group_size, bandit.reward_levels),
-        _bounds(projection, bandit.dimension),
+        ascent_layout.bounds(projection, bandit.dimension),
         ascent.Ascent(start, rates, points, group_size, sampling),
+        None if _is_plain(practice) else ascent_layout.update(practice, bandit, origin),
         batch_size,
         draw_key(rng),
     )
@@ -116,13 +133,19 @@ def optimize(
     return Runs(points, left.objective, bandit.best_objective - left.objective, left.theta)
 
 
+def _is_plain(practice: Practice) -> bool:
+    """Say whether the faster loop of Algorithm 1 will do: all ratios are 1, and none is clipped."""
+    return practice.num_minibatches == 1 and practice.penalty_weight == 0
+
+
 class _Loop(NamedTuple):
-    """The compiled loop with all that its runs share."""
+    """A compiled loop with all that its runs share."""
 
     tables: policy_rows.BanditTables
     rule: AdvantageRule
     bounds: ascent.Bounds
     shared: ascent.Ascent
+    update: practical_ascent.Update | None  # None for Algorithm 1
     batch_size: int
     key: np.uint64
 
@@ -130,12 +153,17 @@ class _Loop(NamedTuple):
         """Fill `left`, a part of the runs on each thread."""
         num_runs = len(left.objective)
         cuts = np.linspace(0, num_runs, min(num_threads, num_runs) + 1).astype(int)
+        problem = self.tables, self.rule, self.bounds, self.shared
 
         def part(first: int, last: int) -> None:
             own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
-            state = _state(self.tables, self.batch_size, self.shared)
-            ascent.ascend(
-                self.tables, self.rule, self.bounds, self.shared, state, self.key, first, own
+            state = ascent_layout.state(self.tables, self.batch_size, self.shared)
+            if self.update is None:
+                ascent.ascend(*problem, state, self.key, first, own)
+                return
+            reuse = ascent_layout.reuse(self.tables)
+            practical_ascent.ascend_in_practice(
+                *problem, self.update, state, reuse, self.key, first, own
             )
 
         with ThreadPoolExecutor(len(cuts) - 1) as pool:
@@ -153,11 +181,17 @@ def _rates(schedule: Schedule, num_iterations: int) -> Array:
     return rates
 
 
+def _parameter(name: str, value: ArrayLike, bandit: SoftmaxBandit) -> Array:
+    """Return a parameter of the bandit, or raise if its length is wrong."""
+    parameter = finite(name, value, ndim=1)
+    if len(parameter) != bandit.dimension:
+        raise ValueError(f"{name} must have length {bandit.dimension}, got {len(parameter)}")
+    return parameter
+
+
 def _start(bandit: SoftmaxBandit, theta0: ArrayLike, projection: Box | None) -> Array:
     """Return θ₀, or raise if its length is wrong or it lies outside Θ."""
-    start = finite("theta0", theta0, ndim=1)
-    if len(start) != bandit.dimension:
-        raise ValueError(f"theta0 must have length {bandit.dimension}, got {len(start)}")
+    start = _parameter("theta0", theta0, bandit)
     if projection is None:
         return start
     projection.require_dimension(len(start))
@@ -183,58 +217,3 @@ def _sampling(name: str, batch_size: int, bandit: SoftmaxBandit) -> int:
             f"without replacement, got {batch_size}"
         )
     return PROMPT_SAMPLING[name]
-
-
-def _tables(bandit: SoftmaxBandit) -> policy_rows.BanditTables:
-    probs, offsets = bandit.prompt_probs, bandit.offsets
-    assert probs is not None and offsets is not None
-    padded = np.zeros((1, padded_size(len(probs))))
-    padded[0, : len(probs)] = probs
-    _, num_actions, num_levels = bandit.reward_probs.shape
-    by_cell = np.arange(num_actions * num_levels)
-    features = np.empty((0, 0, 0)) if bandit.features is None else bandit.features
-    return policy_rows.BanditTables(
-        probs,
-        alias_tables(padded),
-        np.ascontiguousarray(features),
-        np.ascontiguousarray(offsets),
-        bandit.reward_levels,
-        np.ascontiguousarray(np.cumsum(bandit.reward_probs, axis=2)),
-        by_cell // num_levels,
-        by_cell % num_levels,
-        bandit.reward_probs @ bandit.reward_levels,
-    )
-
-
-def _bounds(projection: Box | None, dimension: int) -> ascent.Bounds:
-    if projection is None:
-        return ascent.Bounds(np.empty((0, dimension)), np.empty(0), np.empty(0))
-    if projection.axes is not None:
-        low, high = np.asarray(projection.low), np.asarray(projection.high)
-        return ascent.Bounds(np.ascontiguousarray(projection.axes), low.copy(), high.copy())
-    low = np.broadcast_to(projection.low, dimension).copy()
-    high = np.broadcast_to(projection.high, dimension).copy()
-    return ascent.Bounds(np.empty((0, dimension)), low, high)
-
-
-def _state(
-    tables: policy_rows.BanditTables, batch_size: int, shared: ascent.Ascent
-) -> policy_rows.RunState:
-    num_prompts, num_actions, num_levels = tables.reward_cdf.shape
-    num_outputs = batch_size * shared.group_size
-    return policy_rows.RunState(
-        theta=np.empty(len(shared.theta0)),
-        prompts=np.empty(batch_size, dtype=np.int64),
-        order=np.arange(num_prompts),
-        position=np.zeros(2, dtype=np.int64),
-        seen=np.empty(num_prompts, dtype=np.int64),
-        drawn=np.empty(num_prompts, dtype=np.int64),
-        probs=np.empty((num_prompts, num_actions)),
-        cells=np.full((num_prompts, padded_size(num_actions * num_levels)), 2.0),
-        known=np.empty(num_prompts),
-        weights=np.zeros((num_prompts, num_actions)),
-        uniform=np.empty(num_outputs),
-        row=np.empty(num_outputs, dtype=np.int64),
-        cell=np.empty(num_outputs, dtype=np.int64),
-        advantages=np.empty(num_levels),
-    )

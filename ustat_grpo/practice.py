@@ -1,8 +1,13 @@
 """What Algorithm 2 of arXiv 2603.01162 adds to Algorithm 1: what trainers do in practice."""
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from array_api_compat import array_namespace
 
 from ustat_grpo.checks import integer, real
+
+Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever array_api_compat understands
 
 RATIOS = ("token", "sequence", "none")
 """How old outputs are weighed under the new policy, token by token:
@@ -36,7 +41,7 @@ class Practice:
         num_minibatches: m, which divides the batch size.
         ratio: ρ, one of `RATIOS`.
         clip: (low, high): no ascent beyond a ratio of 1 + high where A > 0, or below 1 − low where
-            A < 0, as in PPO; None does not clip.
+            A < 0, as in PPO; None does not clip, nor does anything without a ratio.
         penalty: k, one of `PENALTIES`.
         penalty_weight: κ, in units of the advantage; 0 needs no reference policy.
 
@@ -53,12 +58,8 @@ class Practice:
     def __post_init__(self) -> None:
         """Check every value."""
         integer("num_minibatches", self.num_minibatches)
-        for name, value, allowed in (
-            ("ratio", self.ratio, RATIOS),
-            ("penalty", self.penalty, PENALTIES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        _one_of("ratio", self.ratio, RATIOS)
+        _one_of("penalty", self.penalty, PENALTIES)
         if real("penalty_weight", self.penalty_weight) < 0:
             raise ValueError(f"penalty_weight must not be negative, got {self.penalty_weight!r}")
         if self.clip is not None:
@@ -74,3 +75,36 @@ class Practice:
                 f"batch_size must be a multiple of num_minibatches = {self.num_minibatches}, "
                 f"got {batch_size}"
             )
+
+
+def penalty_slope(penalty: str, log_ratio: Array) -> Array:
+    """Return k′(ℓ) of ℓ = log π_θ − log π_ref, NumPy or torch, of the same shape.
+
+    Raises:
+        ValueError: if `penalty` is none of `PENALTIES`.
+    """
+    xp = array_namespace(log_ratio)
+    if _one_of("penalty", penalty, PENALTIES) == "k1":
+        return xp.ones_like(log_ratio)
+    return log_ratio if penalty == "k2" else -xp.expm1(-log_ratio)
+
+
+def ratio_of(ratio: str, log_ratios: Array) -> Array:
+    """Return ρ of log π_θ − log π_old of each token, shape (..., T); the last axis may come as 1.
+
+    Raises:
+        ValueError: if `ratio` is none of `RATIOS`.
+    """
+    xp = array_namespace(log_ratios)
+    if _one_of("ratio", ratio, RATIOS) == "none":
+        return xp.ones_like(log_ratios)
+    if ratio == "sequence":
+        log_ratios = xp.sum(log_ratios, axis=-1, keepdims=True)
+    return xp.exp(log_ratios)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> object:
+    """Return a value, or raise if it is not allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
