@@ -6,6 +6,7 @@ each of three prompts. Sums over these 13 stand where the library samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.lm import Answers, Prompts, Rollouts, Transformer, TransformerShape
 from ustat_grpo.moments import Moments
+from ustat_grpo.practice import Practice
 
 Array = NDArray[np.float64]
 Output = tuple[int, ...]
@@ -57,12 +59,22 @@ def tiny(seed: int = 0, **sizes) -> Transformer:
 
 
 def plain_log_prob(model: Transformer, prompt: int, output: Output) -> torch.Tensor:
-    """log π(y∣x) as the definition says: one sequence, no padding, no cache."""
+    """log π(y∣x) as the definition says."""
+    return plain_token_log_probs(model, prompt, output).sum()
+
+
+def plain_token_log_probs(model: Transformer, prompt: int, output: Output) -> torch.Tensor:
+    """log π(y_t∣x, y_<t) of every token of an output."""
+    steps = plain_steps(model, prompt, output)
+    return steps.gather(-1, torch.tensor(output)[:, None])[:, 0]
+
+
+def plain_steps(model: Transformer, prompt: int, output: Output) -> torch.Tensor:
+    """log π(·∣x, y_<t) at every token of an output: one sequence, no padding, no cache."""
     before = PROMPTS.tokens[prompt][PROMPTS.real[prompt]].tolist()
     tokens = torch.tensor([[*before, *output]])
     logits, _ = model(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    steps = logits[0].log_softmax(dim=-1)[len(before) - 1 : -1]
-    return steps.gather(-1, torch.tensor(output)[:, None]).sum()
+    return logits[0].log_softmax(dim=-1)[len(before) - 1 : -1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,3 +183,27 @@ def rollouts_of(groups: list[list[Output]], prompts: Prompts = PROMPTS) -> Rollo
 def generator(seed: int = 0) -> torch.Generator:
     """A torch generator of its own."""
     return torch.Generator().manual_seed(seed)
+
+
+def flat(gradient: Iterable[torch.Tensor]) -> Array:
+    """All parts of a gradient in one vector."""
+    return torch.cat([part.detach().flatten() for part in gradient]).numpy()
+
+
+def trainers_objective(
+    now: torch.Tensor,
+    old: torch.Tensor,
+    advantage: float,
+    reference: torch.Tensor,
+    practice: Practice,
+) -> torch.Tensor:
+    """Σ_t of PPO's surrogate less κ k, as trainers write it: of one output, by its tokens."""
+    log_ratio = {"token": now - old, "sequence": (now - old).sum(), "none": now}[practice.ratio]
+    ratio = now if practice.ratio == "none" else log_ratio.exp()
+    gained = advantage * ratio
+    if practice.clip is not None and practice.ratio != "none":
+        low, high = practice.clip
+        gained = torch.minimum(gained, advantage * ratio.clamp(1 - low, 1 + high))
+    log = now - reference
+    loss = {"k1": log, "k2": log**2 / 2, "k3": torch.exp(-log) - 1 + log}[practice.penalty]
+    return gained.sum() - practice.penalty_weight * loss.sum()

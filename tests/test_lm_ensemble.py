@@ -15,6 +15,7 @@ from ustat_grpo.lm.policy_gradient import Task
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.scoring import weighted_score
 from ustat_grpo.lm.training import TrainingConfig, run_rng, train
+from ustat_grpo.practice import Practice
 from ustat_grpo.schedules import Constant, Decay
 
 VOCABULARY, END = 5, 1
@@ -241,9 +242,11 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("practice", [Practice(), Practice(3, clip=(0.1, 0.2), penalty_weight=0.5)])
 @pytest.mark.parametrize("estimator", [Grpo(), Oracle()], ids=lambda each: type(each).__name__)
-def test_members_on_a_gpu_are_the_runs_on_the_cpu(estimator):
-    runs = [config(6, 4, estimator=estimator), config(3, 8, estimator=estimator)]
+def test_members_on_a_gpu_are_the_runs_on_the_cpu(estimator, practice):
+    shared = {"estimator": estimator, "practice": practice}
+    runs = [config(6, 4, **shared), config(3, 8, **shared)]
     (found,) = together(tiny().to(chosen_device("auto")), runs, [0, 1])
     for seed, run in enumerate(runs):
         close(found[seed], alone(tiny(), run, seed)[0])

@@ -96,7 +96,7 @@ def test_gradient_is_the_mean_of_advantage_times_score(estimator, reward):
         return reward(rollouts, questions)
 
     task = Task(PROMPTS, seen, lambda model, rows: solution_probs(model, rows).detach())
-    (found, means) = policy_gradients(Alone(model), task, [run], [run_rng(3)])
+    ((found, means),) = policy_gradients(Alone(model), task, [run], [run_rng(3)])
     ((rollouts, questions),) = drawn
     assert len(set(questions.tolist())) < len(questions) == 6
     rewards = reward(rollouts, questions)
@@ -117,7 +117,7 @@ def test_outputs_are_those_of_sample_groups():
         drawn.append((rollouts, questions))
         return MATCH(rollouts, questions)
 
-    policy_gradients(Alone(model), Task(PROMPTS, seen), [config()], [run_rng(1)])
+    next(policy_gradients(Alone(model), Task(PROMPTS, seen), [config()], [run_rng(1)]))
     ((rollouts, questions),) = drawn
     rng = run_rng(1)
     wanted = torch.randint(4, (24,), generator=rng)[:6]
@@ -164,7 +164,7 @@ def test_steps_are_rate_times_gradient(schedule):
     model = tiny()
     run = config(schedule=schedule, checkpoints=(1, 2, 3, 4))
     path, norms = [theta(model)], []
-    first, _ = policy_gradients(Alone(model), Task(PROMPTS, MATCH), [run], [run_rng(0)])
+    ((first, _),) = policy_gradients(Alone(model), Task(PROMPTS, MATCH), [run], [run_rng(0)])
     for checkpoint in train(model, Task(PROMPTS, MATCH), run, rng=run_rng(0), evaluate=accuracy):
         path.append(theta(model))
         norms.append(checkpoint.gradient_norm)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.sampling import sample_groups
     from ustat_grpo.lm.score_products import probe_norms, score_gram, score_norms
     from ustat_grpo.lm.scoring import Answers, log_probs, weighted_score
+    from ustat_grpo.lm.surrogate import practical_gradient
     from ustat_grpo.lm.tokenizer import CharacterTokenizer
     from ustat_grpo.lm.training import TrainingConfig, run_rng, train
     from ustat_grpo.lm.transformer import Transformer, TransformerShape
@@ -52,6 +53,7 @@ _HOMES = {
     "pool_moments": "measured_moments",
     "objective_gradient": "exact",
     "pool_errors": "gradient_error",
+    "practical_gradient": "surrogate",
     "pretrain": "pretraining",
     "probe_norms": "score_products",
     "run_rng": "training",
@@ -93,6 +95,7 @@ __all__ = [
     "objective_gradient",
     "pool_errors",
     "pool_moments",
+    "practical_gradient",
     "pretrain",
     "probe_norms",
     "run_rng",

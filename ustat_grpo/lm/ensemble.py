@@ -1,8 +1,8 @@
-"""Many runs of Algorithm 1 as one: models of the same shape side by side, one batch for all."""
+"""Many runs of training as one: models of the same shape side by side, one batch for all."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +15,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.policy_gradient import Task
-from ustat_grpo.lm.training import Checkpoint, Evaluate, Runs, State, TrainingConfig, ascend
+from ustat_grpo.lm.scoring import Answers
+from ustat_grpo.lm.surrogate import log_probs_under
+from ustat_grpo.lm.training import (
+    Checkpoint,
+    Evaluate,
+    Runs,
+    State,
+    TrainingConfig,
+    ascend,
+    reference_of,
+)
 
 
 def train_ensemble(
@@ -27,7 +37,7 @@ def train_ensemble(
     evaluate: Evaluate,
     states: Sequence[State] | None = None,
 ) -> Iterator[tuple[Checkpoint, ...]]:
-    """Run Algorithm 1 several times at once, each run as `train` would.
+    """Run Algorithm 1 or 2 several times at once, each run as `train` would.
 
     Worth it where the device is idle under one run: on a GPU, all seeds and group sizes of a
     budget. The runs may differ in batch and group size, estimator, schedule and limit. The model's
@@ -35,6 +45,7 @@ def train_ensemble(
 
     Args:
         model: the policy at θ_0 of every run; a module that is a `LanguageModel`. Is not changed.
+            Under a penalty it is the reference as well, unless the task has one.
         task: prompts and rewards, on this device or another.
         configs: one a run.
         rngs: one a run.
@@ -54,13 +65,15 @@ def train_ensemble(
         raise ValueError(
             f"rngs must be one a configuration, at least one, got {len(rngs)} for {len(configs)}"
         )
-    for name in ("num_iterations", "max_tokens", "optimizer", "checkpoints", "rows_per_pass"):
+    shared = ("num_iterations", "max_tokens", "optimizer", "checkpoints", "rows_per_pass")
+    for name in (*shared, "practice"):
         values = [getattr(config, name) for config in configs]
         if any(value != values[0] for value in values):
             raise ValueError(f"{name} must be common to the ensemble, got {values}")
     together = Ensemble.of(model, len(configs))
     trained = tuple(p.detach() for p in together.parameters())
-    runs = Runs(_Together(together), trained, tuple(configs), tuple(rngs))
+    reference = reference_of(model, task, configs[0].practice)
+    runs = Runs(_Together(together, reference), trained, tuple(configs), tuple(rngs))
     return ascend(runs, task, evaluate, states)
 
 
@@ -173,9 +186,10 @@ class Ensemble:
 
 @dataclass(frozen=True, eq=False)
 class _Together:
-    """The members of an ensemble; see `Policies`."""
+    """The members of an ensemble, and the reference of them all; see `Policies`."""
 
     model: Ensemble
+    reference: Any
 
     def ask(self, prompts: Prompts, members: Int[Tensor, " P"]) -> Prompts:
         """Put the number of the member before each prompt."""
@@ -191,3 +205,9 @@ class _Together:
         for name, stack in zip(self.model.names, self.model.stacked, strict=True):
             module.get_parameter(name).copy_(stack[place])
         return module
+
+    def reference_log_probs(self, answers: Answers) -> Float[Tensor, "U L"]:
+        """Ask the reference, which has no members; see `Policies.reference_log_probs`."""
+        prompts = answers.prompts
+        plain = Prompts(prompts.tokens[:, 1:], prompts.real[:, 1:])
+        return log_probs_under(self.reference)(replace(answers, prompts=plain))

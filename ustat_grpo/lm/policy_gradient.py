@@ -1,7 +1,7 @@
-"""The policy gradient of Algorithm 1 of arXiv 2603.01162, of one policy or of several at once."""
+"""Policy gradients of a step of training, of one policy or of several at once."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,7 +12,9 @@ from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.rewards import Reward
 from ustat_grpo.lm.sampling import sample_rows, uniforms
-from ustat_grpo.lm.scoring import Answers, Gradient, merged, weighted_score_of
+from ustat_grpo.lm.scoring import Answers, Gradient
+from ustat_grpo.lm.surrogate import Sampled, log_probs_under, surrogate_gradient
+from ustat_grpo.practice import Practice
 
 Value = Callable[[LanguageModel, Int[Tensor, " B"]], Float[Tensor, " B"]]
 """Returns V(x) under a policy at some questions of a set."""
@@ -28,11 +30,13 @@ class Task:
             nothing.
         value: V(x), for estimators that need to know it; None for those that do not, since it
             costs a pass over the prompts at every step.
+        reference: π_ref, from which a penalty keeps the policy; None takes θ_0.
     """
 
     prompts: Prompts
     reward: Reward
     value: Value | None = None
+    reference: LanguageModel | None = None
 
 
 class GroupSampling(Protocol):
@@ -59,6 +63,11 @@ class GroupSampling(Protocol):
         ...
 
     @property
+    def practice(self) -> Practice:
+        """Minibatches, ratios and penalty; common to all runs."""
+        ...
+
+    @property
     def rows_per_pass(self) -> int | None:
         """Bounds the memory: so many distinct outputs scored at a time; None takes all."""
         ...
@@ -80,6 +89,10 @@ class Policies(Protocol):
         """Return one of them, to look at."""
         ...
 
+    def reference_log_probs(self, answers: Answers) -> Float[Tensor, "U L"]:
+        """Return the log-probabilities under π_ref of answers to prompts for `model`."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Alone:
@@ -87,9 +100,11 @@ class Alone:
 
     Args:
         model: a `LanguageModel`.
+        reference: π_ref; None if there is no penalty.
     """
 
     model: Any
+    reference: Any = None
 
     def ask(self, prompts: Prompts, members: Int[Tensor, " P"]) -> Prompts:
         """Return the prompts as they are."""
@@ -98,6 +113,10 @@ class Alone:
     def member(self, place: int) -> LanguageModel:
         """Return the model."""
         return self.model
+
+    def reference_log_probs(self, answers: Answers) -> Float[Tensor, "U L"]:
+        """Ask the reference; see `Policies.reference_log_probs`."""
+        return log_probs_under(self.reference)(answers)
 
 
 class _Draw(NamedTuple):
@@ -122,12 +141,16 @@ def policy_gradients(
     task: Task,
     runs: Sequence[GroupSampling],
     rngs: Sequence[torch.Generator],
-) -> tuple[Gradient, Float[Tensor, " E"]]:
-    """Return ĝ = (1/BG) Σ_b Σ_i A_bi ∇ log π(y_bi∣x_b) of every run, and its mean reward.
+) -> Iterator[tuple[Gradient, Float[Tensor, " E"]]]:
+    """Sample once, and yield every run's ĝ of each of the m minibatches in turn.
+
+    ĝ = (1/|b|G) Σ_b Σ_i Σ_t [A_bi ρ_bit − κ k′_bit] ∇ log π_θ(y_bit∣x_b, y_bi,<t) is taken at the
+    parameters as they are when it is asked for; the first minibatch's ρ is 1. See `Practice`.
 
     The model reads a prompt once, however often it was drawn, and the backward pass sees a distinct
-    output once, and none without an advantage. The task may live on another device than the model:
-    rewards and advantages are computed there.
+    output once, and none without an advantage unless it pays a penalty. An output without a reward
+    pays none. The task may live on another device than the model: rewards and advantages are
+    computed there.
 
     Args:
         policies: of the E runs.
@@ -135,35 +158,65 @@ def policy_gradients(
         runs: how each of them samples.
         rngs: source of randomness of each.
 
-    Returns:
+    Yields:
         The gradient of `policies.model`, and E mean rewards.
 
     Raises:
         ValueError: if rewards have another shape than the groups, or outputs may outgrow the
             model's context.
     """
+    sampled, means = _sample(policies, task, runs, rngs)
+    practice, rows_per_pass = runs[0].practice, runs[0].rows_per_pass
+    for place in range(practice.num_minibatches):
+        yield (
+            surrogate_gradient(
+                policies.model,
+                sampled[_minibatch(runs, place).to(sampled.weights.device)],
+                # The outputs of the first are the policy's own: its ratios are 1, to every bit.
+                practice if place else replace(practice, ratio="none", clip=None),
+                reference=policies.reference_log_probs,
+                rows_per_pass=rows_per_pass,
+            ),
+            means,
+        )
+
+
+def _sample(
+    policies: Policies,
+    task: Task,
+    runs: Sequence[GroupSampling],
+    rngs: Sequence[torch.Generator],
+) -> tuple[Sampled, Float[Tensor, " E"]]:
+    """Return the outputs of all runs, one run after the other, and the mean rewards."""
     home, away = task.prompts.tokens.device, next(iter(policies.model.parameters())).device
     draws = [_draw(run, task.prompts, rng) for run, rng in zip(runs, rngs, strict=True)]
     prompts, asked = _asked(policies, task, runs, draws)
     prompts, asked = prompts.to(away), asked.to(away)
     numbers = torch.cat([draw.numbers for draw in draws])
     sampled = sample_rows(policies.model, prompts, asked, numbers)
-    answers, place = merged(Answers(prompts, asked, *sampled[:2]))
     cuts = [len(draw.numbers) for draw in draws]
     parts = zip(*(each.to(home).split(cuts) for each in sampled), strict=True)
-    weights, means = [], []
+    found = []
     with torch.no_grad():
         for member, (run, draw, part) in enumerate(zip(runs, draws, parts, strict=True)):
             value = task.value and task.value(policies.member(member), draw.questions)
-            found, mean = _weights(run, task, draw.questions, part, value)
-            weights.append(found)
-            means.append(mean)
-    of_output = torch.cat(weights).to(sampled[2])
-    summed = of_output.new_zeros(len(answers)).index_add(0, place, of_output)
-    gradient = weighted_score_of(
-        policies.model, answers, summed, rows_per_pass=runs[0].rows_per_pass
-    )
-    return gradient, torch.stack(means).cpu()
+            found.append(_weights(run, task, draw.questions, part, value))
+    weights, shares, means = zip(*found, strict=True)
+    tokens, mask, log_probs = sampled
+    columns = (torch.cat(each).to(log_probs) for each in (weights, shares))
+    answers = Answers(prompts, asked, tokens, mask)
+    return Sampled(answers, log_probs, *columns), torch.stack(means).cpu()
+
+
+def _minibatch(runs: Sequence[GroupSampling], place: int) -> Int[Tensor, " n"]:
+    """Return the rows of every run's minibatch at a place."""
+    rows, start = [], 0
+    for run in runs:
+        budget = run.batch_size * run.group_size
+        size = budget // run.practice.num_minibatches
+        rows.append(torch.arange(size) + start + place * size)
+        start += budget
+    return torch.cat(rows)
 
 
 def _asked(
@@ -184,13 +237,26 @@ def _weights(
     questions: Int[Tensor, " B"],
     sampled: Sequence[Tensor],
     value: Float[Tensor, " B"] | None,
-) -> tuple[Float[Tensor, " N"], Float[Tensor, ""]]:
-    """Return advantage/(BG) of a run's outputs, and their mean reward."""
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, ""]]:
+    """Return weights and shares (see `Sampled`) of a run's outputs, and their mean reward."""
     groups = (run.batch_size, run.group_size)
     rollouts = Rollouts(task.prompts[questions], *(each.unflatten(0, groups) for each in sampled))
     rewards = task.reward(rollouts, questions)
     if tuple(rewards.shape) != groups:
         raise ValueError(f"reward must return the shape {groups}, got {tuple(rewards.shape)}")
-    advantages = run.estimator.advantages(rewards, SideInformation(value))
-    scored = (~rewards.isnan()).sum(dim=-1, keepdim=True).clamp(min=1)
-    return (advantages / (scored * run.batch_size)).flatten(), rewards.double().nanmean()
+    side = SideInformation(value, lengths=rollouts.mask.sum(dim=-1).to(rewards))
+    try:
+        advantages = run.estimator.advantages(rewards, side)
+    except ValueError as error:
+        error.add_note(
+            "training knows lengths, and values if the task does, but no scores or norms"
+        )
+        raise
+    scored = ~rewards.isnan()
+    count = scored.sum(dim=-1, keepdim=True).clamp(min=1)
+    count = count * (run.batch_size // run.practice.num_minibatches)
+    return (
+        (advantages / count).flatten(),
+        (scored.to(advantages) / count).flatten(),
+        rewards.double().nanmean(),
+    )

@@ -1,6 +1,6 @@
 """Log-probabilities of given outputs, and the gradient of their weighted sum."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -62,13 +62,34 @@ class Answers:
         return cls(prompts, rows, tokens.to(device), mask.to(device))
 
 
+Coefficients = Callable[[slice, Answers, Float[Tensor, "u l"]], Float[Tensor, "u #l"]]
+"""Returns the coefficient of every token, or of every row, shape (u, 1).
+
+It is given which rows these are, the rows without common padding, and their log-probabilities.
+"""
+
+
 def distinct(rollouts: Rollouts) -> tuple[Answers, Int[Tensor, "B G"]]:
     """Return each distinct output to each prompt once, and where it stands in the groups."""
-    batch_size, size, length = rollouts.outputs.shape
+    answers, place = merged(answers_of(rollouts))
+    return answers, place.view(rollouts.outputs.shape[:2])
+
+
+def answers_of(rollouts: Rollouts) -> Answers:
+    """Return every output as a row, also those that are equal."""
+    batch_size, size = rollouts.outputs.shape[:2]
     prompt = torch.arange(batch_size, device=rollouts.outputs.device).repeat_interleave(size)
-    rows = (rollouts.outputs.reshape(-1, length), rollouts.mask.reshape(-1, length))
-    answers, place = merged(Answers(rollouts.prompts, prompt, *rows))
-    return answers, place.view(batch_size, size)
+    rows = (rollouts.outputs.flatten(0, 1), rollouts.mask.flatten(0, 1))
+    return Answers(rollouts.prompts, prompt, *rows)
+
+
+def require_weights(name: str, weights: Tensor, rollouts: Rollouts) -> None:
+    """Raise unless there is a weight, or what `name` says, for each output of the groups."""
+    groups = rollouts.outputs.shape[:2]
+    if weights.shape != groups:
+        raise ValueError(
+            f"{name} must have the shape {tuple(groups)} of the groups, got {tuple(weights.shape)}"
+        )
 
 
 def merged(answers: Answers) -> tuple[Answers, Int[Tensor, " U"]]:
@@ -146,11 +167,7 @@ def weighted_score(
     Raises:
         ValueError: if the weights' shape is not that of the groups, or no parameter is trained.
     """
-    if weights.shape != rollouts.outputs.shape[:2]:
-        raise ValueError(
-            f"weights must have the shape {tuple(rollouts.outputs.shape[:2])} of the groups, "
-            f"got {tuple(weights.shape)}"
-        )
+    require_weights("weights", weights, rollouts)
     answers, place = distinct(rollouts)
     summed = weights.new_zeros(len(answers)).index_add(0, place.flatten(), weights.flatten())
     return weighted_score_of(model, answers, summed, rows_per_pass=rows_per_pass)
@@ -172,16 +189,42 @@ def weighted_score_of(
         raise ValueError(
             f"weights must be one a row, {len(answers)} in all, got shape {tuple(weights.shape)}"
         )
+    weighty = weights.nonzero().squeeze(-1)
+    of_rows = weights[weighty, None]
+    return token_weighted_score(
+        model, answers[weighty], lambda rows, *_: of_rows[rows], rows_per_pass=rows_per_pass
+    )
+
+
+def token_weighted_score(
+    model: LanguageModel,
+    answers: Answers,
+    coefficients: Coefficients,
+    *,
+    rows_per_pass: int | None = None,
+) -> Gradient:
+    """Return Σ_u Σ_t c_ut ∇ log π(y_ut∣x_u, y_u,<t), one tensor a trained parameter.
+
+    Args:
+        model: the policy.
+        answers: the outputs.
+        coefficients: c of some of the rows, which may depend on the policy; no gradient flows
+            through them.
+        rows_per_pass: bounds the memory: so many rows at a time; None takes all.
+
+    Raises:
+        ValueError: if no parameter is trained.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("model must have a parameter that requires a gradient, got none")
     total: Gradient = tuple(torch.zeros_like(p) for p in trained)
-    weighty = weights.nonzero().squeeze(-1)
-    for rows in passes(len(weighty), rows_per_pass):
-        part = _without_padding(answers[weighty[rows]])
-        objective = (log_probs(model, part).sum(dim=-1) * weights[weighty[rows]]).sum()
-        found = torch.autograd.grad(objective, trained, materialize_grads=True)
-        total = tuple(a + b for a, b in zip(total, found, strict=True))
+    for rows in passes(len(answers), rows_per_pass):
+        part = _without_padding(answers[rows])
+        found = log_probs(model, part)
+        objective = (found * coefficients(rows, part, found.detach())).sum()
+        parts = torch.autograd.grad(objective, trained, materialize_grads=True)
+        total = tuple(a + b for a, b in zip(total, parts, strict=True))
     return total
 
 

@@ -1,10 +1,11 @@
-"""Algorithm 1 of arXiv 2603.01162 on a language model: ascent of J by grouped outputs.
+"""Algorithms 1 and 2 of arXiv 2603.01162 on a language model: ascent of J by grouped outputs.
 
 `train` is one run; `ustat_grpo.lm.ensemble.train_ensemble` takes many at once, through the same
 steps, and a run is the same either way.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ustat_grpo.files import write_whole
 from ustat_grpo.lm.optimizers import Optimizer, Sgd
 from ustat_grpo.lm.policy_gradient import Alone, Policies, Task, policy_gradients
 from ustat_grpo.lm.scoring import Gradient
+from ustat_grpo.practice import Practice
 from ustat_grpo.schedules import Schedule
 
 State = dict[str, Any]
@@ -31,23 +33,25 @@ Evaluate = Callable[[Any], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One run of Algorithm 1.
+    """One run of Algorithm 1, or of Algorithm 2.
 
     Args:
-        batch_size: B, prompts a step, drawn i.i.d. from the train set.
+        batch_size: B, prompts an iteration, drawn i.i.d. from the train set.
         group_size: G, outputs to each.
-        num_iterations: n, the number of steps.
+        num_iterations: n, each of them m steps: one, in Algorithm 1.
         max_tokens: the most tokens of an output, the end token included.
-        schedule: of the learning rate η_i.
-        estimator: turns rewards into advantages.
+        schedule: of the learning rate η_i, common to the steps of an iteration.
+        estimator: turns rewards (B, G) into advantages. It may know V(x), if the task does, and the
+            lengths of outputs, but no scores.
         optimizer: turns gradients into directions.
         checkpoints: iterations after which to look at the model; the last one if empty.
         norm_limit: a norm of gradient or parameters beyond it stops the run.
         rows_per_pass: bounds the memory: so many distinct outputs are scored at a time; None takes
             all of them.
+        practice: what Algorithm 2 adds; nothing, by default.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or minibatches would be of unequal size.
     """
 
     batch_size: int
@@ -60,6 +64,7 @@ class TrainingConfig:
     checkpoints: Sequence[int] = ()
     norm_limit: float = 1e4
     rows_per_pass: int | None = None
+    practice: Practice = field(default_factory=Practice)
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -68,6 +73,7 @@ class TrainingConfig:
         real("norm_limit", self.norm_limit, above=0.0)
         if self.rows_per_pass is not None:
             integer("rows_per_pass", self.rows_per_pass)
+        self.practice.require_batch_size(self.batch_size)
         points = self.checkpoints or (self.num_iterations,)
         increasing("checkpoints", points, at_most=self.num_iterations)
         object.__setattr__(self, "checkpoints", tuple(points))
@@ -125,9 +131,13 @@ def train(
 ) -> Iterator[Checkpoint]:
     """Run Algorithm 1: θ ← θ + η_i ĝ, with ĝ = (1/BG) Σ_b Σ_i A_bi ∇ log π(y_bi∣x_b).
 
+    With a `Practice`, run Algorithm 2: m such steps with the outputs of one policy, see
+    `policy_gradients`.
+
     Args:
         model: the policy at θ_0, a `LanguageModel`; is changed in place. Its dropout, if any, is
-            for the caller to switch off.
+            for the caller to switch off. Under a penalty a copy of it is the reference, unless the
+            task has one: it must be at θ_0 then also when a state is given, which holds none.
         task: prompts and rewards.
         config: sizes, rates and checkpoints.
         rng: source of randomness, see `run_rng`.
@@ -142,9 +152,18 @@ def train(
         FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
     """
     trained = tuple(p.detach()[None] for p in model.parameters() if p.requires_grad)
-    runs = Runs(Alone(model), trained, (config,), (rng,))
+    policies = Alone(model, reference_of(model, task, config.practice))  # before the state comes
+    runs = Runs(policies, trained, (config,), (rng,))
     steps = ascend(runs, task, evaluate, None if state is None else [state])
     return (checkpoint for (checkpoint,) in steps)
+
+
+def reference_of(model: Any, task: Task, practice: Practice) -> Any:
+    """Return π_ref, which training `model` does not change, or None without a penalty."""
+    if not practice.penalty_weight:
+        return None
+    reference = model if task.reference is None else task.reference
+    return deepcopy(model) if reference is model else reference
 
 
 def save_state(state: Any, path: Path) -> None:
@@ -191,20 +210,22 @@ def ascend(
 def _steps(
     runs: Runs, task: Task, evaluate: Evaluate, moments: Sequence[Gradient], done: int
 ) -> Iterator[tuple[Checkpoint, ...]]:
-    """Take the steps after the first `done`."""
+    """Take the steps after the first `done` iterations."""
     shared = runs.configs[0]
     rates = np.stack([each.schedule.rates(each.num_iterations) for each in runs.configs], axis=1)
     seen: list[Tensor] = []  # mean rewards and norms of gradients since the last checkpoint
+    steps = done * shared.practice.num_minibatches
     for iteration in range(done + 1, shared.num_iterations + 1):
-        gradient, rewards = policy_gradients(runs.policies, task, runs.configs, runs.rngs)
-        gradient = tuple(map(torch.Tensor.view_as, gradient, runs.parameters))
-        norms = _require_bounded(runs, "gradient", gradient, iteration)
-        moves = shared.optimizer.directions(gradient, runs.parameters, moments, iteration)
-        for parameter, move in zip(runs.parameters, moves, strict=True):
-            rate = torch.as_tensor(rates[iteration - 1]).to(parameter)
-            parameter.add_(move * rate.view(-1, *[1] * (move.ndim - 1)))
-        _require_bounded(runs, "parameters", runs.parameters, iteration)
-        seen.append(torch.stack([rewards, norms]))
+        for gradient, rewards in policy_gradients(runs.policies, task, runs.configs, runs.rngs):
+            gradient = tuple(map(torch.Tensor.view_as, gradient, runs.parameters))
+            norms = _require_bounded(runs, "gradient", gradient, iteration)
+            steps += 1
+            moves = shared.optimizer.directions(gradient, runs.parameters, moments, steps)
+            for parameter, move in zip(runs.parameters, moves, strict=True):
+                rate = torch.as_tensor(rates[iteration - 1]).to(parameter)
+                parameter.add_(move * rate.view(-1, *[1] * (move.ndim - 1)))
+            _require_bounded(runs, "parameters", runs.parameters, iteration)
+            seen.append(torch.stack([rewards, norms]))
         if iteration in shared.checkpoints:
             means = torch.stack(seen).mean(dim=0)
             seen = []
