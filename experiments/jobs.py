@@ -16,8 +16,10 @@ from experiments import (
     group_size,
     group_size_rules,
     hard_prompts,
+    implied_objective,
     language_group_size,
     limit_law,
+    practical_bias,
     pretrain,
     training_path,
 )
@@ -93,6 +95,15 @@ EXPERIMENTS = {
         finite_prompts.execute_config,
         ("arithmetic_choice",),
         {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
+    ),
+    "implied_objective": Experiment(implied_objective.execute_config, ("",)),
+    "practical_bias": Experiment(
+        practical_bias.execute_config,
+        ("token_bandit", "arithmetic"),
+        smoke={"token_bandit": ("learning_rates=[0.03,0.3]",),
+               "arithmetic": ("num_questions=10", "policy.skills=[beginner]",
+                              "num_minibatches=[2,4]", "learning_rates=[0.0003,0.001]", "runs=2",
+                              "budget=256")},
     ),
     "hard_prompts": Experiment(
         hard_prompts.execute_config,

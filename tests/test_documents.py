@@ -23,8 +23,8 @@ from experiments.jobs import EXPERIMENTS, TASKS
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
-    "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/language_models.md",
-    "docs/sweeps.md", "docs/ustatistics.md",
+    "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/estimators.md",
+    "docs/language_models.md", "docs/sweeps.md", "docs/ustatistics.md",
 )  # fmt: skip
 FOLDERS = (
     "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests", "docs", ".ci",

@@ -26,6 +26,12 @@ CHAPTERS = (
     "limit_distribution",
     "limit_weights",
     "baseline_weights",
+    "group_advantages",
+    "normalised_u_statistic",
+    "practical_error",
+    "practical_penalty",
+    "practical_variance",
+    "implied_objective",
     "errata",
 )
 """Names of the chapters, in the order of the paper."""
