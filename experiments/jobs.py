@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from experiments import (
+    estimator_zoo,
     finite_prompts,
     fixed_budget,
     gap_bound,
@@ -97,6 +98,13 @@ EXPERIMENTS = {
         {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
     ),
     "implied_objective": Experiment(implied_objective.execute_config, ("",)),
+    "estimator_zoo": Experiment(
+        estimator_zoo.execute_config,
+        (*TASKS, "success_probability"),
+        smoke={"arithmetic_choice": ("task.accuracies=[0.4]", "group_size=[2,8,32]"),
+               "bandit": ("task.group_size_targets=[16]", "group_size=[2,8,32]"),
+               "tug_of_war": ("task.coordinates=[0]", "group_size=[2,8,32]")},
+    ),
     "practical_bias": Experiment(
         practical_bias.execute_config,
         ("token_bandit", "arithmetic"),

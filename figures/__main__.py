@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from figures import (
+    estimator_zoo,
     finite_prompts,
     fixed_budget,
     gap_bound,
@@ -35,6 +36,7 @@ FIGURES = (
     finite_prompts,
     gap_bound,
     limit_law,
+    estimator_zoo,
     practical_bias,
     implied_objective,
     hard_prompts,
