@@ -57,8 +57,7 @@ def run(config: HardPrompts) -> pd.DataFrame:
     from ustat_grpo.lm.measured_moments import norm_moments
     from ustat_grpo.lm.rewards import ExactMatch
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    language_tasks.use_threads(config.threads)
     _, questions = config.task.questions()
     kinds = [KINDS[place] for place in questions.kinds.tolist()]
     tables = []

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from experiments import (
+    critic,
     estimator_zoo,
     finite_prompts,
     fixed_budget,
@@ -117,6 +118,13 @@ EXPERIMENTS = {
         hard_prompts.execute_config,
         ("arithmetic",),
         smoke={"arithmetic": ("task.num_questions=100", "num_outputs=64")},
+    ),
+    "critic": Experiment(
+        critic.execute_config,
+        ("arithmetic",),
+        smoke={"arithmetic": ("budget=16", "group_size=[2,4]", "critic_group_size=[4]",
+                              "iterations=[1,2]", "seeds=2", "noise_seeds=1", "noise_questions=10",
+                              "cost_steps=1", "task.num_train=50", "task.num_questions=50")},
     ),
     "language_group_size": Experiment(
         language_group_size.execute_config,

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from experiments import tasks
-from experiments.language_tasks import Panel, panels
+from experiments.language_tasks import Panel, panels, use_threads
 from ustat_grpo import Grpo, Practice
 from ustat_grpo.laws.group_size import error_at_budget
 from ustat_grpo.lm.exact import objective_gradient
@@ -39,7 +39,7 @@ def language_rows(config: Any) -> Iterator[dict[str, Any]]:
     Args:
         config: of `experiments.practical_bias`, with the task `arithmetic`.
     """
-    torch.set_num_threads(config.threads or 1)
+    use_threads(config.threads or 1)
     found = panels(config.task, config.policy)
     for name, panel in track(found.items(), config.task.name):
         panel = _some(panel, config.num_questions)

@@ -9,7 +9,7 @@ import torch
 from rich.progress import track
 
 from experiments import compared, tasks
-from experiments.language_tasks import Panel, panels
+from experiments.language_tasks import Panel, panels, use_threads
 from ustat_grpo.laws import mse
 from ustat_grpo.lm.gradient_error import PromptErrors, brute_force_errors, pool_errors
 from ustat_grpo.lm.measured_moments import MeasuredMoments, pool_moments
@@ -23,8 +23,7 @@ def measure(config: Any) -> pd.DataFrame:
     Args:
         config: of `experiments.gradient_mse`, with a task of `experiments.language_tasks`.
     """
-    # Operations of small models are too short for more, which on a busy machine cost tenfold.
-    torch.set_num_threads(config.threads or 1)
+    use_threads(config.threads or 1)
     rows: list[dict[str, Any]] = []
     found = panels(config.task, config.policy)
     for name, panel in track(found.items(), config.task.name):

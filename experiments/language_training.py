@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from experiments import compared
-from experiments.language_tasks import HuggingFacePolicy, Panel, Sets, training_sets
+from experiments.language_tasks import HuggingFacePolicy, Panel, Sets, training_sets, use_threads
 from ustat_grpo import Constant, Moments
 from ustat_grpo.lm.ensemble import train_ensemble
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
@@ -30,8 +30,7 @@ Evaluate = Callable[[Any], Mapping[str, float]]
 
 def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
     """Train one run, and return its table."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     sets = training_sets(config.task, config.policy)
     evaluate = _evaluate(config, sets, cell)
     rows = [_row(config, cell, evaluate(sets.train.model))]

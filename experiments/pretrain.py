@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.gradient_mse import Scale
-from experiments.language_tasks import Ranges
+from experiments.language_tasks import Ranges, use_threads
 from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo.checks import integer, real
 from ustat_grpo.lm.checkpoints import save_policy
@@ -93,8 +93,7 @@ class Pretrain:
 def run(config: Pretrain) -> pd.DataFrame:
     """Train, write a checkpoint at each target, and return the training curve."""
     console, started = Console(), time.perf_counter()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     model, settings, ranges = config.model(), config.settings.build(), config.ranges.build()
     rng = np.random.default_rng(config.seed)
     _, held_out = arithmetic_questions(5, config.num_held_out, rng=rng, ranges=ranges)

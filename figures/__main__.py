@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from figures import (
+    critic,
     estimator_zoo,
     finite_prompts,
     fixed_budget,
@@ -40,6 +41,7 @@ FIGURES = (
     practical_bias,
     implied_objective,
     hard_prompts,
+    critic,
     language_group_size,
     pretrain,
 )

@@ -49,6 +49,7 @@ JOBS = {
     "gap_bound": "group_size",
     "finite_prompts": "num_prompts",
     "language_group_size": "optimizer",
+    "critic": "budget",
 }
 """The column that tells the jobs of one task apart, by figure: each gets a picture of its own."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo import Snapshot, SoftmaxBandit
+from ustat_grpo import Moments, Snapshot, SoftmaxBandit
 
 
 def random_problem(
@@ -121,3 +121,17 @@ def naive_moments(bandit: SoftmaxBandit, theta: np.ndarray) -> dict[str, np.ndar
                 row[f"{outcome}_score_norm_squared"] /= row[f"{outcome}_probability"]
         rows.append(row)
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def moments_of(**changes):
+    """Return moments of one made-up prompt."""
+    numbers = {
+        "value": 0.5,
+        "reward_variance": 0.25,
+        "score_norm_squared": 2.0,
+        "oracle_norm_squared": 0.5,
+        "score_norm_reward_covariance": 0.0,
+        "gradient_norm_squared": 0.1,
+    } | changes
+    arrays = {name: np.array([number]) for name, number in numbers.items()}
+    return Moments(prompt_probs=np.ones(1), prompt_noise=0.0, outcome=None, **arrays)

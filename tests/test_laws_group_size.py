@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import fminbound
 
+from problems import moments_of
 from theory.enumeration import group_errors, unordered_groups
 from theory.problems import random_problem, two_actions
-from ustat_grpo import Grpo, Moments, NoiseComponents, TugOfWar, Vanilla, random_bandit
+from ustat_grpo import Grpo, NoiseComponents, TugOfWar, Vanilla, random_bandit
 from ustat_grpo.laws import group_size, mse
 
 positive = st.floats(min_value=1e-4, max_value=1e4)
@@ -27,20 +28,6 @@ def minimise(function):
     """Return the G > 1 of least `function`, searching over log(G − 1)."""
     found = fminbound(lambda u: function(1 + np.exp(u)), -14.0, 14.0, xtol=1e-10, maxfun=2000)
     return 1 + float(np.exp(np.asarray(found)))
-
-
-def moments_of(**changes):
-    """Return moments of one made-up prompt."""
-    numbers = {
-        "value": 0.5,
-        "reward_variance": 0.25,
-        "score_norm_squared": 2.0,
-        "oracle_norm_squared": 0.5,
-        "score_norm_reward_covariance": 0.0,
-        "gradient_norm_squared": 0.1,
-    } | changes
-    arrays = {name: np.array([number]) for name, number in numbers.items()}
-    return Moments(prompt_probs=np.ones(1), prompt_noise=0.0, outcome=None, **arrays)
 
 
 class TestOptimal:
@@ -242,41 +229,6 @@ class TestVanillaCrossover:
     def test_never_when_rewards_are_centred_already(self):
         moments = moments_of(value=0.0)
         np.testing.assert_array_equal(group_size.vanilla_crossover(moments), np.inf)
-
-
-class TestCriticBreakEven:
-    @pytest.mark.parametrize("size", [2, 5, 32])
-    @pytest.mark.parametrize("problem", PROBLEMS)
-    def test_the_two_errors_are_equal_there(self, problem, size):
-        """A critic b = V + e, e = ±RMSE with a fair coin: averaging over e leaves e²s/G."""
-        moments = problem.moments
-        rmse = group_size.critic_break_even(moments, group_size=size)
-        for prompt, off in enumerate(rmse):
-            above, below = (
-                mse.constant_baseline(
-                    moments, group_size=size, baseline=moments.value[prompt] + sign * off
-                )[prompt]
-                for sign in (1, -1)
-            )
-            critic = (above + below) / 2
-            assert critic == pytest.approx(mse.grpo(moments, group_size=size)[prompt], rel=1e-12)
-
-    def test_is_near_the_spread_of_a_mean_for_a_small_signal(self):
-        """σ/√(G−1) where ‖g‖² is negligible; σ/√G would be lower by 13 % at G = 4."""
-        moments = moments_of(gradient_norm_squared=0.0)
-        rmse = group_size.critic_break_even(moments, group_size=4)
-        assert rmse[0] == pytest.approx(0.5 / np.sqrt(3), rel=1e-14)
-
-    def test_any_critic_does_when_the_policy_is_certain(self):
-        moments = moments_of(
-            score_norm_squared=0.0, oracle_norm_squared=0.0, gradient_norm_squared=0.0
-        )
-        assert group_size.critic_break_even(moments, group_size=2)[0] == np.inf
-
-    def test_group_size_is_at_least_two(self):
-        message = "group_size must be at least 2 for a leave-one-out baseline, got 1"
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            group_size.critic_break_even(moments_of(), group_size=1)
 
 
 class TestErrors:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
-from ustat_grpo.checks import integer, leave_one_out_group_size, real
+from ustat_grpo.checks import integer, real
 from ustat_grpo.moments import Moments, NoiseComponents
 
 Array = NDArray[np.float64]
@@ -127,24 +127,6 @@ def vanilla_crossover_minibatch(moments: Moments) -> float:
     """Return the G above which GRPO beats vanilla over i.i.d. prompts: 1 + c₃/E[V²s + 2Vm]."""
     gain = float(moments.prompt_probs @ _vanilla_excess(moments))
     return 1 + moments.noise.residual / gain if gain > 0 else np.inf
-
-
-def critic_break_even(moments: Moments, *, group_size: int) -> Float[Array, " P"]:
-    """Return the RMSE below which a learned critic beats the group mean, shape (P,).
-
-    A critic with E(V̂−V)² = e², independent of the outputs and unbiased (or with m = 0), adds e²s/G
-    to the oracle's error where the group mean adds (sσ² + ‖g‖²)/(G(G−1)); they are equal at
-    e² = (σ² + ‖g‖²/s)/(G−1). A biased critic adds (e²s − 2m·E[V̂−V])/G, which may be negative.
-    Infinite where the policy is certain (s = 0), since no baseline matters there.
-
-    Raises:
-        ValueError: if `group_size` is below 2.
-    """
-    size = leave_one_out_group_size(group_size)
-    norm = moments.score_norm_squared
-    ratio = np.full_like(norm, np.inf)
-    np.divide(moments.residual_norm_squared, norm * (size - 1), out=ratio, where=norm > 0)
-    return np.sqrt(ratio)
 
 
 def _numerator(noise: NoiseComponents, size: int) -> float:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ustat_grpo.lm.arithmetic import ArithmeticProblem, OperandRanges, arithmetic_problems
 
 if TYPE_CHECKING:
+    from ustat_grpo.lm.actor_critic import LearnedCritic, Learner, train_step
     from ustat_grpo.lm.checkpoints import load_policy, save_policy, shipped_policy
+    from ustat_grpo.lm.critic import value_network
     from ustat_grpo.lm.ensemble import train_ensemble
     from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
     from ustat_grpo.lm.gradient_error import brute_force_errors, pool_errors
@@ -35,6 +37,8 @@ _HOMES = {
     "CharacterTokenizer": "tokenizer",
     "ExactMatch": "rewards",
     "LanguageModel": "language_model",
+    "LearnedCritic": "actor_critic",
+    "Learner": "actor_critic",
     "Pretraining": "pretraining",
     "Prompts": "language_model",
     "Questions": "questions",
@@ -65,6 +69,8 @@ _HOMES = {
     "solution_probs": "exact",
     "train": "training",
     "train_ensemble": "ensemble",
+    "train_step": "actor_critic",
+    "value_network": "critic",
     "weighted_score": "scoring",
 }
 
@@ -75,6 +81,8 @@ __all__ = [
     "CharacterTokenizer",
     "ExactMatch",
     "LanguageModel",
+    "LearnedCritic",
+    "Learner",
     "OperandRanges",
     "Pretraining",
     "Prompts",
@@ -107,6 +115,8 @@ __all__ = [
     "solution_probs",
     "train",
     "train_ensemble",
+    "train_step",
+    "value_network",
     "weighted_score",
 ]
 

@@ -119,18 +119,18 @@ class Alone:
         return log_probs_under(self.reference)(answers)
 
 
-class _Draw(NamedTuple):
+class Draw(NamedTuple):
     """What a run draws for one step: questions, and uniform numbers for all its outputs."""
 
     questions: Int[Tensor, " B"]
     numbers: Float[Tensor, "N L"]
 
 
-def _draw(run: GroupSampling, prompts: Prompts, rng: torch.Generator) -> _Draw:
+def draw_step(run: GroupSampling, prompts: Prompts, rng: torch.Generator) -> Draw:
     """Draw for a step; takes as much from `rng` for every cut of a budget N into B and G."""
     budget = run.batch_size * run.group_size
     questions = torch.randint(len(prompts), (budget,), generator=rng, device=rng.device)
-    return _Draw(
+    return Draw(
         questions[: run.batch_size].to(prompts.tokens.device),
         uniforms(budget, run.max_tokens, rng=rng),
     )
@@ -189,7 +189,7 @@ def _sample(
 ) -> tuple[Sampled, Float[Tensor, " E"]]:
     """Return the outputs of all runs, one run after the other, and the mean rewards."""
     home, away = task.prompts.tokens.device, next(iter(policies.model.parameters())).device
-    draws = [_draw(run, task.prompts, rng) for run, rng in zip(runs, rngs, strict=True)]
+    draws = [draw_step(run, task.prompts, rng) for run, rng in zip(runs, rngs, strict=True)]
     prompts, asked = _asked(policies, task, runs, draws)
     prompts, asked = prompts.to(away), asked.to(away)
     numbers = torch.cat([draw.numbers for draw in draws])
@@ -220,7 +220,7 @@ def _minibatch(runs: Sequence[GroupSampling], place: int) -> Int[Tensor, " n"]:
 
 
 def _asked(
-    policies: Policies, task: Task, runs: Sequence[GroupSampling], draws: Sequence[_Draw]
+    policies: Policies, task: Task, runs: Sequence[GroupSampling], draws: Sequence[Draw]
 ) -> tuple[Prompts, Int[Tensor, " n"]]:
     """Return each prompt once, and which of them every output answers."""
     count = len(task.prompts)

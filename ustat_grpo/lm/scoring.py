@@ -128,22 +128,40 @@ def log_probs(
     Raises:
         ValueError: if prompts and outputs do not fit the model's context.
     """
-    prompts, length = answers.prompts, answers.tokens.shape[1]
-    require_context(model, prompts, length, "the length of outputs")
+    require_context(model, answers.prompts, answers.tokens.shape[1], "the length of outputs")
+    logits = (logits_before if share_prompts else _logits_of_sequences)(model, answers)
     tokens = answers.tokens.masked_fill(~answers.mask, 0)
-    before, rows = tokens[:, :-1], answers.prompt
-    seen = torch.cat([prompts.real[rows], answers.mask[:, :-1]], dim=1)
-    if share_prompts:
-        first, cache = model(prompts.tokens, prompts.real, last=1)
-        logits = first[rows, -1:]
-        if length > 1:
-            rest, _ = model(before, seen, model.select(cache, rows))
-            logits = torch.cat([logits, rest], dim=1)
-    else:
-        logits, _ = model(torch.cat([prompts.tokens[rows], before], dim=1), seen, last=length)
-        logits = logits[:, -length:]
     chosen = logits.log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
     return chosen.masked_fill(~answers.mask, 0.0)
+
+
+def logits_before(model: LanguageModel, answers: Answers) -> Float[Tensor, "U L v"]:
+    """Return the logits before every token; the model reads each prompt once for all its outputs.
+
+    What stands outside the mask is noise.
+    """
+    prompts, rows = answers.prompts, answers.prompt
+    first, cache = model(prompts.tokens, prompts.real, last=1)
+    logits = first[rows, -1:]
+    if answers.tokens.shape[1] == 1:
+        return logits
+    rest, _ = model(*_read_before(answers), model.select(cache, rows))
+    return torch.cat([logits, rest], dim=1)
+
+
+def _logits_of_sequences(model: LanguageModel, answers: Answers) -> Float[Tensor, "U L v"]:
+    """Return the same from whole sequences, each with a prompt of its own."""
+    before, seen = _read_before(answers)
+    length = answers.tokens.shape[1]
+    sequences = torch.cat([answers.prompts.tokens[answers.prompt], before], dim=1)
+    logits, _ = model(sequences, seen, last=length)
+    return logits[:, -length:]
+
+
+def _read_before(answers: Answers) -> tuple[Tensor, Tensor]:
+    """Return all tokens of the outputs but the last, and which are real, the prompts' too."""
+    before = answers.tokens.masked_fill(~answers.mask, 0)[:, :-1]
+    return before, torch.cat([answers.prompts.real[answers.prompt], answers.mask[:, :-1]], dim=1)
 
 
 def weighted_score(
