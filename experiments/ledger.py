@@ -11,12 +11,14 @@ from pathlib import Path
 import pandas as pd
 
 import theory
-from experiments import readings
+from experiments import ledger_zoo, readings
 from experiments import readings_language as language
 from experiments import readings_optimization as optimised
+from experiments import readings_practice as practice
 from experiments.jobs import EXPERIMENTS
 from experiments.ledger_text import FINDINGS, HEADLINES, LATER
 from experiments.readings import Reading
+from experiments.readings_critic import critic
 from experiments.readme import markdown, readme_blocks, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
@@ -91,6 +93,7 @@ def _experiment_rows(minutes: dict[str, float]) -> Iterator[Row]:
         yield _reading_row("Theorem 7 (error)", "fixed_budget", reading, minutes)
     yield from _optimisation_rows(minutes)
     yield from _language_rows(minutes)
+    yield from _practice_rows(minutes)
 
 
 def _language_rows(minutes: dict[str, float]) -> Iterator[Row]:
@@ -100,6 +103,19 @@ def _language_rows(minutes: dict[str, float]) -> Iterator[Row]:
          language.hard_prompts(_reference("hard_prompts"))),
         ("Figure 5 and Table 2 (small transformer)", "language_group_size",
          language.group_sizes(_reference("language_group_size"))),
+    ]  # fmt: skip
+    yield from _rows(read, minutes)
+
+
+def _practice_rows(minutes: dict[str, float]) -> Iterator[Row]:
+    normalised, plain, divergence = practice.implied_objective(_reference("implied_objective"))
+    read: list[tuple[str, str, Iterable[Reading]]] = [
+        ("Theorem 12 (measured)", "practical_bias",
+         practice.practical_bias(_reference("practical_bias"))),
+        ("Proposition 13", "implied_objective", [normalised]),
+        ("Algorithm 2", "implied_objective", [plain]),
+        ("Algorithm 2 (K3 penalty)", "implied_objective", [divergence]),
+        ("Beyond the paper (the critic)", "critic", critic(_reference("critic"))),
     ]  # fmt: skip
     yield from _rows(read, minutes)
 
@@ -158,7 +174,7 @@ def _commands(name: str) -> str:
 
 def _later_rows() -> Iterator[Row]:
     yield Row("Table 1", "vanilla, GRPO and oracle differ in their baseline only",
-              "`ustat_grpo/estimators.py`", "`python -m theory group_error`", "E ĝ = g",
+              "`ustat_grpo/estimators/`", "`python -m theory group_error`", "E ĝ = g",
               "by enumeration, see Theorem 2", "reproduced", "< 0.1")  # fmt: skip
     for item, claim, command, why in LATER:
         yield Row(item, claim, "–", (command and f"`{command}`") or "–", "–", "–",
@@ -167,6 +183,7 @@ def _later_rows() -> Iterator[Row]:
 
 def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[Claim]]) -> str:
     provenance = json.loads((REFERENCE / "provenance.json").read_text())
+    minutes = provenance["seconds"]["estimator_zoo"] / 60
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     parts = [
         "# What was reproduced, claim by claim",
@@ -179,6 +196,10 @@ def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[
         FINDINGS,
         "## The ledger",
         markdown([field.name for field in fields(Row)], [astuple(row) for row in rows]),
+        "## The zoo",
+        "Every advantage estimator that trainers ship, by exact bias, noise and implied objective: "
+        f"{_commands('estimator_zoo')}, {minutes:.1f} minutes. What each is: `docs/estimators.md`.",
+        ledger_zoo.section(_reference("estimator_zoo")),
         "## Every claim of the theory chapters",
         "Errors are relative, or in standard errors for simulations; a *counterexample* holds if "
         "the wrong statement is off by more than its tolerance.",

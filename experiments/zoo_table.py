@@ -56,7 +56,7 @@ def _panel(panel: str, rows: pd.DataFrame, detail: int) -> Table:
     for name, found in rows.groupby("estimator", sort=False):
         by_size = {row["group_size"]: row for row in found.to_dict(orient="records")}
         mean = _mean(by_size[detail]) if detail in by_size else ["", "", ""]
-        errors = [_cell(by_size[size], "relative_error") if size in by_size else ""
+        errors = [cell(by_size[size], "relative_error") if size in by_size else ""
                   for size in sizes]  # fmt: skip
         table.add_row(str(name), *mean, *errors)
     return table
@@ -64,15 +64,15 @@ def _panel(panel: str, rows: pd.DataFrame, detail: int) -> Table:
 
 def _mean(row: Mapping[Hashable, Any]) -> list[str]:
     """Describe E ĝ: gain, bias and angle."""
-    bias, sine = (_root(row, name) for name in ("squared_bias", "squared_sine"))
+    bias, sine = (root(row, name) for name in ("squared_bias", "squared_sine"))
     return [
-        _cell(row, "gain"),
+        cell(row, "gain"),
         bias[0] + (f"{100 * bias[1]:.1f} %" if bias[1] else "0"),
         sine[0] + (f"{np.degrees(np.arcsin(min(sine[1], 1.0))):.1f}°" if sine[1] else "0"),
     ]
 
 
-def _root(row: Mapping[Hashable, Any], name: str) -> tuple[str, float]:
+def root(row: Mapping[Hashable, Any], name: str) -> tuple[str, float]:
     """Return the root of a squared quantity, or an upper bound if it is not told from zero."""
     square, noise = row[name], row[f"{name}_std_error"]
     if square > _RESOLVED * noise + _EXACT:
@@ -87,7 +87,7 @@ def _wide(rows: pd.DataFrame, name: str, title: str) -> Table:
     table = _empty(title, [panel.split(": ")[1].replace(" ", "") for panel in panels])
     for estimator, found in rows.groupby("estimator", sort=False):
         by_panel = {row["task"]: row for row in found.to_dict(orient="records")}
-        table.add_row(str(estimator), *(_cell(by_panel[panel], name) for panel in panels))
+        table.add_row(str(estimator), *(cell(by_panel[panel], name) for panel in panels))
     return table
 
 
@@ -99,7 +99,7 @@ def _empty(title: str, headings: list[str]) -> Table:
     return table
 
 
-def _cell(row: Mapping[Hashable, Any], name: str) -> str:
+def cell(row: Mapping[Hashable, Any], name: str) -> str:
     """Write a number to three digits, and the standard error of the last ones in brackets."""
     value, noise = row[name], row.get(f"{name}_std_error", 0.0)
     if noise:
