@@ -141,6 +141,10 @@ FINDINGS = """\
 - No estimator is best everywhere. Dynamic sampling is never noisier than GRPO on as many sampled
   outputs, ReMax always noisier than RLOO on our tasks; shrinking toward the batch pays in small
   groups. Whether std normalisation is less noisy than RLOO depends on policy and G.
+- A value network of the policy's size is a small part of the memory here, and a good third of the
+  time: GRPO takes half of both because it scores no groups with equal rewards. The critic's RMSE is
+  not what decides: wrong outputs have the longer scores, so one that says too little beats even the
+  oracle; with one output a prompt it learns faster than GRPO at the same N, if not by much.
 - Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
   largest groups lose is plain."""
 
