@@ -31,9 +31,9 @@ _LEGEND = (
     "⟨E ĝ, ∇J⟩/‖∇J‖², relative bias and angle to ∇J at "
     f"G = {_SIZE}; tr Var ĝ/‖E ĝ‖² of 32 prompts at equal cost in sampled outputs, relative to the "
     "oracle's. Exact, or simulated where a standard error of the last digits stands in brackets; "
-    "“<”: not told from 0 by four of them. `opo` is told ‖W‖² where the library takes lengths, which "
-    "these outputs do not have; `critic` says V ± 0.1; over several prompts dynamic sampling divides "
-    "every φ by one number, not by each prompt's own. All tasks and group sizes: "
+    "“<”: not told from 0 by four of them. `opo` is told ‖W‖² where the library takes lengths, "
+    "which these outputs do not have; `critic` says V ± 0.1; over several prompts dynamic sampling "
+    "divides every φ by one number, not by each prompt's own. All tasks and group sizes: "
     "`experiments/reference/estimator_zoo.csv`."
 )
 
