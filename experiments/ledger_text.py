@@ -136,15 +136,17 @@ FINDINGS = """\
   proposition's KL(π_θ ‖ π_ref), which takes K2; K1 has none at all.
 - Theorem 12's biases: exact constants, with (m−1)² in place of m² and a noise term; they do not
   grow as probabilities vanish. On the language models token ratios keep the bias below GRPO's own
-  error at all rates that we tried; without ratios it exceeds that on the skilled policy. Estimating σ
-  costs a term of order 1/G, which Σ₁ must hold for the bound to be true of three reward levels.
+  error at all rates that we tried; without ratios it exceeds that on the skilled policy.
+  Estimating σ costs a term of order 1/G, which Σ₁ must hold for the bound to be true of three
+  reward levels.
 - No estimator is best everywhere. Dynamic sampling is never noisier than GRPO on as many sampled
   outputs, ReMax always noisier than RLOO on our tasks; shrinking toward the batch pays in small
   groups. Whether std normalisation is less noisy than RLOO depends on policy and G.
 - A value network of the policy's size is a small part of the memory here, and about a third of the
-  time; GRPO saves more of both, because it scores no groups with equal rewards. The critic's RMSE is
-  not what decides: wrong outputs have the longer scores, so one that says too little may beat even
-  the oracle; with one output a prompt it learns faster than GRPO at the same N, if not by much.
+  time; GRPO saves more of both, because it scores no groups with equal rewards. The critic's RMSE
+  is not what decides: wrong outputs have the longer scores, so one that says too little may beat
+  even the oracle; with one output a prompt it learns faster than GRPO at the same N, if not by
+  much.
 - Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
   largest groups lose is plain."""
 
