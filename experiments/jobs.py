@@ -32,6 +32,7 @@ TASKS = ("arithmetic_choice", "bandit", "tug_of_war")
 OPTIMISED = (*TASKS, "weak_tug_of_war")
 
 _ONCE = {"smoke": ("",), "paper": ("",)}
+_FEW_PROBLEMS = ("task.num_problems=100",)
 
 
 class Experiment(NamedTuple):
@@ -84,19 +85,24 @@ EXPERIMENTS = {
         OPTIMISED,
         {"smoke": ("budget=256",),
          "paper": ("budget=256", "budget=1024", "budget=4096")},
+        smoke={"arithmetic_choice": _FEW_PROBLEMS},
     ),
     "group_size_rules": Experiment(
         group_size_rules.execute_config,
         OPTIMISED,
         {"smoke": ("budgets=[256]",), "paper": ("budgets=[256,1024,4096]",)},
+        smoke={"arithmetic_choice": _FEW_PROBLEMS},
     ),
     "limit_law": Experiment(limit_law.execute_config, ("tug_of_war", "tug_of_war_rank3")),
     "gap_bound": Experiment(gap_bound.execute_config, ("tug_of_war", "weak_tug_of_war")),
-    "training_path": Experiment(training_path.execute_config, OPTIMISED),
+    "training_path": Experiment(
+        training_path.execute_config, OPTIMISED, smoke={"arithmetic_choice": _FEW_PROBLEMS}
+    ),
     "finite_prompts": Experiment(
         finite_prompts.execute_config,
         ("arithmetic_choice",),
         {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
+        smoke={"arithmetic_choice": _FEW_PROBLEMS},
     ),
     "implied_objective": Experiment(implied_objective.execute_config, ("",)),
     "estimator_zoo": Experiment(

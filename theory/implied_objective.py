@@ -1,7 +1,7 @@
 """Proposition 13: what Algorithm 2 maximises: E F_G(V(X)) less a penalty, and not E V(X).
 
-**Statement** (0/1 rewards). Let A_i be the leave-one-out difference over the group's standard
-deviation. Algorithm 2 at rates β/i comes to rest where the gradient of
+**Statement.** Rewards are 0 or 1. Let A_i be the leave-one-out difference over the group's
+standard deviation. Algorithm 2 at rates β/i comes to rest where the gradient of
 
     E F_G(V(X)) − κ E KL,    F_G′ = φ_G,   φ_G(p) = E_{G−1}[a₁(j+1) − a₀(j)],
 
