@@ -1,4 +1,4 @@
-"""Policies over discrete actions: logits as a function of an observation, and scores of episodes."""
+"""Policies over discrete actions: logits of an observation, and scores of whole episodes."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
