@@ -5,6 +5,7 @@ of rising skill. Try
 
     python -m experiments.gradient_mse task=arithmetic_choice scale=smoke
     python -m experiments.gradient_mse -m task=bandit,tug_of_war group_size=4,8,16 batch_size=32
+    python -m experiments.gradient_mse task=gym env_id=Acrobot-v1 task.features=affine
 """
 
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
-from experiments import compared, language_tasks, tasks
+from experiments import compared, language_tasks, sequential_tasks, tasks
 from experiments.language_tasks import LanguageTask
 from experiments.runner import execute, main_job, require_seed_and_threads
+from experiments.sequential_tasks import Gym, SequentialTask
 from ustat_grpo import gradient_mse
 from ustat_grpo.checks import integer, real
 
@@ -49,6 +51,7 @@ class GradientMse:
 
     task: Any = MISSING
     policy: Any = None  # of language models
+    env_id: str | None = None  # of task=gym
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     group_size: Any = MISSING  # one, or a list: all of a list share their draws
@@ -78,6 +81,10 @@ def run(config: GradientMse) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
     if isinstance(config.task, LanguageTask):
         from experiments.language_errors import measure
+
+        return measure(config).reindex(columns=COLUMNS)
+    if isinstance(config.task, SequentialTask):
+        from experiments.sequential_errors import measure
 
         return measure(config).reindex(columns=COLUMNS)
     return _run_bandit(config)
@@ -119,10 +126,11 @@ def execute_config(config: DictConfig) -> Path:
 
 def prepare(config: GradientMse) -> None:
     """Build the task, or raise."""
-    if isinstance(config.task, LanguageTask):
-        from experiments.language_errors import require_pool
+    if isinstance(config.task, LanguageTask | Gym):
+        from experiments.pool_table import require_pool
 
         require_pool(config)
+    if isinstance(config.task, LanguageTask):
         language_tasks.panels(config.task, config.policy)
     else:
         _ = config.task.snapshots
@@ -130,6 +138,7 @@ def prepare(config: GradientMse) -> None:
 
 tasks.register()
 language_tasks.register()
+sequential_tasks.register()
 ConfigStore.instance().store(name="gradient_mse_schema", node=GradientMse)
 
 

@@ -5,10 +5,15 @@ of a budget, beside the law of their mean gap. Try
 
     python -m experiments.group_size task=arithmetic_choice budget=256
     python -m experiments.group_size -m task=tug_of_war,weak_tug_of_war budget=256,1024
+    python -m experiments.group_size task=frozenlake
+
+On sequential tasks the objective itself is measured, and the prediction is the group size of least
+gradient error where runs begin: `experiments/sequential_training.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
-from experiments import compared, tasks
+from experiments import compared, sequential_tasks, tasks
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.runner import execute, main_job, require_seed_and_threads
+from experiments.runner import execute, job_folder, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
+from experiments.sequential_tasks import SequentialTask
 from experiments.tasks import Start
 from ustat_grpo import Estimator, Runs, optimize
 from ustat_grpo.bandits.expansion import expand
@@ -42,6 +48,7 @@ class GroupSize:
     task: Any = MISSING
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
+    env_id: str | None = None  # of task=gym
     budget: int = 256
     group_size: Any = None  # one, or a list; null takes every divisor from 2 to half the budget
     iterations: list[int] = field(default_factory=lambda: [25, 50, 100, 200])
@@ -77,8 +84,21 @@ def require_divisors(budget: int, sizes: Sequence[int]) -> None:
             raise ValueError(f"group_size must divide the budget {budget}, got {size}")
 
 
-def run(config: GroupSize) -> pd.DataFrame:
-    """Measure the gap of every estimator at every division, for each panel of the task."""
+def run(config: GroupSize, parts: Path) -> pd.DataFrame:
+    """Measure the gap of every estimator at every division, for each panel of the task.
+
+    Args:
+        config: of this app.
+        parts: folder of the tables of single runs, on tasks where these take long.
+    """
+    if isinstance(config.task, SequentialTask):
+        from experiments.sequential_training import measure
+
+        return measure(config, parts)
+    return _run_bandit(config)
+
+
+def _run_bandit(config: GroupSize) -> pd.DataFrame:
     estimators, tables = compared.build(config.estimators), []
     for panel, start in config.task.starts.items():
         for name, parameters in config.estimators.items():
@@ -169,10 +189,21 @@ def describe(config: GroupSize) -> str:
 
 def execute_config(config: DictConfig) -> Path:
     """Run one configuration, or find its results; return the CSV."""
-    return execute(config, "group_size", run, describe)
+    parts = job_folder(config, "group_size", describe) / "runs"
+    return execute(config, "group_size", partial(run, parts=parts), describe, prepare)
+
+
+def prepare(config: GroupSize) -> None:
+    """Build the task, or raise."""
+    if isinstance(config.task, SequentialTask):
+        from experiments.sequential_training import require_runs
+
+        require_runs(config)
+    _ = config.task.snapshots
 
 
 tasks.register()
+sequential_tasks.register()
 ConfigStore.instance().store(name="group_size_schema", node=GroupSize)
 
 

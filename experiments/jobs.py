@@ -44,12 +44,14 @@ class Experiment(NamedTuple):
         variants: further overrides, by scale; one job each for every task, none if there is none.
             One override of one parameter that all share, or several with blanks between.
         smoke: overrides that make a task's job on the smoke scale small.
+        app: its name, if the table has another one.
     """
 
     execute: Callable[[DictConfig], Path]
     tasks: tuple[str, ...]
     variants: Mapping[str, tuple[str, ...]] = _ONCE
     smoke: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    app: str = ""
 
     def overrides(self, scale: str) -> Iterator[list[str]]:
         """Yield the overrides of each job."""
@@ -76,8 +78,11 @@ EXPERIMENTS = {
     "pretrain": Experiment(pretrain.execute_config, ("",), {"smoke": (), "paper": ("",)}),
     "gradient_mse": Experiment(
         gradient_mse.execute_config,
-        (*TASKS, "arithmetic"),
-        smoke={"arithmetic": ("task.num_questions=50", "task.num_outputs=128")},
+        (*TASKS, "arithmetic", "frozenlake", "cartpole"),
+        smoke={"arithmetic": ("task.num_questions=50", "task.num_outputs=128",
+                              "task.brute_force_replications=2"),
+               "arithmetic_choice": _FEW_PROBLEMS,
+               "cartpole": ("task.num_outputs=128", "task.trained=[0,10]")},
     ),
     "fixed_budget": Experiment(fixed_budget.execute_config, TASKS),
     "group_size": Experiment(
@@ -85,7 +90,15 @@ EXPERIMENTS = {
         OPTIMISED,
         {"smoke": ("budget=256",),
          "paper": ("budget=256", "budget=1024", "budget=4096")},
-        smoke={"arithmetic_choice": _FEW_PROBLEMS},
+        smoke={"arithmetic_choice": _FEW_PROBLEMS, "bandit": ("task.group_size_targets=[16]",)},
+    ),
+    "sequential_group_size": Experiment(
+        group_size.execute_config,
+        ("frozenlake", "cartpole"),
+        {"smoke": ("budget=64",), "paper": ("budget=64", "budget=256")},
+        smoke={"cartpole": ("group_size=[2,8,32]", "task.iterations=[5,10]", "task.num_outputs=64",
+                            "task.num_copies=32")},
+        app="group_size",
     ),
     "group_size_rules": Experiment(
         group_size_rules.execute_config,
@@ -138,7 +151,7 @@ EXPERIMENTS = {
         {"smoke": ("budget=64",),
          "paper": ("budget=256", "budget=512", "budget=1024",
                    "budget=512 optimizer=adamw learning_rate=0.0002")},
-        smoke={"arithmetic": ("group_size=[2,8,32]", "iterations=[5,10]", "seeds=2",
+        smoke={"arithmetic": ("group_size=[2,8,32]", "iterations=[2,5]", "seeds=2",
                               "noise_seeds=1", "noise_questions=50")},
     ),
 }  # fmt: skip
@@ -160,7 +173,7 @@ def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
     with initialize_config_module("experiments.conf", version_base="1.3"):
         for name, experiment in EXPERIMENTS.items():
             done[name] = [
-                experiment.execute(compose(name, [*overrides, *shared]))
+                experiment.execute(compose(experiment.app or name, [*overrides, *shared]))
                 for overrides in experiment.overrides(scale)
             ]
             if done[name]:

@@ -99,7 +99,7 @@ class LanguageGroupSize:
 
     def _require_knowledge(self) -> None:
         """Raise if an estimator or the noise components need what is not known of a task."""
-        from ustat_grpo.lm.pool import NUM_BLOCKS
+        from ustat_grpo.pool import NUM_BLOCKS
 
         if not isinstance(self.task, LanguageTask):
             raise ValueError(f"task must be one of a language model, got {self.task.name}")

@@ -14,13 +14,14 @@ from experiments.language_tasks import HuggingFacePolicy, Panel, Sets, training_
 from ustat_grpo import Constant, Moments
 from ustat_grpo.lm.ensemble import train_ensemble
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.measured_moments import norm_moments, pool_moments
+from ustat_grpo.lm.measured_moments import norm_moments
 from ustat_grpo.lm.optimizers import OPTIMIZERS
 from ustat_grpo.lm.policy_gradient import Task
 from ustat_grpo.lm.pool import draw_pool
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.training import Checkpoint, TrainingConfig, run_rng, train
+from ustat_grpo.measured_moments import pool_moments
 
 if TYPE_CHECKING:
     from experiments.language_group_size import Cell, LanguageGroupSize

@@ -15,6 +15,7 @@ from experiments import ledger_zoo, readings
 from experiments import readings_language as language
 from experiments import readings_optimization as optimised
 from experiments import readings_practice as practice
+from experiments import readings_sequential as sequential
 from experiments.jobs import EXPERIMENTS
 from experiments.ledger_text import FINDINGS, HEADLINES, LATER
 from experiments.readings import Reading
@@ -80,8 +81,9 @@ def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Itera
 
 def _experiment_rows(minutes: dict[str, float]) -> Iterator[Row]:
     errors, budget = _reference("gradient_mse"), _reference("fixed_budget")
-    read = [readings.agreement(errors)]
     tasks = by_task(errors)
+    played = {task: tasks.pop(task) for task in ("frozenlake", "cartpole")}
+    read = [readings.agreement(pd.concat(tasks.values()))]
     spoken = tasks.pop("arithmetic")
     for task, rows in tasks.items():
         read += [readings.order(task, rows), readings.closeness(task, rows)]
@@ -93,6 +95,7 @@ def _experiment_rows(minutes: dict[str, float]) -> Iterator[Row]:
         yield _reading_row("Theorem 7 (error)", "fixed_budget", reading, minutes)
     yield from _optimisation_rows(minutes)
     yield from _language_rows(minutes)
+    yield from _sequential_rows(played, minutes)
     yield from _practice_rows(minutes)
 
 
@@ -103,6 +106,16 @@ def _language_rows(minutes: dict[str, float]) -> Iterator[Row]:
          language.hard_prompts(_reference("hard_prompts"))),
         ("Figure 5 and Table 2 (small transformer)", "language_group_size",
          language.group_sizes(_reference("language_group_size"))),
+    ]  # fmt: skip
+    yield from _rows(read, minutes)
+
+
+def _sequential_rows(errors: dict[str, pd.DataFrame], minutes: dict[str, float]) -> Iterator[Row]:
+    training = _reference("sequential_group_size")
+    read: list[tuple[str, str, Iterable[Reading]]] = [
+        ("Beyond the paper (sequential tasks)", "gradient_mse", sequential.errors(errors)),
+        ("Beyond the paper (sequential tasks)", "sequential_group_size",
+         sequential.group_sizes(training)),
     ]  # fmt: skip
     yield from _rows(read, minutes)
 
@@ -157,7 +170,7 @@ def _reading_row(item: str, name: str, reading: Reading, minutes: dict[str, floa
     return Row(
         item,
         reading.claim,
-        f"`experiments/{name}.py`",
+        f"`experiments/{EXPERIMENTS[name].app or name}.py`",
         _commands(name),
         reading.expected,
         reading.obtained,
@@ -168,8 +181,10 @@ def _reading_row(item: str, name: str, reading: Reading, minutes: dict[str, floa
 
 def _commands(name: str) -> str:
     """Return the commands that run an experiment at the paper's scale."""
-    sweeps = EXPERIMENTS[name].sweep("paper").split("; also ")
-    return " and ".join(f"`python -m experiments.{name} {sweep}`" for sweep in sweeps)
+    experiment = EXPERIMENTS[name]
+    command = f"python -m experiments.{experiment.app or name}"
+    sweeps = experiment.sweep("paper").split("; also ")
+    return " and ".join(f"`{command} {sweep}`" for sweep in sweeps)
 
 
 def _later_rows() -> Iterator[Row]:

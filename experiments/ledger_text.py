@@ -81,6 +81,10 @@ HEADLINES = {
         "refined: E F_G at finite G, 2 arcsin √V in the limit; K3, differentiated as a loss, "
         "penalises KL(π_ref ‖ π_θ), K2 the proposition's KL(π_θ ‖ π_ref)",
     ),
+    "episode_moments": (
+        "GRPO: error over every pair of episodes, lake and random rewards",
+        "beyond the paper: episodes obey the same laws; their moments by an exact recursion",
+    ),
     "errata": (
         "cross term 2(V−b)m, m ≠ 0",
         "refined: errata 5 and 6",

@@ -28,6 +28,8 @@ from ustat_grpo.files import write_whole
 
 _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
 _DOES_NOT_CHANGE_DATA = ("output", "threads", "processes")
+_ADDED = ("env_id",)
+"""Options that jobs may be older than: left out where they are null, so that these keep names."""
 
 
 def execute(
@@ -123,7 +125,11 @@ def _digest(config: DictConfig) -> str:
     """Hash what determines the data, so that every configuration has a folder of its own."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    relevant = {key: value for key, value in plain.items() if key not in _DOES_NOT_CHANGE_DATA}
+    relevant = {
+        key: value
+        for key, value in plain.items()
+        if key not in _DOES_NOT_CHANGE_DATA and not (key in _ADDED and value is None)
+    }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
 
 

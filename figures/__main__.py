@@ -22,6 +22,7 @@ from figures import (
     practical_bias,
     pretrain,
     scaling_law,
+    sequential_group_size,
     training_path,
 )
 from figures.palette import DRAWN, REFERENCE, TABLES, draw_tasks
@@ -40,6 +41,7 @@ FIGURES = (
     estimator_zoo,
     practical_bias,
     implied_objective,
+    sequential_group_size,
     hard_prompts,
     critic,
     language_group_size,

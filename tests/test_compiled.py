@@ -27,6 +27,7 @@ def test_a_compiled_loop_is_found_on_disk_until_a_source_changes(monkeypatch):
 
 @pytest.mark.parametrize("module", [rng, draws, kernels])
 def test_the_digest_covers_every_file_of_the_loops(module, tmp_path, monkeypatch):
+    (tmp_path / "environments").mkdir()
     for name in compiled._SOURCES:
         (tmp_path / name).write_text("old")
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))

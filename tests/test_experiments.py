@@ -487,17 +487,17 @@ class TestEverything:
         assert done.stderr.count("\n") == 1
 
     def test_every_app_and_task_has_a_configuration(self):
-        """GSM8K and MATH need files and a model that the user has."""
+        """GSM8K and MATH need files and a model that the user has, `gym` an environment."""
         folder = ROOT / "experiments" / "conf"
         used = {task for experiment in jobs.EXPERIMENTS.values() for task in experiment.tasks}
         found = {path.stem for path in (folder / "task").glob("*.yaml")}
-        assert found - {"gsm8k", "math"} == used - {""}
+        assert found - {"gsm8k", "math", "gym"} == used - {""}
         scales = {path.stem for path in (folder / "scale").glob("*.yaml")}
-        for app, experiment in jobs.EXPERIMENTS.items():
+        for name, experiment in jobs.EXPERIMENTS.items():
             assert experiment.variants.keys() == scales
             for scale in scales:
                 for overrides in experiment.overrides(scale):
-                    config = configuration(app, *overrides, f"scale={scale}")
+                    config = configuration(experiment.app or name, *overrides, f"scale={scale}")
                     checked = OmegaConf.to_object(config)
                     assert checked.scale.name == scale
                     if any(experiment.tasks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ class TestTable:
     def test_iid_prompts_are_those_of_the_app_group_size(self):
         """The same draws: rows of both apps can be laid side by side."""
         data = measure("prompt_sampling=[iid]")
-        other = group_size.run(checked("group_size", *TINY, "estimator=grpo"))
+        other = group_size.run(checked("group_size", *TINY, "estimator=grpo"), Path("none"))
         common = ["task", "budget", "group_size", "iteration", "runs", "gap", "std_error", "law"]
         pd.testing.assert_frame_equal(data[common], other[common])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,7 @@ COLUMNS = (
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return group_size.run(checked("group_size", *TINY, *overrides))
+    return group_size.run(checked("group_size", *TINY, *overrides), Path("none"))
 
 
 def data_files(folder):

@@ -10,9 +10,9 @@ from experiments import hard_prompts
 from figures import hard_prompts as figure
 from ustat_grpo import Moments, laws
 from ustat_grpo.lm.checkpoints import save_policy
-from ustat_grpo.lm.measured_moments import exact_match_moments
 from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER
 from ustat_grpo.lm.transformer import Transformer, TransformerShape
+from ustat_grpo.measured_moments import exact_match_moments
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from lm_problems import (
     rollouts_of,
 )
 from ustat_grpo.lm import Rollouts, pool, sample_groups
-from ustat_grpo.lm.pool import NUM_BLOCKS, Pool, draw_pool
+from ustat_grpo.lm.pool import draw_pool
 from ustat_grpo.lm.rewards import ExactMatch, Reward
+from ustat_grpo.pool import NUM_BLOCKS, Pool
 
 MATCH = ExactMatch(SOLUTIONS)
 RAREST = [OUTPUTS[place] for place in problem()[1].probs.argmin(axis=1)]

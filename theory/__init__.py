@@ -32,6 +32,7 @@ CHAPTERS = (
     "practical_penalty",
     "practical_variance",
     "implied_objective",
+    "episode_moments",
     "errata",
 )
 """Names of the chapters, in the order of the paper."""

@@ -10,7 +10,7 @@ from numba.core.caching import FunctionCache
 
 _SOURCES = (
     "rng.py", "draws.py", "layout.py", "tiles.py", "kernels.py", "policy_rows.py", "ascent.py",
-    "practical_ascent.py",
+    "practical_ascent.py", "environments/mdp_kernels.py", "environments/mdp_ascent.py",
 )  # fmt: skip
 
 

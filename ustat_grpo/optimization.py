@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +17,8 @@ from ustat_grpo.estimators import Estimator
 from ustat_grpo.practice import Practice
 from ustat_grpo.regions import Box
 from ustat_grpo.rng import draw_key
-from ustat_grpo.schedules import Schedule
+from ustat_grpo.schedules import Schedule, learning_rates
+from ustat_grpo.threads import in_parts
 
 Array = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def optimize(
                        "num_runs": num_runs}.items():  # fmt: skip
         integer(name, size)
     practice.require_batch_size(batch_size)
-    rates = _rates(schedule, integer("num_iterations", num_iterations))
+    rates = learning_rates(schedule, num_iterations)
     wanted = [num_iterations] if checkpoints is None else checkpoints
     points = increasing("checkpoints", wanted, at_most=num_iterations)
     start = _start(bandit, theta0, projection)
@@ -151,8 +151,6 @@ class _Loop(NamedTuple):
 
     def run(self, left: ascent.Checkpoints, num_threads: int) -> None:
         """Fill `left`, a part of the runs on each thread."""
-        num_runs = len(left.objective)
-        cuts = np.linspace(0, num_runs, min(num_threads, num_runs) + 1).astype(int)
         problem = self.tables, self.rule, self.bounds, self.shared
 
         def part(first: int, last: int) -> None:
@@ -166,19 +164,7 @@ class _Loop(NamedTuple):
                 *problem, self.update, state, reuse, self.key, first, own
             )
 
-        with ThreadPoolExecutor(len(cuts) - 1) as pool:
-            list(pool.map(part, cuts[:-1], cuts[1:]))
-
-
-def _rates(schedule: Schedule, num_iterations: int) -> Array:
-    """Return the learning rates, or raise unless the schedule gives n positive numbers."""
-    rates = finite("schedule.rates", schedule.rates(num_iterations), ndim=1)
-    if len(rates) != num_iterations or (rates <= 0).any():
-        raise ValueError(
-            f"schedule.rates must be {num_iterations} positive numbers, got {len(rates)} from "
-            f"{rates.min():g}"
-        )
-    return rates
+        in_parts(len(left.objective), num_threads, part)
 
 
 def _parameter(name: str, value: ArrayLike, bandit: SoftmaxBandit) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import finite, integer, real
 
 Array = NDArray[np.float64]
 
@@ -61,3 +61,15 @@ class Decay:
         """Return β/(1 + i₀), …, β/(n + i₀)."""
         steps = np.arange(1.0, integer("num_iterations", num_iterations) + 1)
         return float(self.rate) / (steps + float(self.offset))
+
+
+def learning_rates(schedule: Schedule, num_iterations: int) -> Float[Array, " n"]:
+    """Return the learning rates of n iterations, or raise unless they are n positive numbers."""
+    count = integer("num_iterations", num_iterations)
+    rates = finite("schedule.rates", schedule.rates(count), ndim=1)
+    if len(rates) != count or (rates <= 0).any():
+        raise ValueError(
+            f"schedule.rates must be {count} positive numbers, got {len(rates)} from "
+            f"{rates.min():g}"
+        )
+    return rates

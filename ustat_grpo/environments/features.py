@@ -1,5 +1,6 @@
 """Feature maps φ of observations, for `LinearSoftmax`: (n, ...) in, (n, F) out."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,8 @@ def _require_scale(scale: tuple[float, ...]) -> None:
 
 
 def _scaled(observations: Array, scale: tuple[float, ...]) -> Array:
-    flat = np.asarray(observations, dtype=np.float64).reshape(len(observations), -1)
+    array = np.asarray(observations, dtype=np.float64)
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
     if flat.shape[1] != len(scale):
         raise ValueError(
             f"scale must hold a number for each of an observation, {flat.shape[1]}, "

@@ -1,14 +1,24 @@
 """Groups of episodes: G from each start, of unequal lengths, with their returns and scores."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.environments.policies import Observations
+from ustat_grpo.checks import finite, integer, real
+from ustat_grpo.environments.copies import EnvironmentCopies
+from ustat_grpo.environments.features import OneHot
+from ustat_grpo.environments.playing import Plan, Tape, play
+from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
+from ustat_grpo.rng import draw_key
 
 Array = NDArray[np.float64]
+
+_STEPS_PER_PASS = 2**16
+"""Bounds the memory of `episode_scores`, apart from single episodes that are longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,3 +36,126 @@ class Episodes:
     actions: Int[NDArray[np.int64], " n"]
     lengths: Int[NDArray[np.int64], "B G"]
     returns: Float[Array, "B G"]
+
+
+def group_rollouts(
+    copies: EnvironmentCopies,
+    policy: Policy,
+    theta: ArrayLike,
+    seeds: ArrayLike,
+    group_size: int,
+    *,
+    discount: float = 1.0,
+    rng: np.random.Generator,
+) -> Episodes:
+    """Play G episodes from the start of each seed: Z = Σ_t γᵗ r_t, with a_t ~ π_θ(·∣o_t).
+
+    Noise and actions of an episode come from two streams of its own, whose keys are drawn from
+    `rng` and its position (b, i). So the same `rng` state gives the same episodes however many
+    copies play them (but for rounding in the policy's probabilities, which may depend on how many
+    observations it sees), and smaller groups and batches are the beginnings of larger ones.
+
+    Args:
+        copies: play the episodes; a copy that is through begins the next one.
+        policy: π.
+        theta: θ, shape (d,).
+        seeds: reset seeds, the prompts of the batch, shape (B,).
+        group_size: G.
+        discount: γ in (0, 1].
+        rng: gives the keys of the random streams.
+
+    Raises:
+        ValueError: if an argument is out of its range, the policy does not fit the environment, its
+            logits are not finite, or an episode has not ended after `copies.max_steps`.
+    """
+    parameter = require_policy(copies, policy, theta)
+    starts, size = require_seeds(seeds), integer("group_size", group_size)
+    plan = Plan(starts, size, require_discount(discount), draw_key(rng), draw_key(rng))
+    tape = Tape(np.zeros(plan.num_episodes, dtype=np.int64), np.zeros(plan.num_episodes))
+    play(copies, plan, lambda seen: policy.logits(parameter, seen), tape)
+    order = np.argsort(np.concatenate(tape.episodes), kind="stable")
+    shape = (len(starts), size)
+    return Episodes(
+        np.concatenate(tape.observations)[order],
+        np.concatenate(tape.actions)[order],
+        tape.lengths.reshape(shape),
+        tape.returns.reshape(shape),
+    )
+
+
+def episode_scores(policy: Policy, theta: ArrayLike, episodes: Episodes) -> Float[Array, "B G d"]:
+    """Return the score W = Σ_t ∇ log π_θ(a_t∣o_t) of each episode.
+
+    Args:
+        policy: π.
+        theta: θ, shape (d,).
+        episodes: of any policy.
+
+    Raises:
+        ValueError: if θ does not fit the policy.
+    """
+    parameter = _require_theta(policy, theta)
+    lengths = episodes.lengths.ravel()
+    ends = np.cumsum(lengths)
+    out = np.empty((len(lengths), policy.dimension))
+    first = 0
+    while first < len(lengths):
+        before = ends[first] - lengths[first]
+        last = max(int(np.searchsorted(ends, before + _STEPS_PER_PASS, side="right")), first + 1)
+        steps = slice(before, ends[last - 1])
+        episode = np.repeat(np.arange(last - first), lengths[first:last])
+        seen, taken = episodes.observations[steps], episodes.actions[steps]
+        out[first:last] = scores(policy, parameter, seen, taken, episode, last - first)
+        first = last
+    return out.reshape(*episodes.lengths.shape, -1)
+
+
+def require_policy(
+    copies: EnvironmentCopies, policy: Policy, theta: ArrayLike
+) -> Float[Array, " d"]:
+    """Return θ as an array, or raise unless policy and environment fit each other."""
+    if policy.num_actions != copies.num_actions:
+        raise ValueError(
+            f"policy must have the {copies.num_actions} actions of the environment, "
+            f"got {policy.num_actions}"
+        )
+    if isinstance(policy, LinearSoftmax) and isinstance(policy.features, OneHot):
+        _require_states(copies.observation_space, policy.features.num_states)
+    return _require_theta(policy, theta)
+
+
+def _require_states(space: spaces.Space[Any], num_states: int) -> None:
+    if not isinstance(space, spaces.Discrete):
+        raise ValueError(
+            f"{type(space).__name__} observations need a feature map, such as Affine or Quadratic: "
+            f"OneHot features must be of a Discrete observation space, got {space}"
+        )
+    if num_states != space.n:
+        raise ValueError(
+            f"num_states of the OneHot features must be that of the observation space, {space.n}, "
+            f"got {num_states}"
+        )
+
+
+def _require_theta(policy: Policy, theta: ArrayLike) -> Float[Array, " d"]:
+    parameter = finite("theta", theta, ndim=1)
+    if len(parameter) != policy.dimension:
+        raise ValueError(
+            f"theta must have the policy's dimension, {policy.dimension}, got {len(parameter)}"
+        )
+    return parameter
+
+
+def require_seeds(seeds: ArrayLike) -> Int[NDArray[np.int64], " B"]:
+    """Return reset seeds as an array, or raise."""
+    array = np.asarray(seeds)
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "iu" or array.min() < 0:
+        raise ValueError(f"seeds must be one or more integers of at least 0, got {seeds!r}")
+    return array.astype(np.int64)
+
+
+def require_discount(discount: float) -> float:
+    """Return γ, or raise unless it lies in (0, 1]."""
+    if not 0 < real("discount", discount) <= 1:
+        raise ValueError(f"discount must lie in (0, 1], got {discount!r}")
+    return float(discount)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.critic import value_network
     from ustat_grpo.lm.ensemble import train_ensemble
     from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
-    from ustat_grpo.lm.gradient_error import brute_force_errors, pool_errors
+    from ustat_grpo.lm.gradient_error import brute_force_errors
     from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
-    from ustat_grpo.lm.measured_moments import norm_moments, pool_moments
+    from ustat_grpo.lm.measured_moments import norm_moments
     from ustat_grpo.lm.policy_gradient import Task
     from ustat_grpo.lm.pool import draw_pool
     from ustat_grpo.lm.pretraining import Pretraining, pretrain
@@ -54,9 +54,7 @@ _HOMES = {
     "load_policy": "checkpoints",
     "log_probs": "scoring",
     "norm_moments": "measured_moments",
-    "pool_moments": "measured_moments",
     "objective_gradient": "exact",
-    "pool_errors": "gradient_error",
     "practical_gradient": "surrogate",
     "pretrain": "pretraining",
     "probe_norms": "score_products",
@@ -101,8 +99,6 @@ __all__ = [
     "log_probs",
     "norm_moments",
     "objective_gradient",
-    "pool_errors",
-    "pool_moments",
     "practical_gradient",
     "pretrain",
     "probe_norms",

@@ -118,6 +118,12 @@ class OperandRanges:
                 raise ValueError(f"{name} must not be empty (lowest > highest), got {bounds!r}")
 
 
+RANGES = OperandRanges(
+    sums=(1, 20), factors=(2, 99), multipliers=(2, 9), divisors=(2, 9), quotients=(2, 99)
+)
+"""The operands that the shipped policies were trained for."""
+
+
 def arithmetic_problems(
     num_problems: int,
     *,

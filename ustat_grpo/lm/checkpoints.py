@@ -12,7 +12,7 @@ from ustat_grpo.files import write_whole
 from ustat_grpo.lm.transformer import Transformer, TransformerShape
 
 SKILLS = ("beginner", "intermediate", "advanced")
-"""The shipped policies for `ustat_grpo.lm.questions.RANGES`, in order of rising accuracy."""
+"""The shipped policies for `ustat_grpo.lm.arithmetic.RANGES`, in order of rising accuracy."""
 
 _FOLDER = Path(__file__).parent / "policies"
 _SHAPE, _END = "shape", "end_token"

@@ -1,17 +1,11 @@
-"""A pool of outputs to every prompt, with the inner products of their scores.
-
-Scores live in 10⁵ dimensions, but the error of a gradient at a prompt needs their inner products
-only: with K_uv = W_u·W_v over the distinct outputs, ‖Σ_i a_i W_i‖² = aᵀKa. One pool serves every
-group size and every estimator.
-"""
+"""Pools of a language model's outputs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -24,60 +18,9 @@ from ustat_grpo.lm.rewards import ExactMatch, Reward
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.score_products import score_gram
 from ustat_grpo.lm.scoring import Answers, distinct, squared_norm, weighted_score
+from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 Array = NDArray[np.float64]
-
-NUM_BLOCKS = 16
-"""Parts of a pool that are left out one by one to learn its error."""
-
-
-@dataclass(frozen=True, eq=False)
-class PromptPool:
-    """M outputs to one prompt; an output without a reward (NaN) is not among them.
-
-    Args:
-        gram: W_u·W_v over the U distinct outputs, shape (U, U).
-        place: which distinct output each of the M is, shape (M,).
-        rewards: Z of each of the M, shape (M,).
-        value: V(x) if known exactly. Then the gradient is g(x) = V(x)·W_solution.
-        solution: the distinct output that is the solution, if V(x) is known exactly; it need not
-            be one of the M.
-    """
-
-    gram: Float[Array, "U U"]
-    place: Int[NDArray[np.int64], " M"]
-    rewards: Float[Array, " M"]
-    value: float | None = None
-    solution: int | None = None
-
-    @property
-    def products(self) -> Float[Array, "M M"]:
-        """W_i·W_j over the M outputs."""
-        return self.gram[np.ix_(self.place, self.place)]
-
-    @property
-    def norms(self) -> Float[Array, " M"]:
-        """‖W_i‖² of the M outputs."""
-        return self.gram.diagonal()[self.place]
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Outputs to each of P prompts, all of the same weight.
-
-    Args:
-        prompts: one pool a prompt.
-        gradient_products: T_k·T_l over the gradients of the objective from `NUM_BLOCKS` parts of
-            the pool, shape (K, K); or ‖∇J‖² itself, shape (1, 1), if it is known exactly.
-    """
-
-    prompts: Sequence[PromptPool]
-    gradient_products: Float[Array, "K K"]
-
-    @property
-    def exact(self) -> bool:
-        """Whether values and gradients are known without sampling."""
-        return self.prompts[0].value is not None
 
 
 def draw_pool(
@@ -109,8 +52,7 @@ def draw_pool(
         ValueError: if an argument is out of range, the exact-match reward is that of other prompts,
             or a prompt has fewer than four outputs with a reward.
     """
-    if integer("num_outputs", num_outputs, at_least=2 * NUM_BLOCKS) % NUM_BLOCKS:
-        raise ValueError(f"num_outputs must be a multiple of {NUM_BLOCKS}, got {num_outputs}")
+    whole_blocks("num_outputs", num_outputs)
     if isinstance(reward, ExactMatch):
         require_solutions(model, prompts, reward.solutions, max_tokens)
     at_once = max(1, integer("outputs_at_once", outputs_at_once) // num_outputs)
@@ -191,7 +133,7 @@ def _gradient_products(
     """Return the products of the gradients of the objective that parts of the pool estimate.
 
     Parts share no output, so T_k·T_l is unbiased for ‖∇J‖², given two outputs with a reward in each
-    part at each prompt. These are dealt out as `ustat_grpo.lm.measured_moments` leaves them out.
+    part at each prompt. These are dealt out as `ustat_grpo.measured_moments` leaves them out.
     """
     count = sum(len(rollouts.prompts) for rollouts, _ in drawn)
     parts = []

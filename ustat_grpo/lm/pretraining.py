@@ -8,9 +8,15 @@ import numpy as np
 import torch
 
 from ustat_grpo.checks import generator, integer, real
-from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem, OperandRanges, draw_problem
+from ustat_grpo.lm.arithmetic import (
+    KINDS,
+    RANGES,
+    ArithmeticProblem,
+    OperandRanges,
+    draw_problem,
+)
 from ustat_grpo.lm.exact import solution_probs
-from ustat_grpo.lm.questions import RANGES, Questions
+from ustat_grpo.lm.questions import Questions
 from ustat_grpo.lm.scoring import Answers, log_probs
 from ustat_grpo.lm.transformer import Transformer
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ustat_grpo.checks import integer
 from ustat_grpo.lm.arithmetic import (
     KINDS,
+    RANGES,
     ArithmeticProblem,
     OperandRanges,
     arithmetic_problems,
@@ -20,11 +21,6 @@ from ustat_grpo.lm.language_model import Prompts
 from ustat_grpo.lm.rewards import AccuracyAndFormat, ExactMatch
 from ustat_grpo.lm.scoring import Answers
 from ustat_grpo.lm.tokenizer import CharacterTokenizer
-
-RANGES = OperandRanges(
-    sums=(1, 20), factors=(2, 99), multipliers=(2, 9), divisors=(2, 9), quotients=(2, 99)
-)
-"""The operands that the shipped policies were trained for."""
 
 CONTEXT_LENGTH = 32
 """Tokens that the shipped policies can read and write together."""

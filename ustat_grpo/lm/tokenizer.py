@@ -6,11 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ustat_grpo.lm.language_model import Prompts
-
-PAD, END = 0, 1
-"""The two tokens that are no character: padding, and the end of an output."""
-
-ARITHMETIC = "0123456789+-*/()="
+from ustat_grpo.lm.tokens import ARITHMETIC, END, PAD, decode, encode
 
 
 @dataclass(frozen=True)
@@ -47,22 +43,11 @@ class CharacterTokenizer:
         Raises:
             ValueError: if a character is unknown.
         """
-        unknown = sorted(set(text) - set(self.characters))
-        if unknown:
-            raise ValueError(
-                f"text must consist of the characters {self.characters!r}, got {unknown} "
-                f"in {text!r}"
-            )
-        return [self.characters.index(character) + 2 for character in text]
+        return encode(text, self.characters)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the characters before the end token; padding is no character."""
-        text = []
-        for token in tokens:
-            if token == END:
-                break
-            text.append(self.characters[token - 2] if token >= 2 else "")
-        return "".join(text)
+        return decode(tokens, self.characters)
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
         """Return several texts as left-padded prompts.

@@ -1,0 +1,233 @@
+"""Sequential tasks: Gymnasium environments, where a prompt is a start and an output an episode.
+
+Nothing here imports gymnasium before panels are asked for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from numpy.typing import NDArray
+
+from ustat_grpo import Grpo
+from ustat_grpo.checks import increasing, integer, real
+
+if TYPE_CHECKING:
+    from ustat_grpo.environments.copies import EnvironmentCopies
+    from ustat_grpo.environments.mdp import TabularMdp
+    from ustat_grpo.environments.policies import Policy
+
+Array = NDArray[np.float64]
+
+_POLICIES = ("linear", "tabular", "mlp")
+_FEATURES = ("affine", "quadratic")
+_TRAINING = {"batch_size": 16, "group_size": 8}
+"""How policies of rising skill are trained; any division of a budget would do."""
+
+
+class TabularPanel(NamedTuple):
+    """A policy on a finite decision process, of which all is known exactly."""
+
+    mdp: "TabularMdp"
+    policy: "Policy"
+    theta: Array
+
+
+@dataclass
+class FrozenLake:
+    """FrozenLake-v1, a prompt being a cell where episodes begin; policies of rising skill."""
+
+    name: str = "frozenlake"
+    map_name: str = "4x4"
+    is_slippery: bool = True
+    discount: float = 1.0
+    horizon: int = 100  # steps, the environment's own limit
+    objectives: list[float] = field(default_factory=lambda: [0.1, 0.25, 0.5])
+    learning_rate: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _discount(self.discount)
+        integer("task.horizon", self.horizon)
+        real("task.learning_rate", self.learning_rate, above=0.0)
+        if not self.objectives:
+            raise ValueError("task.objectives must hold one value for each panel, got []")
+        for objective in self.objectives:
+            real("task.objectives", objective, above=0.0)
+
+    @cached_property
+    def snapshots(self) -> dict[str, TabularPanel]:
+        """The policies by panel name."""
+        from ustat_grpo.environments import frozen_lake, tabular_softmax, train_to
+
+        mdp = frozen_lake(
+            self.map_name,
+            is_slippery=self.is_slippery,
+            discount=self.discount,
+            horizon=self.horizon,
+        )
+        policy = tabular_softmax(mdp.num_states, mdp.num_actions)
+        return {
+            f"{self.name}: J = {objective:g}": TabularPanel(
+                mdp, policy, train_to(mdp, policy, objective=objective)
+            )
+            for objective in self.objectives
+        }
+
+
+class SampledPanel(NamedTuple):
+    """A policy of which only episodes can be had."""
+
+    policy: "Policy"
+    theta: Array
+
+
+@dataclass
+class Gym:
+    """Any Gymnasium environment with discrete actions; a prompt is a reset seed.
+
+    Policies of rising skill have so many iterations of GRPO behind them.
+    """
+
+    name: str = "gym"
+    env_id: str | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    policy: str = "linear"  # or tabular, or mlp
+    features: str | None = None  # of Box observations: affine or quadratic; mlp needs none
+    scale: list[float] | None = None  # typical size of each number observed; null for 1
+    hidden: list[int] = field(default_factory=lambda: [32])  # of the mlp
+    discount: float = 1.0
+    max_steps: int | None = None  # where the environment has no time limit of its own
+    num_prompts: int = 32  # reset seeds 0, 1, …
+    num_outputs: int = 128  # episodes of each, from which moments are measured
+    num_copies: int = 64  # episodes played at once
+    trained: list[int] = field(default_factory=lambda: [0, 20])  # iterations behind each policy
+    learning_rate: float = 1.0
+    iterations: list[int] | None = None  # of training runs, in place of the app's
+    share_of_runs: float = 0.02  # of `scale.runs`, at least two: episodes are dear
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.env_id is None:
+            raise ValueError("env_id must be an id that gymnasium.make knows, got None")
+        _discount(self.discount)
+        for name in ("num_prompts", "num_outputs", "num_copies"):
+            integer(f"task.{name}", getattr(self, name))
+        integer("task.num_prompts", self.num_prompts, at_least=2)
+        integer("task.seed", self.seed, at_least=0)
+        real("task.learning_rate", self.learning_rate, above=0.0)
+        real("task.share_of_runs", self.share_of_runs, above=0.0)
+        _one_of("task.policy", self.policy, _POLICIES)
+        if self.features is not None:
+            _one_of("task.features", self.features, _FEATURES)
+        if not self.trained:
+            raise ValueError("task.trained must hold one value for each panel, got []")
+        for iterations in self.trained:
+            integer("task.trained", iterations, at_least=0)
+        if self.iterations is not None:
+            increasing("task.iterations", self.iterations)
+
+    @property
+    def prompts(self) -> NDArray[np.int64]:
+        """The reset seeds, all equally likely."""
+        return np.arange(self.num_prompts)
+
+    @contextmanager
+    def copies(self) -> Iterator["EnvironmentCopies"]:
+        """Open copies of the environment, and close them."""
+        import gymnasium
+
+        from ustat_grpo.environments import EnvironmentCopies
+
+        def make() -> Any:
+            return gymnasium.make(str(self.env_id), **self.env_kwargs)
+
+        with EnvironmentCopies(make, self.num_copies, self.max_steps) as copies:
+            yield copies
+
+    @cached_property
+    def snapshots(self) -> dict[str, SampledPanel]:
+        """The policies by panel name."""
+        from ustat_grpo.environments import train
+
+        rng = np.random.default_rng(self.seed)
+        with self.copies() as copies:
+            policy = self._policy(copies)
+            start = policy.initial(rng)
+            found = {0: start}
+            points = sorted(set(self.trained) - {0})
+            if points:
+                runs = train(
+                    copies,
+                    policy,
+                    Grpo(),
+                    seeds=self.prompts,
+                    **_TRAINING,
+                    num_iterations=points[-1],
+                    learning_rate=self.learning_rate,
+                    theta0=start,
+                    checkpoints=points,
+                    discount=self.discount,
+                    rng=rng,
+                )
+                found |= dict(zip(points, runs.theta, strict=True))
+        return {
+            f"{self.name}: {count} iterations": SampledPanel(policy, found[count])
+            for count in self.trained
+        }
+
+    def _policy(self, copies: "EnvironmentCopies") -> "Policy":
+        """Return the family of policies, or raise if it does not fit the observations."""
+        import gymnasium
+
+        from ustat_grpo.environments import (
+            Affine,
+            LinearSoftmax,
+            MlpPolicy,
+            OneHot,
+            Quadratic,
+            tabular_softmax,
+        )
+
+        space, num_actions = copies.observation_space, copies.num_actions
+        if isinstance(space, gymnasium.spaces.Discrete):
+            if self.policy == "mlp":
+                return MlpPolicy(OneHot(int(space.n)), tuple(self.hidden), num_actions)
+            return tabular_softmax(int(space.n), num_actions)
+        size = int(np.prod(space.shape or ()))
+        scale = tuple(self.scale or [1.0] * size)
+        if self.policy == "mlp":
+            return MlpPolicy(Affine(scale), tuple(self.hidden), num_actions)
+        if self.policy == "tabular" or self.features is None:
+            raise ValueError(
+                "task.features must name a feature map (affine or quadratic), or task.policy be "
+                f"mlp, for observations of {space}, got task.policy={self.policy} and "
+                f"task.features={self.features}"
+            )
+        kind = Affine if self.features == "affine" else Quadratic
+        return LinearSoftmax(kind(scale), num_actions)
+
+
+SequentialTask = FrozenLake | Gym
+
+
+def _discount(discount: float) -> None:
+    if real("task.discount", discount, above=0.0) > 1:
+        raise ValueError(f"task.discount must be at most 1, got {discount}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be among {', '.join(allowed)}, got {value!r}")
+
+
+def register() -> None:
+    """Make the tasks' schemas known to Hydra."""
+    store = ConfigStore.instance()
+    for schema in (FrozenLake, Gym):
+        store.store(group="task_schema", name=schema.name, node=schema)

@@ -1,0 +1,173 @@
+"""Transition tables against the environments that they were read from, and their error messages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from ustat_grpo.environments.mdp import TabularMdp, frozen_lake, make_frozen_lake, tabular_mdp
+from ustat_grpo.environments.mdp_moments import objective
+
+EPISODES = 20_000
+LAKE = ["SFF", "FHF", "FFG"]
+
+
+def uneven_policy(mdp: TabularMdp) -> np.ndarray:
+    """A policy that prefers to go down and right."""
+    return np.random.default_rng(5).dirichlet([1.0, 3.0, 3.0, 1.0], size=mdp.num_states)
+
+
+@pytest.fixture(scope="module")
+def played() -> np.ndarray:
+    """Returns of episodes of the environment itself; the time limit ends many."""
+    environment = make_frozen_lake(LAKE, horizon=6)
+    cumulative = uneven_policy(frozen_lake(LAKE)).cumsum(axis=1)
+    actions, returns = np.random.default_rng(1), np.zeros(EPISODES)
+    for episode in range(EPISODES):
+        state, _ = environment.reset(seed=1 if episode == 0 else None)
+        over = False
+        while not over:
+            action = np.searchsorted(cumulative[state], actions.random())
+            state, reward, terminated, truncated, _ = environment.step(min(int(action), 3))
+            returns[episode] += float(reward)
+            over = terminated or truncated
+    return returns
+
+
+def z_score(returns: np.ndarray, mdp: TabularMdp) -> float:
+    error = returns.std(ddof=1) / np.sqrt(len(returns))
+    return (returns.mean() - objective(mdp, uneven_policy(mdp))) / error
+
+
+def test_the_environment_earns_what_the_table_says(played):
+    """Would see a mean return off by 0.012 (4 standard errors): less than any mutant below."""
+    assert abs(z_score(played, frozen_lake(LAKE, horizon=6))) <= 4
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        frozen_lake(LAKE, horizon=8),
+        frozen_lake(LAKE, horizon=6, is_slippery=False),
+        frozen_lake(LAKE, horizon=6, discount=0.9),
+        replace(frozen_lake(LAKE, horizon=6), starts=np.array([0]), start_probs=np.ones(1)),
+    ],
+    ids=["later limit", "no slipping", "discounted", "one start"],
+)
+def test_another_table_is_rejected(played, mutant):
+    assert abs(z_score(played, mutant)) > 4
+
+
+@pytest.mark.parametrize("name", ["CliffWalking-v1", "Taxi-v4"])
+def test_environments_without_chance_step_as_their_tables_do(name):
+    environment = gym.make(name, max_episode_steps=300)
+    mdp = tabular_mdp(environment)
+    assert mdp.horizon == 300
+    rng = np.random.default_rng(2)
+    state, _ = environment.reset(seed=3)
+    assert state in mdp.starts
+    for _ in range(299):
+        action = int(rng.integers(mdp.num_actions))
+        assert mdp.probs[state, action, 0] == 1
+        row = state, action, 0
+        state, reward, terminated, truncated, _ = environment.step(action)
+        assert (mdp.next_state[row], mdp.rewards[row]) == (state, reward)
+        assert mdp.terminated[row] == terminated
+        if terminated or truncated:
+            state, _ = environment.reset()
+
+
+def test_a_lake_starts_in_every_free_cell():
+    mdp = frozen_lake(LAKE)
+    np.testing.assert_array_equal(mdp.starts, [0, 1, 2, 3, 5, 6, 7])
+    np.testing.assert_allclose(mdp.start_probs, 1 / 7)
+    assert (mdp.num_states, mdp.num_actions, mdp.horizon) == (9, 4, 100)
+    environment = make_frozen_lake(LAKE)
+    seen = {environment.reset(seed=seed)[0] for seed in range(100)}
+    assert seen == set(mdp.starts.tolist())
+
+
+def test_the_lake_as_it_is_has_one_start():
+    mdp = tabular_mdp(gym.make("FrozenLake-v1"))
+    assert mdp.starts.tolist() == [0] and mdp.horizon == 100
+
+
+def test_named_maps():
+    assert len(frozen_lake("4x4").starts) == 11
+    assert len(frozen_lake("8x8", horizon=30).starts) == 53
+
+
+def test_a_slippery_step_goes_one_of_three_ways():
+    """From the top left, right: down, right, or up, which stays."""
+    mdp = frozen_lake(LAKE)
+    reached = dict(zip(mdp.next_state[0, 2].tolist(), mdp.probs[0, 2].tolist(), strict=True))
+    assert reached == pytest.approx({0: 1 / 3, 1: 1 / 3, 3: 1 / 3})
+    assert not mdp.terminated[0, 2].any() and not mdp.rewards[0, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "binary"),
+    [
+        ({}, True),
+        ({"discount": 0.99}, False),
+        ({"terminated": np.zeros((9, 4, 3), dtype=bool)}, False),
+        ({"rewards": frozen_lake(LAKE).rewards * 2}, False),
+        ({"rewards": frozen_lake(LAKE).rewards - 1}, False),
+    ],
+    ids=["lake", "discounted", "more than one reward", "reward 2", "costs"],
+)
+def test_binary_returns_are_seen(changed, binary):
+    assert replace(frozen_lake(LAKE), **changed).has_binary_returns is binary
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"probs": np.ones((9, 4, 3))}, "probs must sum to 1 along the last axis"),
+        ({"start_probs": np.full(7, 0.1)}, "start_probs must sum to 1 along the last axis"),
+        ({"start_probs": np.array([0.5, 0.5])},
+         "starts must have the shape of its probabilities, (2,), got (7,)"),
+        ({"starts": np.full(7, 9)}, "starts must be below the number of states, 9, got 9"),
+        ({"starts": np.full(7, -1)}, "starts must hold states 0, …, 8, got"),
+        ({"next_state": np.zeros((9, 4, 3))}, "next_state must hold states 0, …, 8, got"),
+        ({"rewards": np.zeros((9, 4))}, "rewards must be 3-dimensional and not empty"),
+        ({"rewards": np.full((9, 4, 3), np.nan)}, "rewards must be finite, got 108 NaN"),
+        ({"terminated": np.zeros((9, 4), dtype=bool)},
+         "terminated must have the shape of its probabilities, (9, 4, 3), got (9, 4)"),
+        ({"horizon": 0}, "horizon must be an integer of at least 1, got 0"),
+        ({"discount": 0.0}, "discount must be a finite number and above 0, got 0.0"),
+        ({"discount": 1.5}, "discount must be at most 1, got 1.5"),
+    ],
+)  # fmt: skip
+def test_wrong_tables(changed, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        replace(frozen_lake(LAKE), **changed)
+
+
+@pytest.mark.parametrize(
+    ("lake", "message"),
+    [
+        ("5x5", "map_name must be one of 4x4, 8x8, or rows, got '5x5'"),
+        (["SF", "G"], "map_name must have rows of S, F, H and G of one length, got ['SF', 'G']"),
+        (["SX"], "map_name must have rows of S, F, H and G of one length, got ['SX']"),
+        (["FG"], "map_name must have a start S, in rows of at least two, got ['FG']"),
+        (["S"], "map_name must have a start S, in rows of at least two, got ['S']"),
+    ],
+)
+def test_wrong_maps(lake, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        frozen_lake(lake)
+
+
+def test_environments_without_a_table_or_a_limit():
+    with pytest.raises(ValueError, match=r"^environment must have a transition table P and init"):
+        tabular_mdp(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"^horizon must be given for an environment without max_"):
+        tabular_mdp(gym.make("CliffWalking-v1"))
+    assert tabular_mdp(gym.make("CliffWalking-v1"), horizon=9).horizon == 9
+    with pytest.raises(ValueError, match=r"^horizon must be an integer of at least 1, got 0"):
+        tabular_mdp(gym.make("CliffWalking-v1"), horizon=0)

@@ -1,0 +1,170 @@
+"""Algorithm 1 on a finite MDP: policy-gradient ascent over whole episodes, many runs at once."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo import ascent
+from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.checks import finite, increasing, integer
+from ustat_grpo.environments import mdp_ascent
+from ustat_grpo.environments.mdp import TabularMdp
+from ustat_grpo.environments.mdp_kernels import play_tables
+from ustat_grpo.environments.mdp_moments import best_objective
+from ustat_grpo.estimators import Estimator
+from ustat_grpo.optimization import Runs
+from ustat_grpo.rng import draw_key
+from ustat_grpo.schedules import Schedule, learning_rates
+from ustat_grpo.threads import in_parts
+
+Array = NDArray[np.float64]
+
+_IRREGULAR = np.array([-1.3, 0.4, 2.1])
+"""Returns of no two levels: only estimators that are affine in them can be read off."""
+
+
+def optimize_mdp(
+    mdp: TabularMdp,
+    estimator: Estimator,
+    *,
+    features: Float[Array, "S F"] | None = None,
+    batch_size: int,
+    group_size: int,
+    num_iterations: int,
+    schedule: Schedule,
+    num_runs: int,
+    theta0: ArrayLike,
+    checkpoints: Sequence[int] | None = None,
+    keep_theta: bool = False,
+    rng: np.random.Generator,
+    num_threads: int | None = None,
+) -> Runs:
+    """Run Algorithm 1 many times: θ ← θ + η_i ĝ(θ), ĝ of B start states and G episodes of each.
+
+    An episode takes a_t from π_θ(·∣s_t) = softmax(φ(s_t)ᵀΘ), Θ = θ row by row, until it ends or T
+    steps have passed. With return Z = Σ_t γᵗ r_t, advantage A(Z) and score W,
+
+        ĝ = (1/BG) Σ A W,   W = Σ_t φ(s_t) ⊗ (e_{a_t} − π_θ(·∣s_t)).
+
+    The same `rng` state gives the same runs for any number of threads, and run r is the same
+    however many there are. Calls with the same `rng` state but another estimator, group size or
+    schedule use the same uniform numbers: larger groups begin with the episodes of smaller ones,
+    larger minibatches with their start states. Differences should be taken run by run.
+
+    Args:
+        mdp: the problem; a start state is a prompt, an episode an output.
+        estimator: turns the returns of a group into advantages. It must be affine in them, or
+            depend on their number of ones if all returns are 0 or 1.
+        features: φ of every state, shape (S, F); one-hot if None.
+        batch_size: B, start states of an iteration.
+        group_size: G, episodes from each.
+        num_iterations: n.
+        schedule: of the learning rate η_i.
+        num_runs: R.
+        theta0: where all runs start, shape (F·A,); F = S without features.
+        checkpoints: increasing iterations at which to record; the last one if None.
+        keep_theta: whether to keep θ at the checkpoints, 8·R·C·d bytes.
+        rng: gives the key of the random streams.
+        num_threads: threads to use; all cores if None.
+
+    Returns:
+        Objectives E V(X) at the checkpoints, exact, and their gaps to `best_objective`: that of
+        policies that may look at the clock, which a policy of the state alone need not reach.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the estimator is of another kind or needs
+            b*(x).
+    """
+    for name, size in {"batch_size": batch_size, "group_size": group_size,
+                       "num_runs": num_runs}.items():  # fmt: skip
+        integer(name, size)
+    rates = learning_rates(schedule, num_iterations)
+    wanted = [num_iterations] if checkpoints is None else checkpoints
+    points = increasing("checkpoints", wanted, at_most=num_iterations)
+    threads = (os.cpu_count() or 1) if num_threads is None else integer("num_threads", num_threads)
+    tables = _tables(mdp, _features(features, mdp))
+    start = _start(theta0, tables.features.shape[2] or tables.mean_reward.size)
+    rule = _rule(estimator, group_size, mdp)
+    shared = ascent.Ascent(start, rates, points, group_size, ascent.IID)
+    left = ascent.Checkpoints(
+        np.empty((num_runs, len(points))),
+        np.empty((num_runs, len(points), len(start)) if keep_theta else (0, 0, 0)),
+    )
+    key = draw_key(rng)
+
+    def part(first: int, last: int) -> None:
+        own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
+        state = _state(tables, batch_size, shared)
+        mdp_ascent.ascend(tables, rule, shared, state, key, first, own)
+
+    in_parts(num_runs, threads, part)
+    return Runs(points, left.objective, best_objective(mdp) - left.objective, left.theta)
+
+
+def _rule(estimator: Estimator, group_size: int, mdp: TabularMdp) -> AdvantageRule:
+    """Return what the estimator does to returns, or raise if the loop cannot do it."""
+    levels = np.arange(2.0) if mdp.has_binary_returns else _IRREGULAR
+    rule = advantage_rule(estimator, group_size, levels)
+    if rule.optimal_baseline != 0.0:
+        raise ValueError(
+            "estimator must not look at b*(x), which is not worked out on the way through an MDP, "
+            f"got {estimator!r}"
+        )
+    return rule
+
+
+def _features(features: ArrayLike | None, mdp: TabularMdp) -> Array:
+    """Return ∂logits/∂θ in every state, shape (S, A, F·A), or (0, 0, 0) for one-hot features."""
+    if features is None:
+        return np.empty((0, 0, 0))
+    rows = finite("features", features, ndim=2)
+    if len(rows) != mdp.num_states:
+        raise ValueError(
+            f"features must have a row for each of the {mdp.num_states} states, got {len(rows)}"
+        )
+    by_action = rows[:, None, :, None] * np.eye(mdp.num_actions)[:, None, :]
+    return by_action.reshape(mdp.num_states, mdp.num_actions, -1)
+
+
+def _start(theta0: ArrayLike, dimension: int) -> Array:
+    """Return θ₀, or raise if its length is wrong."""
+    start = finite("theta0", theta0, ndim=1)
+    if len(start) != dimension:
+        raise ValueError(f"theta0 must have length {dimension}, got {len(start)}")
+    return start
+
+
+def _tables(mdp: TabularMdp, features: Array) -> mdp_ascent.MdpTables:
+    """Return an MDP and its features as the arrays that the loop reads."""
+    kept = mdp.discount * mdp.probs * ~mdp.terminated
+    return mdp_ascent.MdpTables(
+        play=play_tables(mdp),
+        start_probs=mdp.start_probs,
+        mean_reward=np.einsum("sak,sak->sa", mdp.probs, mdp.rewards),
+        kept=kept.reshape(-1, kept.shape[2]),
+        features=features,
+        offsets=np.zeros(kept.shape[:2]),
+    )
+
+
+def _state(
+    tables: mdp_ascent.MdpTables, batch_size: int, shared: ascent.Ascent
+) -> mdp_ascent.MdpState:
+    """Return the memory of one thread."""
+    shape, group_size = tables.mean_reward.shape, shared.group_size
+    return mdp_ascent.MdpState(
+        theta=np.empty(len(shared.theta0)),
+        prompts=np.empty(batch_size, dtype=np.int64),
+        drawn=np.arange(shape[0]),
+        probs=np.empty(shape),
+        action_ends=np.empty(shape),
+        value=np.zeros(shape[0]),
+        later=np.empty(shape[0]),
+        weights=np.zeros(shape),
+        passed=np.empty((group_size, tables.play.horizon), dtype=np.int32),
+        lengths=np.empty(group_size, dtype=np.int64),
+        returns=np.empty(group_size),
+    )

@@ -1,0 +1,119 @@
+"""Algorithm 1 of arXiv 2603.01162 on any environment: ascent of J by groups of episodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import increasing, integer, real
+from ustat_grpo.environments.copies import EnvironmentCopies
+from ustat_grpo.environments.policies import Policy
+from ustat_grpo.environments.rollouts import (
+    episode_scores,
+    group_rollouts,
+    require_discount,
+    require_policy,
+    require_seeds,
+)
+from ustat_grpo.estimators import Estimator, SideInformation, gradient
+from ustat_grpo.rng import draw_key
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """One run of n iterations, looked at C times.
+
+    Args:
+        checkpoints: iterations after which θ was kept, shape (C,).
+        theta: θ after them, shape (C, d).
+        mean_return: mean reward Z of the B·G episodes of each iteration, which were played before
+            its update, shape (n,).
+        num_steps: steps of these episodes in all, shape (n,).
+    """
+
+    checkpoints: Int[NDArray[np.int64], " C"]
+    theta: Float[Array, "C d"]
+    mean_return: Float[Array, " n"]
+    num_steps: Int[NDArray[np.int64], " n"]
+
+
+def train(
+    copies: EnvironmentCopies,
+    policy: Policy,
+    estimator: Estimator,
+    *,
+    seeds: ArrayLike,
+    batch_size: int,
+    group_size: int,
+    num_iterations: int,
+    learning_rate: float,
+    theta0: ArrayLike,
+    checkpoints: Sequence[int],
+    discount: float = 1.0,
+    rng: np.random.Generator,
+) -> TrainedRun:
+    """Run Algorithm 1: θ ← θ + η ĝ(θ), with ĝ = (1/BG) Σ_b Σ_i A_bi W_bi of G episodes each.
+
+    Calls with the same `rng` state but another estimator, group size or learning rate meet the same
+    prompts, and play them with the same uniform numbers; larger batches begin with the prompts of
+    smaller ones. Differences between calls should be taken run by run.
+
+    Args:
+        copies: play the episodes.
+        policy: π.
+        estimator: turns returns into advantages; may know scores and lengths of the episodes.
+        seeds: the P prompts, equally likely, from which batches are drawn i.i.d., shape (P,).
+        batch_size: B, prompts of an iteration.
+        group_size: G, episodes of each prompt.
+        num_iterations: n.
+        learning_rate: η.
+        theta0: where the run starts, shape (d,).
+        checkpoints: increasing iterations after which θ is kept, shape (C,).
+        discount: γ in (0, 1].
+        rng: gives the key of the random streams.
+
+    Raises:
+        ValueError: if an argument is out of its range, or as `group_rollouts` does.
+        FloatingPointError: if θ does not stay finite.
+    """
+    theta = require_policy(copies, policy, theta0)
+    population = require_seeds(seeds)
+    integer("batch_size", batch_size)
+    integer("group_size", group_size)
+    points = increasing(
+        "checkpoints", checkpoints, at_most=integer("num_iterations", num_iterations)
+    )
+    rate = real("learning_rate", learning_rate, above=0.0)
+    require_discount(discount)
+    key = int(draw_key(rng))
+    means, steps = np.empty(num_iterations), np.empty(num_iterations, dtype=np.int64)
+    kept = []
+    for iteration in range(1, num_iterations + 1):
+        coordinates = np.random.SeedSequence(key, spawn_key=(iteration,))
+        prompt_rng, play_rng = np.random.default_rng(coordinates).spawn(2)
+        batch = population[prompt_rng.integers(len(population), size=batch_size)]
+        episodes = group_rollouts(
+            copies, policy, theta, batch, group_size, discount=discount, rng=play_rng
+        )
+        scores = episode_scores(policy, theta, episodes)
+        side = SideInformation(lengths=episodes.lengths)
+        with np.errstate(over="ignore", invalid="ignore"):  # see what follows
+            move = gradient(estimator, scores, episodes.returns, side).mean(axis=0)
+            theta = theta + rate * move
+        _require_finite(theta, rate, iteration)
+        means[iteration - 1], steps[iteration - 1] = episodes.returns.mean(), episodes.lengths.sum()
+        if iteration in points:
+            kept.append(theta)
+    return TrainedRun(points, np.array(kept), means, steps)
+
+
+def _require_finite(theta: Array, rate: float, iteration: int) -> None:
+    if not np.isfinite(theta).all():
+        raise FloatingPointError(
+            f"training diverged at iteration {iteration}, where theta is not finite: "
+            f"learning_rate must be smaller, got {rate:g}"
+        )
