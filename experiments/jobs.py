@@ -1,6 +1,6 @@
 """All experiments on all their tasks, at one scale: what `make run` and `make reference` do."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -44,6 +44,7 @@ class Experiment(NamedTuple):
         variants: further overrides, by scale; one job each for every task, none if there is none.
             One override of one parameter that all share, or several with blanks between.
         smoke: overrides that make a task's job on the smoke scale small.
+        without: variants that a task does without, by task: they would take too long.
         app: its name, if the table has another one.
     """
 
@@ -51,27 +52,53 @@ class Experiment(NamedTuple):
     tasks: tuple[str, ...]
     variants: Mapping[str, tuple[str, ...]] = _ONCE
     smoke: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    without: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     app: str = ""
 
     def overrides(self, scale: str) -> Iterator[list[str]]:
         """Yield the overrides of each job."""
-        for task in self.tasks:
-            smaller = self.smoke.get(task, ()) if scale == "smoke" else ()
-            for variant in self.variants[scale]:
-                yield [*([f"task={task}"] if task else []), *variant.split(), *smaller]
+        for tasks, variants in self._parts(scale):
+            for task in tasks:
+                smaller = self.smoke.get(task, ()) if scale == "smoke" else ()
+                for variant in variants:
+                    yield [*([f"task={task}"] if task else []), *variant.split(), *smaller]
 
     def sweep(self, scale: str) -> str:
         """Return the overrides of all jobs as those of Hydra sweeps."""
         if not any(self.tasks):
             return f"scale={scale}"
+        return "; also ".join(
+            _sweep(tasks, variants, scale) for tasks, variants in self._parts(scale)
+        )
+
+    def _parts(self, scale: str) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield tasks and variants of which every pair is a job: those of one sweep of Hydra.
+
+        Variants of one parameter make one sweep for the tasks that have the same of them, a variant
+        of several parameters makes one of its own.
+        """
         plain = [variant for variant in self.variants[scale] if " " not in variant]
-        others = [variant for variant in self.variants[scale] if " " in variant]
-        name, _, _ = plain[0].partition("=")
-        values = ",".join(variant.partition("=")[2] for variant in plain)
-        varied = f" '{name}={values}'" if "[" in values else f" {name}={values}" if name else ""
-        tasks = f"task={','.join(self.tasks)}"
-        first = f"-m {tasks}{varied} scale={scale}"
-        return "; also ".join([first, *(f"{tasks} {other} scale={scale}" for other in others)])
+        found: dict[tuple[str, ...], list[str]] = {}
+        for task in self.tasks:
+            found.setdefault(tuple(v for v in plain if self._has(task, v)), []).append(task)
+        yield from ((tasks, list(variants)) for variants, tasks in found.items() if variants)
+        for variant in self.variants[scale]:
+            if " " in variant:
+                yield [task for task in self.tasks if self._has(task, variant)], [variant]
+
+    def _has(self, task: str, variant: str) -> bool:
+        return variant not in self.without.get(task, ())
+
+
+def _sweep(tasks: Sequence[str], variants: Sequence[str], scale: str) -> str:
+    """Return the overrides of a sweep; several variants are values of one parameter."""
+    shown = f"task={','.join(tasks)}"
+    if " " in variants[0]:
+        return f"{'-m ' if len(tasks) > 1 else ''}{shown} {variants[0]} scale={scale}"
+    name, _, _ = variants[0].partition("=")
+    values = ",".join(variant.partition("=")[2] for variant in variants)
+    varied = f" '{name}={values}'" if "[" in values else f" {name}={values}" if name else ""
+    return f"-m {shown}{varied} scale={scale}"
 
 
 EXPERIMENTS = {
@@ -95,9 +122,12 @@ EXPERIMENTS = {
     "sequential_group_size": Experiment(
         group_size.execute_config,
         ("frozenlake", "cartpole"),
-        {"smoke": ("budget=64",), "paper": ("budget=64", "budget=256")},
-        smoke={"cartpole": ("group_size=[2,8,32]", "task.iterations=[5,10]", "task.num_outputs=64",
-                            "task.num_copies=32")},
+        {"smoke": ("budget=64 group_size=null",),
+         "paper": ("budget=256", "budget=64 group_size=null")},
+        smoke={"frozenlake": ("scale.runs=20",),
+               "cartpole": ("group_size=[2,8,32]", "task.iterations=[10,20]",
+                            "task.num_outputs=64")},
+        without={"cartpole": ("budget=256",)},
         app="group_size",
     ),
     "group_size_rules": Experiment(

@@ -9,26 +9,17 @@ import pandas as pd
 from experiments import compared, tasks
 from ustat_grpo.laws import mse
 from ustat_grpo.measured_moments import MeasuredMoments
-from ustat_grpo.pool import NUM_BLOCKS, Pool
+from ustat_grpo.pool import Pool, whole_blocks
 from ustat_grpo.pool_errors import PromptErrors, pool_errors
 
 
 def require_pool(config: Any) -> None:
     """Raise unless the pool of every prompt can be cut into two groups of every size."""
-    outputs, largest = config.task.num_outputs, max(config.group_size)
-    require_pool_size(outputs)
+    outputs = whole_blocks("task.num_outputs", config.task.num_outputs)
+    largest = max(config.group_size)
     if 2 * largest > outputs:
         raise ValueError(
             f"group_size must be at most half of task.num_outputs={outputs}, got {largest}"
-        )
-
-
-def require_pool_size(outputs: int) -> None:
-    """Raise unless a pool can be cut into the parts that are left out to learn its error."""
-    if outputs % NUM_BLOCKS or outputs < 2 * NUM_BLOCKS:
-        raise ValueError(
-            f"task.num_outputs must be a multiple of {NUM_BLOCKS}, at least {2 * NUM_BLOCKS}, "
-            f"got {outputs}"
         )
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ def execute(
     prepare(checked)
     _require_writable(folder)
     started = time.perf_counter()
-    data = run(checked)
+    try:
+        data = run(checked)
+    except (ValueError, FloatingPointError):
+        with suppress(OSError):  # that it is not empty: finished runs are kept
+            os.removedirs(folder)
+        raise
     seconds = time.perf_counter() - started
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_atomically(folder / "provenance.json", json.dumps(provenance(seconds), indent=2) + "\n")

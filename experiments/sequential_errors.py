@@ -9,7 +9,7 @@ from rich.progress import track
 from experiments import compared, tasks
 from experiments.pool_table import errors_of_pool
 from experiments.sequential_tasks import FrozenLake, Gym
-from ustat_grpo.environments import episode_pool, gradient_errors, snapshot
+from ustat_grpo.environments import gradient_errors, snapshot
 from ustat_grpo.measured_moments import pool_moments
 
 
@@ -54,15 +54,8 @@ def _from_episodes(config: Any) -> pd.DataFrame:
     tables = []
     with task.copies() as copies:
         for name, panel in track(task.snapshots.items(), task.name):
-            rng = tasks.panel_rng(config.seed, name)
-            pool = episode_pool(
-                copies,
-                panel.policy,
-                panel.theta,
-                task.prompts,
-                task.num_outputs,
-                discount=task.discount,
-                rng=np.random.default_rng(rng.integers(2**63)),
-            )
+            # Not the stream of the panel, by which the pool is cut into groups.
+            rng = np.random.default_rng(tasks.panel_rng(config.seed, name).integers(2**63))
+            pool = task.pool(copies, panel, rng)
             tables.append(errors_of_pool(config, name, pool, pool_moments(pool)))
     return pd.concat(tables, ignore_index=True)

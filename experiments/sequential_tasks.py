@@ -3,6 +3,7 @@
 Nothing here imports gymnasium before panels are asked for.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo import Grpo
 from ustat_grpo.checks import increasing, integer, real
+from ustat_grpo.pool import Pool, whole_blocks
 
 if TYPE_CHECKING:
     from ustat_grpo.environments.copies import EnvironmentCopies
@@ -54,9 +56,7 @@ class FrozenLake:
         _discount(self.discount)
         integer("task.horizon", self.horizon)
         real("task.learning_rate", self.learning_rate, above=0.0)
-        if not self.objectives:
-            raise ValueError("task.objectives must hold one value for each panel, got []")
-        for objective in self.objectives:
+        for objective in _some("task.objectives", self.objectives):
             real("task.objectives", objective, above=0.0)
 
     @cached_property
@@ -105,10 +105,10 @@ class Gym:
     num_prompts: int = 32  # reset seeds 0, 1, …
     num_outputs: int = 128  # episodes of each, from which moments are measured
     num_copies: int = 64  # episodes played at once
-    trained: list[int] = field(default_factory=lambda: [0, 20])  # iterations behind each policy
+    trained: list[int] = field(default_factory=lambda: [0])  # iterations behind each policy
     learning_rate: float = 1.0
     iterations: list[int] | None = None  # of training runs, in place of the app's
-    share_of_runs: float = 0.02  # of `scale.runs`, at least two: episodes are dear
+    share_of_runs: float = 0.04  # of `scale.runs`, at least two: episodes are dear
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,18 +116,22 @@ class Gym:
         if self.env_id is None:
             raise ValueError("env_id must be an id that gymnasium.make knows, got None")
         _discount(self.discount)
-        for name in ("num_prompts", "num_outputs", "num_copies"):
-            integer(f"task.{name}", getattr(self, name))
         integer("task.num_prompts", self.num_prompts, at_least=2)
+        whole_blocks("task.num_outputs", self.num_outputs)
+        integer("task.num_copies", self.num_copies)
         integer("task.seed", self.seed, at_least=0)
         real("task.learning_rate", self.learning_rate, above=0.0)
         real("task.share_of_runs", self.share_of_runs, above=0.0)
         _one_of("task.policy", self.policy, _POLICIES)
         if self.features is not None:
             _one_of("task.features", self.features, _FEATURES)
-        if not self.trained:
-            raise ValueError("task.trained must hold one value for each panel, got []")
-        for iterations in self.trained:
+        for scale in self.scale or []:
+            real("task.scale", scale, above=0.0)
+        for units in _some("task.hidden", self.hidden):
+            integer("task.hidden", units)
+        if self.max_steps is not None:
+            integer("task.max_steps", self.max_steps)
+        for iterations in _some("task.trained", self.trained):
             integer("task.trained", iterations, at_least=0)
         if self.iterations is not None:
             increasing("task.iterations", self.iterations)
@@ -140,15 +144,26 @@ class Gym:
     @contextmanager
     def copies(self) -> Iterator["EnvironmentCopies"]:
         """Open copies of the environment, and close them."""
-        import gymnasium
-
         from ustat_grpo.environments import EnvironmentCopies
 
-        def make() -> Any:
-            return gymnasium.make(str(self.env_id), **self.env_kwargs)
-
-        with EnvironmentCopies(make, self.num_copies, self.max_steps) as copies:
+        with EnvironmentCopies(self._make, self.num_copies, self.max_steps) as copies:
             yield copies
+
+    def pool(
+        self, copies: "EnvironmentCopies", panel: SampledPanel, rng: np.random.Generator
+    ) -> Pool:
+        """Play `num_outputs` episodes from every start."""
+        from ustat_grpo.environments import episode_pool
+
+        return episode_pool(
+            copies,
+            panel.policy,
+            panel.theta,
+            self.prompts,
+            self.num_outputs,
+            discount=self.discount,
+            rng=rng,
+        )
 
     @cached_property
     def snapshots(self) -> dict[str, SampledPanel]:
@@ -181,36 +196,54 @@ class Gym:
             for count in self.trained
         }
 
-    def _policy(self, copies: "EnvironmentCopies") -> "Policy":
-        """Return the family of policies, or raise if it does not fit the observations."""
+    def _make(self) -> Any:
+        """Build one environment, or raise if Gymnasium cannot."""
         import gymnasium
 
-        from ustat_grpo.environments import (
-            Affine,
-            LinearSoftmax,
-            MlpPolicy,
-            OneHot,
-            Quadratic,
-            tabular_softmax,
-        )
+        try:
+            # The checker would slow down every step, and repeat its warnings for each copy.
+            return gymnasium.make(str(self.env_id), disable_env_checker=True, **self.env_kwargs)
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
+            raise ValueError(
+                f"env_id and task.env_kwargs must be what gymnasium.make takes, got {self.env_id} "
+                f"and {self.env_kwargs} ({' '.join(str(error).split())})"
+            ) from None
 
-        space, num_actions = copies.observation_space, copies.num_actions
-        if isinstance(space, gymnasium.spaces.Discrete):
-            if self.policy == "mlp":
-                return MlpPolicy(OneHot(int(space.n)), tuple(self.hidden), num_actions)
-            return tabular_softmax(int(space.n), num_actions)
-        size = int(np.prod(space.shape or ()))
-        scale = tuple(self.scale or [1.0] * size)
+    def _policy(self, copies: "EnvironmentCopies") -> "Policy":
+        """Return the family of policies, or raise if it does not fit the observations."""
+        from ustat_grpo.environments import LinearSoftmax
+
+        features = self._feature_map(copies.observation_space)
+        if self.policy != "mlp":
+            return LinearSoftmax(features, copies.num_actions)
+        from ustat_grpo.environments import MlpPolicy  # needs torch
+
+        return MlpPolicy(features, tuple(self.hidden), copies.num_actions)
+
+    def _feature_map(self, space: Any) -> Any:
+        """Return what a policy sees of an observation: all of a state, so that π is a table."""
+        from gymnasium.spaces import Discrete
+
+        from ustat_grpo.environments import Affine, OneHot, Quadratic
+
+        if isinstance(space, Discrete):
+            return OneHot(int(space.n))
+        size = math.prod(space.shape)
+        scale = tuple([1.0] * size if self.scale is None else self.scale)
+        if len(scale) != size:
+            raise ValueError(
+                f"task.scale must hold one number for each of an observation, {size}, "
+                f"got {self.scale}"
+            )
         if self.policy == "mlp":
-            return MlpPolicy(Affine(scale), tuple(self.hidden), num_actions)
+            return Affine(scale)
         if self.policy == "tabular" or self.features is None:
             raise ValueError(
                 "task.features must name a feature map (affine or quadratic), or task.policy be "
-                f"mlp, for observations of {space}, got task.policy={self.policy} and "
-                f"task.features={self.features}"
+                f"mlp, for observations that are arrays, here of shape {space.shape}, "
+                f"got task.policy={self.policy} and task.features={self.features}"
             )
-        kind = Affine if self.features == "affine" else Quadratic
-        return LinearSoftmax(kind(scale), num_actions)
+        return Affine(scale) if self.features == "affine" else Quadratic(scale)
 
 
 SequentialTask = FrozenLake | Gym
@@ -219,6 +252,12 @@ SequentialTask = FrozenLake | Gym
 def _discount(discount: float) -> None:
     if real("task.discount", discount, above=0.0) > 1:
         raise ValueError(f"task.discount must be at most 1, got {discount}")
+
+
+def _some(name: str, values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError(f"{name} must hold at least one value, got {values}")
+    return values
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -20,16 +20,9 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.confidence import compare
-from experiments.pool_table import require_pool_size
 from experiments.runner import to_csv, write_atomically
 from experiments.sequential_tasks import FrozenLake, Gym
-from ustat_grpo.environments import (
-    episode_pool,
-    group_rollouts,
-    optimize_mdp,
-    snapshot,
-    train,
-)
+from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
 from ustat_grpo.measured_moments import MeasuredMoments, pool_moments
 
 Array = NDArray[np.float64]
@@ -70,7 +63,7 @@ def measure(config: Any, parts: Path) -> pd.DataFrame:
 
 
 def _on_table(config: Any) -> pd.DataFrame:
-    """Run Algorithm 1 compiled, from the least skilled policy; objectives are exact."""
+    """Run Algorithm 1 compiled, from the first policy of the task; objectives are exact."""
     panel, start = next(iter(config.task.snapshots.items()))
     moments, tables = MeasuredMoments(snapshot(*start).moments, []), []
     for name, estimator in compared.build(config.estimators).items():
@@ -113,7 +106,9 @@ def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
         for cell, objective in track(done, task.name, total=len(left)):
             write_atomically(cell.path(parts), to_csv(pd.DataFrame({"objective": objective})))
     panel, start = next(iter(task.snapshots.items()))
-    moments = _measured_moments(config, panel, start)
+    with task.copies() as copies:
+        pool = task.pool(copies, start, tasks.panel_rng(config.seed, panel))
+    moments = pool_moments(pool)
     found = {cell: pd.read_csv(cell.path(parts))["objective"].to_numpy() for cell in cells}
     tables = []
     for name in names:
@@ -158,22 +153,6 @@ def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
             for theta, rng in zip(runs.theta, evaluation.spawn(len(points)), strict=True)
         ]
     return np.array([episodes.returns.mean() for episodes in played])
-
-
-def _measured_moments(config: Any, panel: str, start: Any) -> MeasuredMoments:
-    """Measure the moments where runs begin."""
-    task: Gym = config.task
-    with task.copies() as copies:
-        pool = episode_pool(
-            copies,
-            start.policy,
-            start.theta,
-            task.prompts,
-            task.num_outputs,
-            discount=task.discount,
-            rng=tasks.panel_rng(config.seed, panel),
-        )
-    return pool_moments(pool)
 
 
 def _compared(config: Any, points: Sequence[int], objective: Float[Array, "R C m"]) -> pd.DataFrame:
@@ -227,15 +206,12 @@ def _known(config: Any) -> list[str]:
             f"estimators must hold one that needs no V(x) on {config.task.name}, "
             f"got {list(config.estimators)}"
         )
-    for name in config.estimators:
-        if name not in known:
-            print(f"{name}: V(x) is not known on {config.task.name}, left out")
     return known
 
 
 def require_runs(config: Any) -> None:
     """Raise where runs on a sequential task cannot do what the configuration asks."""
-    if len(config.group_size) < 2:
+    if len(config.group_size) < 2 or len(set(config.group_size)) < len(config.group_size):
         raise ValueError(
             f"group_size must hold at least two sizes to compare, got {config.group_size}"
         )
@@ -251,5 +227,6 @@ def require_runs(config: Any) -> None:
             "schedule.kind must be constant on environments of which only episodes can be had, "
             f"got {config.schedule.kind}"
         )
-    _known(config)
-    require_pool_size(config.task.num_outputs)
+    for name in config.estimators:
+        if name not in _known(config):
+            print(f"{name}: V(x) is not known on {config.task.name}, left out")

@@ -24,7 +24,7 @@ _MARKERS = "os^Dv"
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw a row a budget: GRPO after n iterations on the left, all estimators on the right."""
-    budgets = list(data.groupby("budget"))
+    budgets = list(data.sort_values("group_size", kind="stable").groupby("budget"))
     figure, grid = panel_grid(2 * len(budgets), 2)
     for (budget, rows), left, right in zip(budgets, grid[::2], grid[1::2], strict=True):
         last = at_last_iteration(rows)
@@ -66,7 +66,10 @@ def _draw_estimators(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _mark_law(axes: Axes, rows: pd.DataFrame) -> None:
-    """Mark G* = 1 + √(c₃/c₁) where the runs begin, and what is within 5 % of the least error."""
+    """Mark the law's best G where the runs begin, and what is within 5 % of the least error.
+
+    Both as far as there are runs: where G* = 1 + √(c₃/c₁) is beyond them, the end is marked.
+    """
     first = rows.iloc[0]
     prompt, oracle, residual = (max(first[name], 0.0) for name in ("prompt", "oracle", "residual"))
     sizes = np.geomspace(rows["group_size"].min(), rows["group_size"].max(), 1000)

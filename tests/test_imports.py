@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import pytest
 
 import ustat_grpo
+import ustat_grpo.environments
 import ustat_grpo.lm
 
 HEAVY = {"gymnasium", "hydra", "matplotlib", "pandas", "scipy.stats", "torch", "transformers"}
@@ -56,6 +57,23 @@ def test_star_import_gives_the_public_names():
     assert sorted(namespace.keys() - {"__builtins__"}) == sorted(ustat_grpo.__all__)
 
 
+def test_import_of_environments_needs_gymnasium_only():
+    """Would catch: the one policy of torch that is imported before it is used."""
+    modules = imported_by("import ustat_grpo.environments")
+    assert {"gymnasium", "ustat_grpo.environments.copies"} <= modules
+    assert not {"torch", "pandas", "matplotlib", "hydra"} & modules
+
+
+def test_public_names_of_environments_are_sorted_and_documented():
+    names = ustat_grpo.environments.__all__
+    assert sorted(set(names)) == names
+    for name in names:
+        thing = getattr(ustat_grpo.environments, name)
+        assert thing.__name__ == name and thing.__module__.startswith("ustat_grpo.environments.")
+        documentation = inspect.getdoc(thing)
+        assert documentation and not documentation.startswith(f"{name}(")
+
+
 def test_import_of_language_models_is_light():
     """Would catch: a public name that is imported before it is used."""
     modules = imported_by("import ustat_grpo.lm")
@@ -93,3 +111,6 @@ def test_public_names_of_language_models_exist_and_are_documented(name):
 def test_names_that_there_are_not_are_no_attributes():
     with pytest.raises(AttributeError, match=r"'ustat_grpo\.lm' has no attribute 'nothing'"):
         ustat_grpo.lm.nothing  # noqa: B018
+    name = r"'ustat_grpo\.environments' has no attribute 'nothing'"
+    with pytest.raises(AttributeError, match=name):
+        ustat_grpo.environments.nothing  # noqa: B018

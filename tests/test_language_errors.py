@@ -250,11 +250,11 @@ MISTAKES = {
     ),
     "blocks of the pool": (
         ["task.num_outputs=100"],
-        "task.num_outputs must be a multiple of 16, at least 32, got 100",
+        "task.num_outputs must be a multiple of 16, got 100",
     ),
     "small pool": (
         ["task.num_outputs=16"],
-        "task.num_outputs must be a multiple of 16, at least 32, got 16",
+        "task.num_outputs must be an integer of at least 32, got 16",
     ),
     "one group only": (
         ["group_size=[4,64]", "task.num_outputs=64"],

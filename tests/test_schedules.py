@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ustat_grpo import Constant, Decay
+from ustat_grpo.schedules import learning_rates
 
 
 def test_rates_by_hand():
@@ -72,3 +73,46 @@ def test_bad_numbers_of_iterations_are_refused(schedule, number):
     message = f"^num_iterations must be an integer of at least 1, got {re.escape(repr(number))}$"
     with pytest.raises(ValueError, match=message):
         schedule.rates(number)
+
+
+class Own:
+    """A schedule by hand, which may be wrong."""
+
+    def __init__(self, rates):
+        self.rates = lambda _: rates
+
+
+def test_learning_rates_are_those_of_the_schedule():
+    """Of ours, and of a schedule that a user wrote, who may give a list."""
+    np.testing.assert_array_equal(learning_rates(Decay(6.0), 3), [6, 3, 2])
+    own = learning_rates(Own([1, 2]), 2)
+    assert own.dtype == np.float64
+    np.testing.assert_array_equal(own, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([1.0], "schedule.rates must be 2 positive numbers, got 1 from 1"),
+        ([1.0, 2.0, 3.0], "schedule.rates must be 2 positive numbers, got 3 from 1"),
+        ([1.0, 0.0], "schedule.rates must be 2 positive numbers, got 2 from 0"),
+        ([1.0, -0.5], "schedule.rates must be 2 positive numbers, got 2 from -0.5"),
+    ],
+)
+def test_learning_rates_that_are_not_so_many_positive_numbers_are_refused(rates, message):
+    with pytest.raises(ValueError) as error:
+        learning_rates(Own(rates), 2)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("rates", [[1.0, np.nan], [[1.0, 2.0]], [1.0, np.inf]], ids=repr)
+def test_learning_rates_that_are_no_numbers_are_refused(rates):
+    with pytest.raises(ValueError, match=r"^schedule\.rates must "):
+        learning_rates(Own(rates), 2)
+
+
+def test_learning_rates_of_no_iterations_are_refused():
+    with pytest.raises(
+        ValueError, match=r"^num_iterations must be an integer of at least 1, got 0"
+    ):
+        learning_rates(Constant(1.0), 0)
