@@ -22,7 +22,7 @@ def errors(tasks: dict[str, pd.DataFrame]) -> Iterator[Reading]:
         measured = agreement(rows)
         yield replace(measured, claim=f"{plain(task)}: {measured.claim}")
         yield order(task, rows)
-        if (rows["std_error"] / rows["mse"]).max() < _PRECISE:
+        if np.max(rows["std_error"] / rows["mse"]) < _PRECISE:
             yield closeness(task, rows)
 
 
