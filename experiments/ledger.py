@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "experiments" / "reference"
 
 _NOT_YET = "not attempted"
+_SEQUENTIAL = ("frozenlake", "cartpole")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def main() -> None:
     minutes = json.loads((REFERENCE / "provenance.json").read_text())["seconds"]
     rows = [*_theory_rows(items, claims), *_experiment_rows(minutes), *_later_rows()]
     titles = {name: f"{module.ITEM}: {module.TITLE}" for name, module in chapters.items()}
-    write_atomically(ROOT / "paper_repro.md", _ledger(rows, titles, claims))
+    episodes = list(_sequential_rows(minutes))
+    write_atomically(ROOT / "paper_repro.md", _ledger(rows, episodes, titles, claims))
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for name, block in readme_blocks(minutes).items():
         text = replace_block(text, name, block)
     write_atomically(readme, text)
-    print(f"{len(rows)} rows in {ROOT / 'paper_repro.md'}")
+    print(f"{len(rows) + len(episodes)} rows in {ROOT / 'paper_repro.md'}")
 
 
 def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Iterator[Row]:
@@ -82,7 +84,8 @@ def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Itera
 def _experiment_rows(minutes: dict[str, float]) -> Iterator[Row]:
     errors, budget = _reference("gradient_mse"), _reference("fixed_budget")
     tasks = by_task(errors)
-    played = {task: tasks.pop(task) for task in ("frozenlake", "cartpole")}
+    for task in _SEQUENTIAL:
+        del tasks[task]
     read = [readings.agreement(pd.concat(tasks.values()))]
     spoken = tasks.pop("arithmetic")
     for task, rows in tasks.items():
@@ -95,7 +98,6 @@ def _experiment_rows(minutes: dict[str, float]) -> Iterator[Row]:
         yield _reading_row("Theorem 7 (error)", "fixed_budget", reading, minutes)
     yield from _optimisation_rows(minutes)
     yield from _language_rows(minutes)
-    yield from _sequential_rows(played, minutes)
     yield from _practice_rows(minutes)
 
 
@@ -110,12 +112,13 @@ def _language_rows(minutes: dict[str, float]) -> Iterator[Row]:
     yield from _rows(read, minutes)
 
 
-def _sequential_rows(errors: dict[str, pd.DataFrame], minutes: dict[str, float]) -> Iterator[Row]:
-    training = _reference("sequential_group_size")
+def _sequential_rows(minutes: dict[str, float]) -> Iterator[Row]:
+    tasks = by_task(_reference("gradient_mse"))
+    errors = {task: tasks[task] for task in _SEQUENTIAL}
     read: list[tuple[str, str, Iterable[Reading]]] = [
-        ("Beyond the paper (sequential tasks)", "gradient_mse", sequential.errors(errors)),
-        ("Beyond the paper (sequential tasks)", "sequential_group_size",
-         sequential.group_sizes(training)),
+        ("Figure 4 (episodes)", "gradient_mse", sequential.errors(errors)),
+        ("Theorem 7 (episodes)", "sequential_group_size",
+         sequential.group_sizes(_reference("sequential_group_size"))),
     ]  # fmt: skip
     yield from _rows(read, minutes)
 
@@ -196,7 +199,12 @@ def _later_rows() -> Iterator[Row]:
                   f"{_NOT_YET}: {why}", "–")  # fmt: skip
 
 
-def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[Claim]]) -> str:
+def _ledger(
+    rows: Sequence[Row],
+    episodes: Sequence[Row],
+    titles: dict[str, str],
+    claims: dict[str, list[Claim]],
+) -> str:
     provenance = json.loads((REFERENCE / "provenance.json").read_text())
     minutes = provenance["seconds"]["estimator_zoo"] / 60
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
@@ -210,7 +218,11 @@ def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[
         "## What stands out",
         FINDINGS,
         "## The ledger",
-        markdown([field.name for field in fields(Row)], [astuple(row) for row in rows]),
+        _table(rows),
+        "## Beyond the paper: sequential tasks",
+        "A prompt is a start, an output an episode: FrozenLake, whose moments are exact, and "
+        "CartPole, of which only episodes can be had. What these are: `docs/environments.md`.",
+        _table(episodes),
         "## The zoo",
         "Every advantage estimator that trainers ship, by exact bias, noise and implied objective: "
         f"{_commands('estimator_zoo')}, {minutes:.1f} minutes. What each is: `docs/estimators.md`.",
@@ -224,6 +236,10 @@ def _ledger(rows: Sequence[Row], titles: dict[str, str], claims: dict[str, list[
         cells = [_claim_cells(claim) for claim in claims[name]]
         parts += [f"### {title} (`theory/{name}.py`)", markdown(headings, cells)]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    return markdown([field.name for field in fields(Row)], [astuple(row) for row in rows])
 
 
 def _commits(commits: dict[str, str]) -> str:

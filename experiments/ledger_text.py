@@ -83,7 +83,7 @@ HEADLINES = {
     ),
     "episode_moments": (
         "GRPO: error over every pair of episodes, lake and random rewards",
-        "beyond the paper: episodes obey the same laws; their moments by an exact recursion",
+        "refined: whole episodes obey the same laws; their moments by an exact recursion",
     ),
     "errata": (
         "cross term 2(V−b)m, m ≠ 0",
@@ -151,9 +151,9 @@ FINDINGS = """\
   is not what decides: wrong outputs have the longer scores, so one that says too little may beat
   even the oracle; with one output a prompt it learns faster than GRPO at the same N, if not by
   much.
-- Whole episodes obey the same laws as single outputs. On the slippery lake, where moments are exact,
-  training is best at the group sizes that three numbers predict where it begins, at both budgets;
-  smaller groups lose most. There GRPO with two outputs trains worse than vanilla, as it has the
+- Whole episodes obey the same laws as single outputs. On the slippery lake, where moments are
+  exact, training is best at the group sizes that three numbers predict where it begins, at both
+  budgets; smaller groups lose most. There GRPO with two outputs trains worse than vanilla, as it has the
   larger error. Vanilla and the oracle lack the term in 1/(G−1): they are best in small groups.
 - Where each step pays, as on CartPole, all values are far from 0, and a gradient without baseline
   is far worse at every G.

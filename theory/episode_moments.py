@@ -36,7 +36,7 @@ from ustat_grpo.environments.mdp_moments import MdpSnapshot, episode_moments, sn
 from ustat_grpo.environments.policies import action_probs, tabular_softmax
 from ustat_grpo.laws import mse
 
-ITEM = "Episodes"
+ITEM = "Beyond the paper (episodes)"
 TITLE = "whole episodes as outputs: the same laws, moments by recursion"
 
 
