@@ -153,8 +153,9 @@ FINDINGS = """\
   much.
 - Whole episodes obey the same laws as single outputs. On the slippery lake, where moments are
   exact, training is best at the group sizes that three numbers predict where it begins, at both
-  budgets; smaller groups lose most. There GRPO with two outputs trains worse than vanilla, as it has the
-  larger error. Vanilla and the oracle lack the term in 1/(G−1): they are best in small groups.
+  budgets; smaller groups lose most. There GRPO with two outputs trains worse than vanilla, as it
+  has the larger error. Vanilla and the oracle lack the term in 1/(G−1), and lose nothing in small
+  groups.
 - Where each step pays, as on CartPole, all values are far from 0, and a gradient without baseline
   is far worse at every G.
 - Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
