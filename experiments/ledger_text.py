@@ -34,6 +34,10 @@ HEADLINES = {
         "G* = 1 + √(c₃/c₁), c's solved from enumerated errors",
         "refined (erratum 3), for the gradient's error: G* = 1 + √(c₃/c₁) ≥ 1 + √2",
     ),
+    "noise_components": (
+        "c₁, c₂, c₃ over every batch, problem 1",
+        "refined: unbiased from three outputs a prompt; two do not tell c₂ from c₃",
+    ),
     "suboptimality_gap": (
         "constant rate: mean gap over bound at 10 checkpoints (largest ratio, + 4 s.e.)",
         "reproduced; the proof needs β < 2/L only, and the bounds are loose",

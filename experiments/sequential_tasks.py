@@ -108,7 +108,7 @@ class Gym:
     trained: list[int] = field(default_factory=lambda: [0])  # iterations behind each policy
     learning_rate: float = 1.0
     iterations: list[int] | None = None  # of training runs, in place of the app's
-    share_of_runs: float = 0.02  # of `scale.runs`, at least two: episodes are dear
+    share_of_runs: float = 0.03  # of `scale.runs`, at least two: episodes are dear
     seed: int = 0
 
     def __post_init__(self) -> None:

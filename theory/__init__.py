@@ -21,6 +21,7 @@ CHAPTERS = (
     "baseline_counterexamples",
     "vanilla_crossover",
     "group_size",
+    "noise_components",
     "suboptimality_gap",
     "gap_scaling",
     "limit_distribution",

@@ -1,0 +1,118 @@
+"""Samples: ways to make one, and what is refused."""
+
+import numpy as np
+import pytest
+
+from noise_cases import random_scores
+from ustat_grpo.noise import OutputSample, estimate_noise
+
+SIZES = (3, 5, 4, 3, 7, 3, 6, 4)
+
+
+def fields(rng, **changes) -> dict:
+    scores, rewards = random_scores(rng, SIZES)
+    sample = OutputSample.from_scores(scores, rewards)
+    names = ("rewards", "score_norms", "prompts", "gradient_norms", "gradient_products")
+    return {name: getattr(sample, name).copy() for name in names} | changes
+
+
+def test_gram_and_scores_give_the_same(rng):
+    """Every field to 1e-12, and the estimate."""
+    scores, rewards = random_scores(rng, SIZES)
+    first = OutputSample.from_scores(scores, rewards)
+    flat = np.concatenate(scores)
+    second = OutputSample.from_gram(flat @ flat.T, np.concatenate(rewards), first.prompts)
+    for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
+        np.testing.assert_allclose(getattr(second, name), getattr(first, name), rtol=1e-12)
+    assert estimate_noise(second).prompt == pytest.approx(estimate_noise(first).prompt, rel=1e-11)
+
+
+def test_order_and_names_of_outputs_do_not_matter(rng):
+    """Outputs shuffled, ids in words: groups are found again, in order of first appearance."""
+    scores, rewards = random_scores(rng, SIZES)
+    flat, values = np.concatenate(scores), np.concatenate(rewards)
+    ids = np.repeat([f"prompt {9 - b}" for b in range(len(SIZES))], SIZES)
+    order = rng.permutation(len(values))
+    plain = OutputSample.from_gram(flat @ flat.T, values, ids)
+    shuffled = OutputSample.from_gram(flat[order] @ flat[order].T, values[order], ids[order])
+    first = [ids[order].tolist().index(each) for each in dict.fromkeys(ids)]
+    place = np.argsort(np.argsort(first))
+    np.testing.assert_allclose(shuffled.gradient_norms[place], plain.gradient_norms, rtol=1e-11)
+    found, expected = estimate_noise(shuffled), estimate_noise(plain)
+    np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-9)
+    assert found.prompt == pytest.approx(expected.prompt, rel=1e-9)
+
+
+def test_is_frozen_and_a_copy(rng):
+    given = fields(rng)
+    sample = OutputSample(**given)
+    before = sample.rewards[0]
+    given["rewards"][0] = 99.0
+    assert sample.rewards[0] == before
+    with pytest.raises(AttributeError):
+        sample.rewards = given["rewards"]
+
+
+def changed(values, place, value):
+    values = np.array(values, dtype=float)
+    values[place] = value
+    return values
+
+
+@pytest.mark.parametrize("name", ["rewards", "score_norms", "gradient_norms", "gradient_products"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_refuses_what_is_not_finite(rng, name, value):
+    given = fields(rng)
+    with pytest.raises(ValueError, match=f"{name} must be finite, got 1 NaN or infinity"):
+        OutputSample(**given | {name: changed(given[name], 2, value)})
+
+
+@pytest.mark.parametrize("name", ["score_norms", "gradient_norms"])
+def test_refuses_negative_norms(rng, name):
+    given = fields(rng)
+    with pytest.raises(ValueError, match=f"{name} must not be negative, got a smallest of -0.5"):
+        OutputSample(**given | {name: changed(given[name], 2, -0.5)})
+
+
+def test_refuses_norms_that_are_all_zero(rng):
+    given = fields(rng)
+    with pytest.raises(ValueError, match="score_norms must not all be zero: no signal, no plan"):
+        OutputSample(**given | {"score_norms": 0 * given["score_norms"]})
+
+
+def test_refuses_what_does_not_fit(rng):
+    given = fields(rng)
+    with pytest.raises(ValueError, match="agree on the number of outputs"):
+        OutputSample(**given | {"score_norms": given["score_norms"][1:]})
+    with pytest.raises(ValueError, match="agree on the number of prompts"):
+        OutputSample(**given | {"gradient_norms": given["gradient_norms"][1:]})
+    with pytest.raises(ValueError, match=r"prompts must have the shape of rewards, \(35,\)"):
+        OutputSample(**given | {"prompts": given["prompts"][1:]})
+    with pytest.raises(ValueError, match=r"gram must have shape \(35, 35\), got \(34, 34\)"):
+        OutputSample.from_gram(np.eye(34), given["rewards"], given["prompts"])
+    scores, rewards = random_scores(rng, SIZES)
+    with pytest.raises(ValueError, match="scores has 8, rewards has 7"):
+        OutputSample.from_scores(scores, rewards[1:])
+    with pytest.raises(ValueError, match=r"scores\[0\] has 3, rewards\[0\] has 2"):
+        OutputSample.from_scores(scores, [rewards[0][1:], *rewards[1:]])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((*SIZES, 1), "at least 3 outputs, got 1 for prompt 8"),
+        ((*SIZES, 2), "only the sum c₂ \\+ c₃ can be learned, not each; got 2 for prompt 8"),
+        (SIZES[1:], "prompts must name at least 8 different prompts, got 7"),
+    ],
+)
+def test_refuses_too_few(rng, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        OutputSample.from_scores(*random_scores(rng, sizes))
+
+
+def test_refuses_rewards_without_signal(rng):
+    scores, rewards = random_scores(rng, SIZES)
+    with pytest.raises(ValueError, match=r"not all be equal, got 0\.1 throughout: no signal"):
+        OutputSample.from_scores(scores, [np.full(len(z), 0.1) for z in rewards])
+    with pytest.raises(ValueError, match="equal ones in every group: no signal, no plan"):
+        OutputSample.from_scores(scores, [np.full(len(z), z[0]) for z in rewards])

@@ -1,0 +1,128 @@
+"""Noise components of a sample with their intervals."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ustat_grpo.checks import real
+from ustat_grpo.moments import NoiseComponents
+from ustat_grpo.noise.components import (
+    left_out_components,
+    noise_components,
+    prompt_statistics,
+)
+from ustat_grpo.noise.interval import (
+    GroupSizeEstimate,
+    Interval,
+    mean_interval,
+    optimal_group_size,
+)
+from ustat_grpo.noise.sample import OutputSample
+from ustat_grpo.noise.signs import SignSample
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseEstimate:
+    """Unbiased estimates of c₁, c₂, c₃ and how well they are known.
+
+    Args:
+        contributions: of K prompts, or blocks of them, to c₁, c₂, c₃, shape (K, 3): all but
+            independent, and their mean is the estimate.
+        level: coverage of every interval, each on its own.
+    """
+
+    contributions: Float[Array, "K 3"]
+    level: float
+
+    @cached_property
+    def _means(self) -> list[float]:
+        return self.contributions.mean(axis=0).tolist()
+
+    @property
+    def prompt(self) -> float:
+        """c₁, noise of the prompt draw; unbiased, hence sometimes negative."""
+        return self._means[0]
+
+    @property
+    def oracle(self) -> float:
+        """c₂, noise of an output under the oracle baseline."""
+        return self._means[1]
+
+    @property
+    def residual(self) -> float:
+        """c₃, what the group mean adds for not knowing V."""
+        return self._means[2]
+
+    @cached_property
+    def covariance(self) -> Float[Array, "3 3"]:
+        """Covariance of the errors of c₁, c₂, c₃, shape (3, 3)."""
+        return np.cov(self.contributions.T) / len(self.contributions)
+
+    @property
+    def std_errors(self) -> Float[Array, " 3"]:
+        """Standard errors of c₁, c₂, c₃."""
+        return np.sqrt(self.covariance.diagonal())
+
+    @cached_property
+    def intervals(self) -> tuple[Interval, Interval, Interval]:
+        """Intervals for c₁, c₂, c₃; that of c₁ may reach below zero."""
+        prompt, oracle, residual = (
+            mean_interval(column, self.level) for column in self.contributions.T
+        )
+        return prompt, oracle, residual
+
+    @cached_property
+    def optimal(self) -> GroupSizeEstimate:
+        """G* = 1 + √(c₃/c₁) and its interval, without an upper end if c₁ may be zero."""
+        return optimal_group_size(self.contributions, self.level)
+
+    def components(self, optimal: float | None = None) -> NoiseComponents:
+        """Return c₁, c₂, c₃ as the laws take them, with the best group size that is asked for.
+
+        c₁ = c₃/(G* − 1)²: the component that is known least follows from the other two. At the
+        ends of the interval of G* this gives those of everything that depends on c₁, such as the
+        near-optimal set.
+
+        Args:
+            optimal: G*, at least 1 + √2 or infinite; the point estimate if None.
+
+        Raises:
+            ValueError: if c₃ is not positive, or G* is not above 1.
+        """
+        if self.residual <= 0:
+            raise ValueError(f"residual noise must be positive, got {self.residual:g}")
+        size = self.optimal.value if optimal is None else optimal
+        if not size > 1:
+            raise ValueError(f"optimal must be above 1, got {optimal!r}")
+        prompt = self.residual / (size - 1) ** 2
+        return NoiseComponents(prompt, max(self.oracle, 0.0), self.residual)
+
+
+def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) -> NoiseEstimate:
+    """Return c₁ = E‖g(X)−g‖², c₂ = E[τ]−E‖g(X)‖², c₃ = E[sσ²]+E‖g(X)‖², each unbiased.
+
+    What a prompt contributes is its pseudo-value, B times the estimate less B − 1 times the
+    estimate without the prompt. Where norms of weighted sums are all there is, it is the estimate
+    from a block of prompts of its own.
+
+    Args:
+        sample: outputs to prompts drawn i.i.d.
+        level: coverage of the intervals, between 0 and 1.
+
+    Raises:
+        ValueError: if `level` is not between 0 and 1.
+
+    Reference: Arvesen, Jackknifing U-statistics, Ann. Math. Statist. 40 (1969).
+    """
+    real("level", level, above=0.0, below=1.0)
+    if isinstance(sample, SignSample):
+        return NoiseEstimate(sample.components, level)
+    statistics = prompt_statistics(sample.groups, sample.score_norms, sample.gradient_norms)
+    arguments = statistics, sample.gradient_norms, sample.gradient_products
+    whole, left = noise_components(*arguments), left_out_components(*arguments)
+    return NoiseEstimate(whole + (len(left) - 1) * (whole - left), level)

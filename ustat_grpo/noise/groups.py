@@ -1,0 +1,103 @@
+"""What rewards alone decide: groups, the weights of GRPO's gradient, variances of the others."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import finite
+
+Array = NDArray[np.float64]
+
+MIN_PROMPTS = 8
+"""Fewer prompts say too little about the noise of the prompt draw."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Flat rewards with the group of each, in the order in which the groups first appear.
+
+    Args:
+        rewards: Z, shape (n,).
+        group: which of the B groups each output is in, shape (n,).
+        sizes: M of every group, shape (B,), each at least 2.
+    """
+
+    rewards: Float[Array, " n"]
+    group: Int[NDArray[np.int64], " n"]
+    sizes: Int[NDArray[np.int64], " B"]
+
+    def totals(self, values: Float[Array, " n"]) -> Float[Array, " B"]:
+        """Return the sum of values over every group, shape (B,)."""
+        return np.bincount(self.group, values, len(self.sizes)).astype(np.float64)
+
+    @cached_property
+    def centred(self) -> Float[Array, " n"]:
+        """Z − Z̄ with the mean of the own group; exactly zero where all rewards are equal."""
+        first = np.zeros(len(self.sizes))
+        first[self.group[::-1]] = self.rewards[::-1]
+        shifted = self.rewards - first[self.group]
+        return shifted - (self.totals(shifted) / self.sizes)[self.group]
+
+    @cached_property
+    def weights(self) -> Float[Array, " n"]:
+        """a_i = (Z_i − Z̄⁽⁻ⁱ⁾)/M, so that ĝ = Σ a_i W_i is GRPO's gradient, shape (n,)."""
+        return self.centred / (self.sizes - 1)[self.group]
+
+    @cached_property
+    def variance_of_others(self) -> Float[Array, " n"]:
+        """The sample variance of the other rewards of the group, shape (n,); M ≥ 3."""
+        sizes = self.sizes[self.group]
+        own = self.centred**2
+        others = self.totals(own)[self.group] - own * sizes / (sizes - 1)
+        return np.maximum(others, 0.0) / (sizes - 2)
+
+
+def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
+    """Return the groups of flat rewards, checked.
+
+    Args:
+        rewards: Z, shape (n,).
+        prompts: an id of each output's prompt, shape (n,): numbers or strings, in any order.
+
+    Raises:
+        ValueError: if rewards are not finite, a group has fewer than 3 outputs, there are fewer
+            than 8 prompts, or the rewards of every group are equal.
+    """
+    values, ids = finite("rewards", rewards, ndim=1), np.asarray(prompts)
+    if ids.shape != values.shape:
+        raise ValueError(f"prompts must have the shape of rewards, {values.shape}, got {ids.shape}")
+    labels, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    groups = Groups(values, np.argsort(order)[inverse], np.bincount(inverse)[order])
+    _enough(groups, labels[order])
+    if (values == values[0]).all():
+        raise ValueError(
+            f"rewards must not all be equal, got {values[0]:g} throughout: no signal, no plan"
+        )
+    if not groups.centred.any():
+        raise ValueError(
+            "rewards must differ within some group, got equal ones in every group: "
+            "no signal, no plan"
+        )
+    return groups
+
+
+def _enough(groups: Groups, labels: NDArray[np.generic]) -> None:
+    smallest = int(groups.sizes.argmin())
+    size, label = int(groups.sizes[smallest]), labels[smallest]
+    if size < 2:
+        raise ValueError(
+            f"every prompt must have at least 3 outputs, got {size} for prompt {label!s}"
+        )
+    if size == 2:
+        raise ValueError(
+            "every prompt must have at least 3 outputs: from pairs only the sum c₂ + c₃ can be "
+            f"learned, not each; got 2 for prompt {label!s}"
+        )
+    if len(groups.sizes) < MIN_PROMPTS:
+        raise ValueError(
+            f"prompts must name at least {MIN_PROMPTS} different prompts, got {len(groups.sizes)}"
+        )

@@ -1,0 +1,129 @@
+"""What has to be measured of a batch of outputs: norms, and products of the groups' gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import finite, same_length
+from ustat_grpo.noise.groups import Groups, grouped
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSample:
+    """M ≥ 3 outputs to each of B ≥ 8 prompts drawn i.i.d.; M may differ between prompts.
+
+    With ĝ_b = (1/M) Σ_i (Z_i − Z̄⁽⁻ⁱ⁾) W_i, the GRPO gradient of all outputs to prompt b. All norms
+    are *squared*.
+
+    Args:
+        rewards: Z_i, shape (n,).
+        score_norms: ‖W_i‖², shape (n,).
+        prompts: an id of each output's prompt, shape (n,): numbers or strings, in any order. A
+            prompt that was drawn twice has two ids.
+        gradient_norms: q_b = ‖ĝ_b‖², shape (B,), in the order in which the ids first appear.
+        gradient_products: p_b = ĝ_b·Σ_c ĝ_c, shape (B,), in the same order.
+
+    Raises:
+        ValueError: if shapes differ, a number is not finite, a norm is negative or all are zero, a
+            prompt has fewer than 3 outputs, there are fewer than 8 prompts, or the rewards of
+            every group are equal.
+    """
+
+    rewards: Float[Array, " n"]
+    score_norms: Float[Array, " n"]
+    prompts: NDArray[Any]
+    gradient_norms: Float[Array, " B"]
+    gradient_products: Float[Array, " B"]
+
+    def __post_init__(self) -> None:
+        """Raise if the sample cannot tell the noise."""
+        for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
+            object.__setattr__(self, name, finite(name, getattr(self, name), ndim=1))
+        object.__setattr__(self, "prompts", np.array(self.prompts))
+        lengths = {name: len(getattr(self, name)) for name in ("rewards", "score_norms")}
+        same_length("outputs", lengths)
+        for name in ("score_norms", "gradient_norms"):
+            if (smallest := getattr(self, name).min()) < 0:
+                raise ValueError(f"{name} must not be negative, got a smallest of {smallest:g}")
+        count = len(self.groups.sizes)
+        lengths = {name: len(getattr(self, name)) for name in _OF_GROUPS}
+        same_length("prompts", {"prompts": count, **lengths})
+        if not self.score_norms.any():
+            raise ValueError("score_norms must not all be zero: no signal, no plan")
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of the outputs."""
+        return grouped(self.rewards, self.prompts)
+
+    @classmethod
+    def from_scores(cls, scores: Sequence[ArrayLike], rewards: Sequence[ArrayLike]) -> Self:
+        """Measure outputs whose scores are at hand.
+
+        Args:
+            scores: W, one array of shape (M, d) a prompt.
+            rewards: Z, one array of shape (M,) a prompt.
+
+        Raises:
+            ValueError: if there are not as many rewards as scores, or as for a sample.
+        """
+        each = [finite(f"scores[{b}]", value, ndim=2) for b, value in enumerate(scores)]
+        flat, prompts = _flat(rewards, [len(value) for value in each])
+        groups = grouped(flat, prompts)
+        cuts = np.cumsum(groups.sizes)[:-1]
+        weights = np.split(groups.weights, cuts)
+        gradients = np.array([a @ value for a, value in zip(weights, each, strict=True)])
+        return cls(
+            rewards=flat,
+            score_norms=np.concatenate([np.sum(value**2, axis=1) for value in each]),
+            prompts=prompts,
+            gradient_norms=np.sum(gradients**2, axis=1),
+            gradient_products=gradients @ gradients.sum(axis=0),
+        )
+
+    @classmethod
+    def from_gram(cls, gram: ArrayLike, rewards: ArrayLike, prompts: ArrayLike) -> Self:
+        """Measure outputs from the inner products of their scores, W_i·W_j.
+
+        Args:
+            gram: shape (n, n).
+            rewards: Z, shape (n,).
+            prompts: an id of each output's prompt, shape (n,).
+
+        Raises:
+            ValueError: if shapes differ, or as for a sample.
+        """
+        products, groups = finite("gram", gram, ndim=2), grouped(rewards, prompts)
+        count = len(groups.rewards)
+        if products.shape != (count, count):
+            raise ValueError(f"gram must have shape ({count}, {count}), got {products.shape}")
+        weights = np.zeros((len(groups.sizes), count))
+        weights[groups.group, np.arange(count)] = groups.weights
+        between = weights @ products @ weights.T
+        return cls(
+            rewards=groups.rewards,
+            score_norms=products.diagonal(),
+            prompts=np.asarray(prompts),
+            # Rounding may pass zero where a gradient vanishes.
+            gradient_norms=np.maximum(between.diagonal(), 0.0),
+            gradient_products=between.sum(axis=1),
+        )
+
+
+_OF_GROUPS = ("gradient_norms", "gradient_products")
+
+
+def _flat(rewards: Sequence[ArrayLike], sizes: list[int]) -> tuple[Array, NDArray[np.int64]]:
+    """Return rewards by prompt as one array, and the number of each one's prompt."""
+    same_length("prompts", {"scores": len(sizes), "rewards": len(rewards)})
+    each = [finite(f"rewards[{b}]", value, ndim=1) for b, value in enumerate(rewards)]
+    for b, (value, size) in enumerate(zip(each, sizes, strict=True)):
+        same_length("outputs", {f"scores[{b}]": size, f"rewards[{b}]": len(value)})
+    return np.concatenate(each), np.repeat(np.arange(len(each)), sizes)
