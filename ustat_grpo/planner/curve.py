@@ -1,0 +1,199 @@
+"""The error of a gradient against G at a fixed cost, and how it depends on what is not known.
+
+A step of B prompts with G outputs each costs B(a + bG). At a fixed cost the error is proportional
+to
+
+    f(G) = (c₁ + c₂/G + c₃/(G(G−1)))(a + bG),
+
+which is convex in G > 1, so the group sizes within a tolerance of the best are an interval.
+For one (B, G) the error is linear in c₁ and the least error over all G, a minimum of linear
+functions, is concave in c₁. Their ratio is quasi-convex in c₁: over an interval of G* it is largest
+at one of the two ends, and least at the c₁ for which G is best, or the nearest there is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import real
+from ustat_grpo.laws import group_size as law
+from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.moments import NoiseComponents
+
+Array = NDArray[np.float64]
+
+TOLERANCE = 0.05
+"""The relative excess of a group size that is as good as the best."""
+
+_LARGEST_CHOICE = 2**16  # more outputs to a prompt than any trainer draws
+_ROUNDING = 1e-12  # B(a + bG) may miss the budget by this much, relative
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a prompt with G outputs costs: a + bG.
+
+    Args:
+        per_prompt: a, such as the prefill of the prompt; not negative.
+        per_output: b, positive, in the same unit.
+
+    Raises:
+        ValueError: if a cost is not finite or has the wrong sign.
+    """
+
+    per_prompt: float = 0.0
+    per_output: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise if a cost has the wrong sign."""
+        if real("per_prompt", self.per_prompt) < 0:
+            raise ValueError(f"per_prompt must not be negative, got {self.per_prompt!r}")
+        real("per_output", self.per_output, above=0.0)
+
+    def of_prompt(self, group_size: ArrayLike) -> Array:
+        """Return a + bG."""
+        return self.per_prompt + self.per_output * np.asarray(group_size, dtype=float)
+
+
+FREE_PROMPTS = Cost()
+"""Outputs cost one each and prompts nothing, so that a step costs N = BG."""
+
+
+class Choice(NamedTuple):
+    """A batch size B and a group size G."""
+
+    batch_size: int
+    group_size: int
+
+
+class Band(NamedTuple):
+    """An error relative to the least there is: at the point estimate, and over the interval of G*.
+
+    Args:
+        value: at the estimate.
+        low: the least over the interval.
+        high: the largest over the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The error against G at a fixed cost.
+
+    Args:
+        noise: the components; c₃ is positive.
+        cost: of a prompt.
+        largest: the largest G, at least 2.
+    """
+
+    noise: NoiseComponents
+    cost: Cost
+    largest: int
+
+    def of_prompt(self, group_size: ArrayLike) -> Array:
+        """Return the error of a single prompt, c₁ + c₂/G + c₃/(G(G−1))."""
+        size = np.asarray(group_size, dtype=float)
+        noise = self.noise
+        return noise.prompt + noise.oracle / size + noise.residual / (size * (size - 1))
+
+    @cached_property
+    def best(self) -> float:
+        """The real G of least error, between 2 and the largest."""
+        return float(np.clip(best_group_size(self.noise, self.cost), 2, self.largest))
+
+    @cached_property
+    def least(self) -> float:
+        """The error times the cost at the best G."""
+        return float(self.of_prompt(self.best) * self.cost.of_prompt(self.best))
+
+    def relative(self, group_size: ArrayLike) -> Array:
+        """Return f(G)/min f, at least 1."""
+        return self.of_prompt(group_size) * self.cost.of_prompt(group_size) / self.least
+
+    def near_optimal(self, tolerance: float = TOLERANCE) -> Interval | None:
+        """Return the first and the last integer G within `tolerance` of the best, or None."""
+        start = int(min((np.floor(self.best), np.ceil(self.best)), key=self.relative))
+        if self.relative(start) > 1 + tolerance:
+            return None
+        return Interval(
+            self._last_within(start, 2, tolerance),
+            self._last_within(start, self.largest, tolerance),
+        )
+
+    def _last_within(self, inside: int, end: int, tolerance: float) -> int:
+        """Return the last G within the tolerance on the way from one that is to `end`."""
+        if self.relative(end) <= 1 + tolerance:
+            return end
+        outside = end
+        while abs(outside - inside) > 1:
+            middle = (inside + outside) // 2
+            within = self.relative(middle) <= 1 + tolerance
+            inside, outside = (middle, outside) if within else (inside, middle)
+        return inside
+
+
+def best_group_size(noise: NoiseComponents, cost: Cost) -> float:
+    """Return the real G of least error at a fixed cost; G* if prompts cost nothing."""
+    if cost.per_prompt == 0:
+        return law.optimal(noise)
+    return law.cost_aware(noise, cost_per_prompt=cost.per_prompt, cost_per_output=cost.per_output)
+
+
+def band(point: Curve, ends: Sequence[Curve], group_size: int) -> Band:
+    """Return the relative error at G, and its range while G* moves between the ends.
+
+    Args:
+        point: the curve at the estimate.
+        ends: the curves at the ends of the interval of G*, which differ from it in c₁.
+        group_size: G.
+    """
+    possible = [curve.noise.prompt for curve in ends]
+    kindest = np.clip(_prompt_noise_best_for(point, group_size), min(possible), max(possible))
+    low = replace(point, noise=replace(point.noise, prompt=float(kindest)))
+    return Band(
+        float(point.relative(group_size)),
+        float(low.relative(group_size)),
+        max(float(curve.relative(group_size)) for curve in ends),
+    )
+
+
+def _prompt_noise_best_for(curve: Curve, size: int) -> float:
+    """Return the c₁ for which G is best: b·c₁ = a(c₂/G² + c₃(2G−1)/(G(G−1))²) + b·c₃/(G−1)²."""
+    noise, cost, pairs = curve.noise, curve.cost, size * (size - 1)
+    fixed = noise.oracle / size**2 + noise.residual * (2 * size - 1) / pairs**2
+    return cost.per_prompt / cost.per_output * fixed + noise.residual / (size - 1) ** 2
+
+
+def choose(curves: Sequence[Curve], budget: float, tolerance: float = TOLERANCE) -> Choice:
+    """Return the (B, G) whose relative error is least in the worst case over the curves.
+
+    B is what the budget has room for, ⌊budget/(a + bG)⌋. Choices that spend the budget to the last
+    output, the divisors of N if prompts cost nothing, are preferred if the best of them is within
+    the tolerance of the best of all.
+
+    Args:
+        curves: of one cost and one largest G; one, or the two ends of an interval of G*.
+        budget: with room for one prompt of two outputs.
+        tolerance: relative.
+    """
+    cost, largest = curves[0].cost, min(curves[0].largest, _LARGEST_CHOICE)
+    sizes = np.arange(2, largest + 1)
+    of_prompt = cost.of_prompt(sizes)
+    batches = np.floor(budget / of_prompt * (1 + _ROUNDING))
+    worst: Float[Array, " sizes"] = np.max(
+        [curve.of_prompt(sizes) / batches * (budget / curve.least) for curve in curves], axis=0
+    )
+    spent = batches * of_prompt >= budget * (1 - _ROUNDING)
+    best, exact = int(worst.argmin()), int(np.where(spent, worst, np.inf).argmin())
+    if spent[exact] and worst[exact] <= (1 + tolerance) * worst[best]:
+        best = exact
+    return Choice(int(batches[best]), int(sizes[best]))

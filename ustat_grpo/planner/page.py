@@ -1,0 +1,54 @@
+"""A plan as one HTML file that needs no network."""
+
+import html
+import json
+import math
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ustat_grpo.files import write_whole
+from ustat_grpo.planner.curve import TOLERANCE
+
+if TYPE_CHECKING:
+    from ustat_grpo.planner.plan import Plan
+
+_DATA, _TEXT = "/*DATA*/null", "<!--PLAN-->"
+
+
+def write_page(plan: "Plan", path: str | PathLike[str]) -> None:
+    """Write the page of a plan, whole or not at all.
+
+    Args:
+        plan: to show.
+        path: of the file.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    template = files("ustat_grpo.planner").joinpath("page.html").read_text(encoding="utf-8")
+    data = json.dumps(page_data(plan), allow_nan=False).replace("<", "\\u003c")
+    page = template.replace(_DATA, data).replace(_TEXT, html.escape(str(plan)))
+    write_whole(Path(path), lambda partial: partial.write_text(page, encoding="utf-8"))
+
+
+def page_data(plan: "Plan") -> dict[str, Any]:
+    """Return what the page computes from, with None for infinity."""
+    low, high = plan.noise_range
+    return {
+        "prompt": plan.noise.prompt,
+        "prompt_range": [high.prompt, low.prompt],
+        "oracle": plan.noise.oracle,
+        "residual": plan.noise.residual,
+        "optimal": [size if math.isfinite(size) else None for size in plan.optimal],
+        "level": plan.level,
+        "budget": plan.budget,
+        "cost": {"per_prompt": plan.cost.per_prompt, "per_output": plan.cost.per_output},
+        "tolerance": TOLERANCE,
+        "dead_groups": {
+            str(row.group_size): {"probability": row.dead_groups, "guessed": row.is_extrapolated}
+            for row in plan.predictions
+            if row.dead_groups is not None
+        },
+    }

@@ -1,0 +1,118 @@
+"""What a plan needs to know of prompts beyond c₁, c₂, c₃: success counts and score norms."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from ustat_grpo.checks import finite, integer, same_length
+from ustat_grpo.noise.components import prompt_statistics
+from ustat_grpo.noise.groups import grouped
+from ustat_grpo.noise.sample import OutputSample
+from ustat_grpo.planner.beta_law import BetaLaw
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptValues:
+    """A summary of M outputs to each of B prompts, unbiased prompt by prompt; see `prompt_values`.
+
+    Args:
+        outputs: M, shape (B,).
+        successes: how many outputs have reward 1, shape (B,); None unless rewards are 0 and 1.
+        score_norm_squared: mean of ‖W‖², unbiased for s, shape (B,); None without score norms.
+        vanilla_excess: mean of ‖W‖²Z² less τ̂, unbiased for V²s + 2Vm, what leaving out the
+            baseline adds to G times the error, shape (B,); None without score norms.
+    """
+
+    outputs: Int[NDArray[np.int64], " B"]
+    successes: Int[NDArray[np.int64], " B"] | None = None
+    score_norm_squared: Float[Array, " B"] | None = None
+    vanilla_excess: Float[Array, " B"] | None = None
+
+    @staticmethod
+    def of(sample: OutputSample) -> "PromptValues":
+        """Summarise the sample from which the noise was estimated."""
+        return prompt_values(sample.rewards, sample.prompts, sample.score_norms)
+
+    @cached_property
+    def beta_law(self) -> BetaLaw | None:
+        """The beta law of V(X) with the sample's first two moments; None unless 0/1 rewards."""
+        if self.successes is None:
+            return None
+        return BetaLaw.of_counts(self.successes, self.outputs)
+
+    def is_extrapolated(self, group_size: int) -> bool:
+        """Whether G is above the smallest M, so that dead groups have to be guessed."""
+        return group_size > int(self.outputs.min())
+
+    def dead_group_probability(self, group_size: int) -> float | None:
+        """Return the probability that all rewards of a group are equal; None unless 0/1 rewards.
+
+        Up to the smallest M the mean over prompts of (C(k, G) + C(M−k, G))/C(M, G), the share of
+        equal groups among all that can be made of a prompt's outputs: unbiased. Beyond, what the
+        beta law of the same two moments says.
+
+        Args:
+            group_size: G.
+
+        Raises:
+            ValueError: if `group_size` is not a positive integer.
+        """
+        size = integer("group_size", group_size)
+        if self.successes is None or self.beta_law is None:
+            return None
+        if self.is_extrapolated(size):
+            return self.beta_law.dead_group_probability(size)
+        return float(np.mean(equal_group_share(self.successes, self.outputs, size)))
+
+
+def equal_group_share(successes: ArrayLike, outputs: ArrayLike, group_size: int) -> Array:
+    """Return (C(k, G) + C(M−k, G))/C(M, G), shape (B,), the U-statistic for p^G + (1−p)^G.
+
+    Args:
+        successes: k, shape (B,).
+        outputs: M, shape (B,), each at least G.
+        group_size: G.
+    """
+    count, all_outputs = np.asarray(successes), np.asarray(outputs)
+    taken = np.arange(group_size)
+
+    def share(alike: NDArray[np.int64]) -> Array:
+        return np.prod(
+            np.maximum(alike[:, None] - taken, 0) / (all_outputs[:, None] - taken), axis=1
+        )
+
+    return share(count) + share(all_outputs - count)
+
+
+def prompt_values(
+    rewards: ArrayLike, prompts: ArrayLike, score_norms: ArrayLike | None = None
+) -> PromptValues:
+    """Summarise outputs for `plan`.
+
+    Args:
+        rewards: Z, shape (n,).
+        prompts: an id of each output's prompt, shape (n,).
+        score_norms: ‖W_i‖², shape (n,), or None if nothing but rewards is known.
+
+    Raises:
+        ValueError: if rewards or norms are not finite, lengths differ, a prompt has fewer than 3
+            outputs, there are fewer than 8 prompts, or the rewards of every group are equal.
+    """
+    groups = grouped(rewards, prompts)
+    outputs, values = groups.sizes, groups.rewards
+    binary = bool(np.isin(values, (0.0, 1.0)).all())
+    successes = groups.totals(values).astype(np.int64) if binary else None
+    if score_norms is None:
+        return PromptValues(outputs, successes)
+    norms = finite("score_norms", score_norms, ndim=1)
+    same_length("outputs", {"rewards": len(values), "score_norms": len(norms)})
+    if norms.min() < 0:
+        raise ValueError(f"score_norms must not be negative, got {norms.min():g}")
+    oracle = prompt_statistics(groups, norms, np.zeros(len(outputs))).oracle_norm_squared
+    excess = groups.totals(norms * values**2) / outputs - oracle
+    return PromptValues(outputs, successes, groups.totals(norms) / outputs, excess)

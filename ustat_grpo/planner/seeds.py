@@ -1,0 +1,79 @@
+"""How many runs it takes to see a difference."""
+
+import numpy as np
+
+from ustat_grpo.checks import integer, real
+
+_KNOWN_SPREAD_FROM = 1000  # from here on Student's and the normal law give the same number
+
+
+def seeds_needed(
+    difference: float, spread: float, *, level: float = 0.05, power: float = 0.8
+) -> float:
+    """Return the least number of seeds at which a two-sided paired t-test finds a difference.
+
+    The test of n normal differences has the power P(T > t), T noncentral of n − 1 degrees of
+    freedom around √n·difference/spread. The search begins at ((z_{1−α/2} + z_power)·spread/
+    difference)², what it takes if the spread is known, and from 1000 seeds on is the answer.
+
+    Args:
+        difference: of the mean outcomes of two choices.
+        spread: standard deviation over seeds of the difference of their outcomes, from a pilot.
+        level: α of the test.
+        power: the chance to find the difference.
+
+    Returns:
+        At least 2; infinite if there is no difference.
+
+    Raises:
+        ValueError: if a number is not finite, the spread is negative, or level or power is not
+            between 0 and 1.
+    """
+    from scipy import stats
+
+    size, deviation = abs(real("difference", difference)), real("spread", spread)
+    if deviation < 0:
+        raise ValueError(f"spread must not be negative, got {spread!r}")
+    alpha = real("level", level, above=0.0, below=1.0)
+    wanted = real("power", power, above=0.0, below=1.0)
+    if size == 0:
+        return np.inf
+    quantiles = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - wanted)
+    seeds = max(2.0, float(np.ceil((max(quantiles, 0.0) * deviation / size) ** 2)))
+    if deviation == 0:
+        return seeds
+    effect = size / deviation
+    while seeds < _KNOWN_SPREAD_FROM:
+        critical = stats.t.isf(alpha / 2, seeds - 1)
+        if stats.nct.sf(critical, seeds - 1, seeds**0.5 * effect) >= wanted:
+            break
+        seeds += 1
+    return seeds
+
+
+def seeds_to_see(first_error: float, second_error: float, *, directions: int = 1) -> float:
+    """Return how many seeds show that two choices of G differ, if only by gradient noise.
+
+    Where training has converged to its noise floor, a run's gap to the best objective is a
+    quadratic form of a normal vector whose mean is proportional to the error of the gradient. With
+    d equally strong directions its standard deviation is √(2/d) of the mean. So the runs' gaps
+    differ by e₁ − e₂ in the mean, and a pair of independent runs has the spread √(2(e₁² + e₂²)/d):
+    the number of `seeds_needed` for these. It is the number of minibatches, too, after which the
+    squared errors of single gradients can be told apart.
+
+    Many directions make the difference easier to see, d = 1 is the worst case. What else varies
+    between runs, an evaluation on few questions or an early stop far from the floor, makes it
+    harder: with a pilot's difference and spread use `seeds_needed` itself.
+
+    Args:
+        first_error: e₁, positive, in any unit.
+        second_error: e₂, positive, in the same unit.
+        directions: d.
+
+    Raises:
+        ValueError: if an error or the number of directions is not positive.
+    """
+    first = real("first_error", first_error, above=0.0)
+    second = real("second_error", second_error, above=0.0)
+    spread = np.sqrt(2 * (first**2 + second**2) / integer("directions", directions))
+    return seeds_needed(first - second, float(spread))
