@@ -156,12 +156,12 @@ FINDINGS = """\
   even the oracle; with one output a prompt it learns faster than GRPO at the same N, if not by
   much.
 - Whole episodes obey the same laws as single outputs. On the slippery lake, where moments are
-  exact, training is best at the group sizes that three numbers predict where it begins, at both
+  exact, the group size that three numbers predict where training begins is among the best, at both
   budgets; smaller groups lose most. There GRPO with two outputs trains worse than vanilla, as it
   has the larger error. Vanilla and the oracle lack the term in 1/(G−1), and lose nothing in small
   groups.
-- Where each step pays, as on CartPole, all values are far from 0, and a gradient without baseline
-  is far worse at every G.
+- Where each step pays, as on CartPole, all values are far from 0, and the gradient without baseline
+  has by far the largest error at every G.
 - Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
   largest groups lose is plain."""
 

@@ -22,7 +22,7 @@ LAKE = ("task=frozenlake", "task.objectives=[0.1]", "budget=32", "group_size=[2,
         "iterations=[5,20]", "scale.runs=50", "threads=2")  # fmt: skip
 CART = ("task=cartpole", "budget=4", "group_size=[2,4]", "task.iterations=[1,2]",
         "task.num_prompts=2", "task.num_outputs=32", "task.num_copies=4", "task.trained=[0]",
-        "scale.runs=100")  # fmt: skip
+        "scale.runs=100", "task.share_of_runs=0.02")  # fmt: skip
 CELLS = [Cell(name, size, run) for name in ("vanilla", "grpo") for size in (2, 4) for run in (0, 1)]
 
 
