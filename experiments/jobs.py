@@ -106,7 +106,7 @@ EXPERIMENTS = {
     "gradient_mse": Experiment(
         gradient_mse.execute_config,
         (*TASKS, "arithmetic", "frozenlake", "cartpole"),
-        smoke={"arithmetic": ("task.num_questions=50", "task.num_outputs=128",
+        smoke={"arithmetic": ("task.num_questions=25", "task.num_outputs=128",
                               "task.brute_force_replications=2"),
                "arithmetic_choice": _FEW_PROBLEMS,
                "cartpole": ("task.num_outputs=128", "task.trained=[0,10]")},
@@ -181,7 +181,7 @@ EXPERIMENTS = {
         {"smoke": ("budget=64",),
          "paper": ("budget=256", "budget=512", "budget=1024",
                    "budget=512 optimizer=adamw learning_rate=0.0002")},
-        smoke={"arithmetic": ("group_size=[2,8,32]", "iterations=[2,5]", "seeds=2",
+        smoke={"arithmetic": ("group_size=[2,32]", "iterations=[2,5]", "seeds=2",
                               "noise_seeds=1", "noise_questions=50")},
     ),
 }  # fmt: skip
