@@ -15,6 +15,7 @@ from scipy import stats
 from experiments.confidence import confidence_set
 from ustat_grpo import NoiseComponents
 from ustat_grpo.laws import group_size as law
+from ustat_grpo.planner import seeds_needed
 
 LEVEL = 0.05
 POWER = 0.8
@@ -76,35 +77,8 @@ def compare_two(accuracies: pd.DataFrame, first: int, second: int) -> Comparison
     std_error = spread / len(differences) ** 0.5
     statistic = mean / std_error if std_error > 0 else np.inf if mean > 0 else 0.0
     p_value = float(2 * stats.t.sf(statistic, len(differences) - 1))
-    return Comparison(first, second, mean, std_error, p_value, seeds_needed(mean, spread))
-
-
-def seeds_needed(mean: float, spread: float) -> float:
-    """Return the least number of seeds at which a paired t-test has the power.
-
-    The test of n normal differences has the power P(T > t), with T of the noncentral law of n − 1
-    degrees of freedom around √n·mean/sd. The search begins at ((z_{1−α/2} + z_power)·sd/mean)²,
-    which is what it takes if sd is known, and from 1000 seeds on is the answer.
-
-    Args:
-        mean: of the differences, not negative.
-        spread: their standard deviation.
-    """
-    if mean == 0:
-        return float("inf")
-    quantiles = stats.norm.isf(LEVEL / 2) + stats.norm.isf(1 - POWER)
-    seeds = max(2.0, float(np.ceil((quantiles * spread / mean) ** 2)))
-    while seeds < 1000 and _power(mean, spread, seeds) < POWER:
-        seeds += 1
-    return seeds
-
-
-def _power(mean: float, spread: float, seeds: float) -> float:
-    """Return the probability that a paired t-test finds a difference."""
-    if spread == 0:
-        return 1.0
-    critical = stats.t.isf(LEVEL / 2, seeds - 1)
-    return float(stats.nct.sf(critical, seeds - 1, seeds**0.5 * mean / spread))
+    needed = seeds_needed(mean, spread, level=LEVEL, power=POWER)
+    return Comparison(first, second, mean, std_error, p_value, needed)
 
 
 def best_and_rival(accuracies: pd.DataFrame) -> Comparison:
