@@ -32,7 +32,7 @@ def truth(moments: Moments) -> np.ndarray:
 
 def of_sample(sample: OutputSample) -> tuple:
     statistics = prompt_statistics(sample.groups, sample.score_norms, sample.gradient_norms)
-    return statistics, sample.gradient_norms, sample.gradient_products
+    return statistics, sample.gradient_norms, sample.gradient_products, sample.partners
 
 
 def per_prompt(moments: Moments) -> dict[str, np.ndarray]:
@@ -97,7 +97,7 @@ def mean_over_batches(sizes, components=noise_components) -> np.ndarray:
             statistics = PromptStatistics(*(np.array([a[i], b[j]]) for a, b in stacked))
             norms = np.array([left.gradient_norms[i], right.gradient_norms[j]])
             weight = chance * left.probs[i] * right.probs[j]
-            mean += weight * components(statistics, norms, norms + inner[i, j])
+            mean += weight * components(statistics, norms, norms + inner[i, j], np.ones(2))
     return mean
 
 
@@ -110,7 +110,7 @@ def test_noise_is_unbiased_over_every_batch(sizes):
 def test_the_squared_norm_of_the_mean_gradient_is_no_unbiased_one():
     """Mutant: ‖∇J‖² from Σp/B², a prompt with itself included, takes far too much from c₁."""
 
-    def plugged_in(statistics, norms, products):
+    def plugged_in(statistics, norms, products, partners):
         whole = statistics.components.mean(axis=0)
         whole[0] -= products.sum() / len(norms) ** 2
         return whole
@@ -142,8 +142,8 @@ def test_the_gradient_product_of_prompts_is_the_mean_over_distinct_pairs(rng):
     sample = OutputSample.from_scores(scores, rewards)
     gradients = [(z - z.mean()) @ w / (len(z) - 1) for w, z in zip(scores, rewards, strict=True)]
     pairs = [a @ b for a, b in permutations(gradients, 2)]
-    statistics, norms, products = of_sample(sample)
-    found = statistics.gradient_norm_squared.mean() - noise_components(statistics, norms, products)
+    statistics, *others = of_sample(sample)
+    found = statistics.gradient_norm_squared.mean() - noise_components(statistics, *others)
     assert found[0] == pytest.approx(np.mean(pairs), rel=1e-12)
 
 

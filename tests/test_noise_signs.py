@@ -33,7 +33,8 @@ def exact_blocks(scores, rewards, prompts, block_sizes):
         own = slice(start, start + size)
         parts = {name: value[own] for name, value in vars(statistics).items()}
         products = gradients[own] @ gradients[own].sum(axis=0)
-        rows.append(noise_components(type(statistics)(**parts), norms[own], products))
+        partners = np.full(size, size - 1)
+        rows.append(noise_components(type(statistics)(**parts), norms[own], products, partners))
         start += size
     return np.array(rows)
 

@@ -64,6 +64,15 @@ class TestChoice:
         ]
         assert all(first < second for first, second in pairwise(sizes))
 
+    @pytest.mark.parametrize(("least", "expected"), [(1, (32, 16)), (64, (64, 8)), (256, (256, 2))])
+    def test_has_at_least_so_many_prompts(self, least, expected):
+        """The best G there is room for, and the error of others relative to it."""
+        made = plan(KNOWN, budget=512, min_batch_size=least)
+        assert made.recommended == expected
+        assert max(row.group_size for row in made.predictions) <= 512 / least
+        assert min(row.error.value for row in made.predictions) >= 1
+        assert (f"at least {least} prompts" in words(made)) == (least > 1)
+
     def test_has_the_least_worst_excess_over_the_interval(self):
         made = plan(estimate(), budget=512)
 
@@ -229,10 +238,17 @@ class TestErrors:
 
     def test_budget_must_have_room_for_a_prompt(self):
         with pytest.raises(
-            ValueError, match="room for a prompt with 2 outputs, which cost 12, got"
+            ValueError, match="room for 1 prompt with 2 outputs, which cost 12, got"
         ):
             plan(KNOWN, budget=11, cost=Cost(10))
         assert plan(KNOWN, budget=12, cost=Cost(10)).recommended == (1, 2)
+        with pytest.raises(
+            ValueError, match="room for 6 prompts with 2 outputs, which cost 12, got 11"
+        ):
+            plan(KNOWN, budget=11, min_batch_size=6)
+        assert plan(KNOWN, budget=12, min_batch_size=6).recommended == (6, 2)
+        with pytest.raises(ValueError, match=r"min_batch_size must be .* at least 1, got 0"):
+            plan(KNOWN, budget=11, min_batch_size=0)
 
     def test_residual_noise_must_be_positive(self):
         with pytest.raises(ValueError, match=r"noise.residual must be .* above 0"):

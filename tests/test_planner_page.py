@@ -30,7 +30,8 @@ def page(made: Plan, folder) -> str:
 
 def by_python(made: Plan) -> dict:
     """What the page says, by the functions of the library."""
-    largest = int(np.floor((made.budget - made.cost.per_prompt) / made.cost.per_output + 1e-9))
+    share = made.budget / made.min_batch_size
+    largest = int(np.floor((share - made.cost.per_prompt) / made.cost.per_output + 1e-9))
     point, *ends = (Curve(each, made.cost, largest) for each in (made.noise, *made.noise_range))
     bands = [band(point, ends, size) for size in SIZES]
     return {
@@ -80,13 +81,14 @@ def test_data_is_json_without_infinity(tmp_path):
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_arithmetic_is_that_of_python(tmp_path):
-    """At four kinds of noise, four budgets and four costs, in Node."""
+    """At four kinds of noise, four budgets and four costs, and with a least B, in Node."""
     source = page(plan(KNOWN, budget=512), tmp_path)
     planner = re.search(r"// planner begins.*?// planner ends", source, re.DOTALL)[0]
     cases, expected = [], []
     for noise in NOISES:
         for budget, cost in SETTINGS:
-            made = plan(noise, budget=budget, cost=cost)
+            least = 1 + 2 * (budget > 48)
+            made = plan(noise, budget=budget, cost=cost, min_batch_size=least)
             data = re.search(r"const DATA = (.*);\n", page(made, tmp_path))[1]
             price = {"per_prompt": cost.per_prompt, "per_output": cost.per_output}
             cases.append([json.loads(data), budget, price])

@@ -16,7 +16,7 @@ in which q − D/M = Σ_{i≠j} a_i a_j W_i·W_j is ‖Σ a_i W_i‖² without i
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from ustat_grpo.noise.groups import Groups
@@ -74,20 +74,22 @@ def noise_components(
     statistics: PromptStatistics,
     gradient_norms: Float[Array, " B"],
     gradient_products: Float[Array, " B"],
+    partners: Int[NDArray[np.int64], " B"],
 ) -> Float[Array, " 3"]:
     """Return (c₁, c₂, c₃), each unbiased, from B ≥ 2 prompts.
 
-    ĝ_b are independent and unbiased for g(x_b), so ‖∇J‖² is the mean of ĝ_b·ĝ_c over b ≠ c,
-    (Σp − Σq)/(B(B−1)) with q = ‖ĝ_b‖² and p = ĝ_b·Σ_c ĝ_c.
+    ĝ_b are independent and unbiased for g(x_b), so ‖∇J‖² is the mean of ĝ_b·ĝ_c over the pairs
+    b ≠ c that were measured together, (Σp − Σq)/Σm with q = ‖ĝ_b‖², p = ĝ_b·Σ_c ĝ_c and m prompts
+    beside b in the sum.
 
     Args:
         statistics: of every prompt.
         gradient_norms: q, shape (B,).
         gradient_products: p, shape (B,).
+        partners: m, shape (B,); B − 1 if all prompts were measured together.
     """
-    count = len(gradient_norms)
     whole = statistics.components.mean(axis=0)
-    whole[0] -= (gradient_products - gradient_norms).sum() / (count * (count - 1))
+    whole[0] -= (gradient_products - gradient_norms).sum() / partners.sum()
     return whole
 
 
@@ -95,13 +97,14 @@ def left_out_components(
     statistics: PromptStatistics,
     gradient_norms: Float[Array, " B"],
     gradient_products: Float[Array, " B"],
+    partners: Int[NDArray[np.int64], " B"],
 ) -> Float[Array, "B 3"]:
     """Return `noise_components` without each of B ≥ 3 prompts in O(B).
 
-    Without prompt b, Σp is Σp − 2p_b + q_b and Σq is Σq − q_b.
+    Without prompt b, Σp is Σp − 2p_b + q_b, Σq is Σq − q_b and Σm is Σm − 2m_b.
     """
     of_prompt, count = statistics.components, len(gradient_norms)
     left = (of_prompt.sum(axis=0) - of_prompt) / (count - 1)
     cross = gradient_products - gradient_norms
-    left[:, 0] -= (cross.sum() - 2 * cross) / ((count - 1) * (count - 2))
+    left[:, 0] -= (cross.sum() - 2 * cross) / (partners.sum() - 2 * partners)
     return left

@@ -14,6 +14,7 @@ from ustat_grpo.noise.components import (
     noise_components,
     prompt_statistics,
 )
+from ustat_grpo.noise.groups import require_signal
 from ustat_grpo.noise.interval import (
     GroupSizeEstimate,
     Interval,
@@ -115,14 +116,18 @@ def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) ->
         level: coverage of the intervals, between 0 and 1.
 
     Raises:
-        ValueError: if `level` is not between 0 and 1.
+        ValueError: if `level` is not between 0 and 1, there are fewer than 8 prompts, the rewards
+            of every group are equal, or all score norms are zero.
 
     Reference: Arvesen, Jackknifing U-statistics, Ann. Math. Statist. 40 (1969).
     """
     real("level", level, above=0.0, below=1.0)
     if isinstance(sample, SignSample):
         return NoiseEstimate(sample.components, level)
-    statistics = prompt_statistics(sample.groups, sample.score_norms, sample.gradient_norms)
-    arguments = statistics, sample.gradient_norms, sample.gradient_products
+    groups = require_signal(sample.groups)
+    if not sample.score_norms.any():
+        raise ValueError("score_norms must not all be zero: no signal, no plan")
+    statistics = prompt_statistics(groups, sample.score_norms, sample.gradient_norms)
+    arguments = statistics, sample.gradient_norms, sample.gradient_products, sample.partners
     whole, left = noise_components(*arguments), left_out_components(*arguments)
     return NoiseEstimate(whole + (len(left) - 1) * (whole - left), level)

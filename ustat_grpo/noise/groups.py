@@ -63,8 +63,7 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
         prompts: an id of each output's prompt, shape (n,): numbers or strings, in any order.
 
     Raises:
-        ValueError: if rewards are not finite, a group has fewer than 3 outputs, there are fewer
-            than 8 prompts, or the rewards of every group are equal.
+        ValueError: if rewards are not finite, or a group has fewer than 3 outputs.
     """
     values, ids = finite("rewards", rewards, ndim=1), np.asarray(prompts)
     if ids.shape != values.shape:
@@ -72,7 +71,21 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
     labels, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(first)
     groups = Groups(values, np.argsort(order)[inverse], np.bincount(inverse)[order])
-    _enough(groups, labels[order])
+    _require_outputs(groups, labels[order])
+    return groups
+
+
+def require_signal(groups: Groups) -> Groups:
+    """Return groups that can tell the noise.
+
+    Raises:
+        ValueError: if there are fewer than 8 prompts, or the rewards of every group are equal.
+    """
+    if len(groups.sizes) < MIN_PROMPTS:
+        raise ValueError(
+            f"prompts must name at least {MIN_PROMPTS} different prompts, got {len(groups.sizes)}"
+        )
+    values = groups.rewards
     if (values == values[0]).all():
         raise ValueError(
             f"rewards must not all be equal, got {values[0]:g} throughout: no signal, no plan"
@@ -85,7 +98,7 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
     return groups
 
 
-def _enough(groups: Groups, labels: NDArray[np.generic]) -> None:
+def _require_outputs(groups: Groups, labels: NDArray[np.generic]) -> None:
     smallest = int(groups.sizes.argmin())
     size, label = int(groups.sizes[smallest]), labels[smallest]
     if size < 2:
@@ -96,8 +109,4 @@ def _enough(groups: Groups, labels: NDArray[np.generic]) -> None:
         raise ValueError(
             "every prompt must have at least 3 outputs: from pairs only the sum c₂ + c₃ can be "
             f"learned, not each; got 2 for prompt {label!s}"
-        )
-    if len(groups.sizes) < MIN_PROMPTS:
-        raise ValueError(
-            f"prompts must name at least {MIN_PROMPTS} different prompts, got {len(groups.sizes)}"
         )

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.checks import finite, same_length
@@ -17,10 +17,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class OutputSample:
-    """M ≥ 3 outputs to each of B ≥ 8 prompts drawn i.i.d.; M may differ between prompts.
+    """M ≥ 3 outputs to each of B prompts drawn i.i.d.; M may differ between prompts.
 
     With ĝ_b = (1/M) Σ_i (Z_i − Z̄⁽⁻ⁱ⁾) W_i, the GRPO gradient of all outputs to prompt b. All norms
-    are *squared*.
+    are *squared*. Gradients need not all be there at once: it is enough to multiply those of a few
+    prompts, a batch of them, at a time.
 
     Args:
         rewards: Z_i, shape (n,).
@@ -28,12 +29,14 @@ class OutputSample:
         prompts: an id of each output's prompt, shape (n,): numbers or strings, in any order. A
             prompt that was drawn twice has two ids.
         gradient_norms: q_b = ‖ĝ_b‖², shape (B,), in the order in which the ids first appear.
-        gradient_products: p_b = ĝ_b·Σ_c ĝ_c, shape (B,), in the same order.
+        gradient_products: p_b = ĝ_b·Σ_c ĝ_c over the prompts c of b's batch, b itself included,
+            shape (B,), in the same order.
+        batches: an id of each prompt's batch, shape (B,); None if there is but one. Every batch
+            has at least 2 prompts.
 
     Raises:
-        ValueError: if shapes differ, a number is not finite, a norm is negative or all are zero, a
-            prompt has fewer than 3 outputs, there are fewer than 8 prompts, or the rewards of
-            every group are equal.
+        ValueError: if shapes differ, a number is not finite, a norm is negative, a prompt has fewer
+            than 3 outputs, or a batch fewer than 2 prompts.
     """
 
     rewards: Float[Array, " n"]
@@ -41,9 +44,10 @@ class OutputSample:
     prompts: NDArray[Any]
     gradient_norms: Float[Array, " B"]
     gradient_products: Float[Array, " B"]
+    batches: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        """Raise if the sample cannot tell the noise."""
+        """Raise if the fields do not fit each other."""
         for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
             object.__setattr__(self, name, finite(name, getattr(self, name), ndim=1))
         object.__setattr__(self, "prompts", np.array(self.prompts))
@@ -55,13 +59,57 @@ class OutputSample:
         count = len(self.groups.sizes)
         lengths = {name: len(getattr(self, name)) for name in _OF_GROUPS}
         same_length("prompts", {"prompts": count, **lengths})
-        if not self.score_norms.any():
-            raise ValueError("score_norms must not all be zero: no signal, no plan")
+        if self.batches is not None:
+            object.__setattr__(self, "batches", np.array(self.batches))
+            same_length("prompts", {"prompts": count, "batches": len(self.batches)})
+        if (smallest := int(self.partners.min())) < 1:
+            raise ValueError(f"every batch must have at least 2 prompts, got {smallest + 1}")
 
     @cached_property
     def groups(self) -> Groups:
         """The groups of the outputs."""
         return grouped(self.rewards, self.prompts)
+
+    @cached_property
+    def partners(self) -> Int[NDArray[np.int64], " B"]:
+        """How many other prompts were measured together with each, shape (B,)."""
+        return np.bincount(self._batch)[self._batch] - 1
+
+    @cached_property
+    def _batch(self) -> Int[NDArray[np.int64], " B"]:
+        """The number of each prompt's batch."""
+        if self.batches is None:
+            return np.zeros(len(self.groups.sizes), dtype=np.int64)
+        return np.unique(self.batches, return_inverse=True)[1]
+
+    @classmethod
+    def joined(cls, samples: Sequence[Self]) -> Self:
+        """Put samples of different prompts together, their batches kept apart.
+
+        Args:
+            samples: of one policy, or of policies so close that their noise is alike.
+
+        Raises:
+            ValueError: if there is no sample.
+        """
+        if not samples:
+            raise ValueError("samples must hold at least one, got none")
+        firsts = np.cumsum([0, *(len(each.groups.sizes) for each in samples)])
+        pairs = list(zip(samples, firsts.tolist(), strict=False))
+        prompts = [first + each.groups.group for each, first in pairs]
+        batches = [first + each._batch for each, first in pairs]
+
+        def whole(name: str) -> Array:
+            return np.concatenate([getattr(each, name) for each in samples])
+
+        return cls(
+            rewards=whole("rewards"),
+            score_norms=whole("score_norms"),
+            prompts=np.concatenate(prompts),
+            gradient_norms=whole("gradient_norms"),
+            gradient_products=whole("gradient_products"),
+            batches=np.concatenate(batches),
+        )
 
     @classmethod
     def from_scores(cls, scores: Sequence[ArrayLike], rewards: Sequence[ArrayLike]) -> Self:

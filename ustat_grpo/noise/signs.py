@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.checks import finite, generator, integer
 from ustat_grpo.noise.components import debiasing
-from ustat_grpo.noise.groups import Groups, grouped
+from ustat_grpo.noise.groups import Groups, grouped, require_signal
 
 Array = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def sign_probes(
             `OutputSample`.
     """
     groups, width = (
-        grouped(rewards, prompts),
+        require_signal(grouped(rewards, prompts)),
         integer("prompts_per_block", prompts_per_block, at_least=2),
     )
     draws = integer("num_draws", num_draws)

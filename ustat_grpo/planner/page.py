@@ -44,6 +44,7 @@ def page_data(plan: "Plan") -> dict[str, Any]:
         "optimal": [size if math.isfinite(size) else None for size in plan.optimal],
         "level": plan.level,
         "budget": plan.budget,
+        "min_batch_size": plan.min_batch_size,
         "cost": {"per_prompt": plan.cost.per_prompt, "per_output": plan.cost.per_output},
         "tolerance": TOLERANCE,
         "dead_groups": {

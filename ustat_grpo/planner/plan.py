@@ -75,6 +75,7 @@ class Plan:
     Args:
         budget: what a step may cost.
         cost: of a prompt and of an output.
+        min_batch_size: the least B.
         noise: the components at the point estimate.
         noise_range: the components at the lower and at the upper end of the interval of G*.
         level: coverage of the interval; None if the components were given, not estimated.
@@ -93,6 +94,7 @@ class Plan:
 
     budget: int
     cost: Cost
+    min_batch_size: int
     noise: NoiseComponents
     noise_range: tuple[NoiseComponents, NoiseComponents]
     level: float | None
@@ -130,6 +132,7 @@ def plan(
     budget: int,
     cost: Cost = FREE_PROMPTS,
     prompts: PromptValues | None = None,
+    min_batch_size: int = 1,
 ) -> Plan:
     """Recommend a batch size and a group size for a budget.
 
@@ -144,18 +147,21 @@ def plan(
         cost: of a prompt and of an output; 0 and 1 by default.
         prompts: a summary of the outputs, for dead groups, vanilla, the critic and std
             normalisation.
+        min_batch_size: the least B, such as the number of devices that share a step.
 
     Raises:
-        ValueError: if the budget has no room for one prompt of two outputs, or c₃ is not positive.
+        ValueError: if the budget has no room for `min_batch_size` prompts of two outputs, or c₃ is
+            not positive.
     """
-    total = integer("budget", budget, at_least=2)
-    if total < cost.of_prompt(2):
+    total, least = integer("budget", budget, at_least=2), integer("min_batch_size", min_batch_size)
+    if total < least * cost.of_prompt(2):
         raise ValueError(
-            "budget must have room for a prompt with 2 outputs, "
-            f"which cost {cost.of_prompt(2):g}, got {budget!r}"
+            f"budget must have room for {least} {'prompt' if least == 1 else 'prompts'} with 2 "
+            f"outputs, which cost {least * cost.of_prompt(2):g}, got {budget!r}"
         )
     optimal, components, level = _estimates(noise)
-    largest = int(np.floor((total - cost.per_prompt) / cost.per_output * (1 + 1e-12)))
+    share = total / least - cost.per_prompt  # for the outputs to a prompt
+    largest = int(np.floor(share / cost.per_output * (1 + 1e-12)))
     point, *ends = (Curve(each, cost, largest) for each in components)
     best = GroupSizeEstimate(*(best_group_size(each, cost) for each in components))
     recommended = choose(ends, total)
@@ -163,6 +169,7 @@ def plan(
     return Plan(
         budget=total,
         cost=cost,
+        min_batch_size=least,
         noise=components[0],
         noise_range=components[1:],
         level=level,

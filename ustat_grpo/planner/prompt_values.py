@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.checks import finite, integer, same_length
 from ustat_grpo.noise.components import prompt_statistics
-from ustat_grpo.noise.groups import grouped
+from ustat_grpo.noise.groups import grouped, require_signal
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.planner.beta_law import BetaLaw
 
@@ -103,7 +103,7 @@ def prompt_values(
         ValueError: if rewards or norms are not finite, lengths differ, a prompt has fewer than 3
             outputs, there are fewer than 8 prompts, or the rewards of every group are equal.
     """
-    groups = grouped(rewards, prompts)
+    groups = require_signal(grouped(rewards, prompts))
     outputs, values = groups.sizes, groups.rewards
     binary = bool(np.isin(values, (0.0, 1.0)).all())
     successes = groups.totals(values).astype(np.int64) if binary else None

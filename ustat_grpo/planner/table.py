@@ -19,7 +19,8 @@ _MANY_SEEDS = 10**6
 def table(plan: "Plan") -> str:
     """Return the plan as lines of at most 80 columns."""
     rows = [*_choices(plan), *_consequences(plan)]
-    lines = [f"A plan for steps of {_budget(plan)}", ""]
+    least = f", at least {plan.min_batch_size} prompts" if plan.min_batch_size > 1 else ""
+    lines = [f"A plan for steps of {_budget(plan)}{least}", ""]
     for label, text in rows:
         lines += _labelled(label, text)
     return "\n".join([*lines, "", *_predictions(plan), "", *_notes(plan)])
