@@ -12,6 +12,7 @@ from planner_cases import KNOWN, binary_sample, estimate
 from ustat_grpo import laws, random_bandit
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import OutputSample, estimate_noise
+from ustat_grpo.noise.interval import mean_interval
 from ustat_grpo.planner import Cost, PromptValues, plan
 from ustat_grpo.planner.curve import Curve, band, choose
 
@@ -136,16 +137,44 @@ class TestCurve:
         assert found.low == pytest.approx(min(grid), abs=1e-4)
         assert found.low <= found.value <= found.high
 
-    def test_sure_set_is_near_optimal_at_every_group_size_of_the_interval(self):
-        made = plan(estimate(prompt_error=0.001), budget=512)
-        low, high = made.surely_near_optimal
-        inside = [Curve(made.noise, Cost(), 512)]
-        for best in np.geomspace(made.optimal.low, made.optimal.high, 20):
-            noise = replace(made.noise, prompt=made.noise.residual / (best - 1) ** 2)
-            inside.append(Curve(noise, Cost(), 512))
-        worst = [max(curve.relative(g) for curve in inside) for g in range(2, 200)]
-        near = [g for g, error in zip(range(2, 200), worst, strict=True) if error <= 1.05]
-        assert (low, high) == (near[0], near[-1])
+
+class TestNearOptimal:
+    """Which G are within 5 % of the best: for certain, perhaps."""
+
+    @pytest.mark.parametrize("fixed", [0.0, 3.0])
+    @pytest.mark.parametrize("error", [0.001, 0.004])
+    def test_are_means_of_contributions(self, error, fixed):
+        """f(G) − 1.05 f(g), prompt by prompt, by loops over every G and rivals g."""
+        noise, cost = estimate(prompt_error=error), Cost(fixed)
+        made = plan(noise, budget=512, cost=cost)
+
+        def excess(size, rival):
+            of = [
+                [1 * cost.of_prompt(g), cost.of_prompt(g) / g, cost.of_prompt(g) / (g * (g - 1))]
+                for g in (size, rival)
+            ]
+            return mean_interval(noise.contributions @ (np.array(of[0]) - 1.05 * np.array(of[1])),
+                                 noise.level)  # fmt: skip
+
+        ends = np.clip([made.best.low, made.best.high], 2, 512)
+        rivals = [*np.geomspace(*ends, 17), made.best.value]
+        sizes = range(2, 200)
+        surely = [g for g in sizes if max(excess(g, rival).high for rival in rivals) <= 0]
+        possibly = [g for g in sizes if excess(g, made.best.value).low <= 0]
+        assert made.surely_near_optimal == (surely[0], surely[-1])
+        assert made.possibly_near_optimal == (possibly[0], possibly[-1])
+        near = made.near_optimal
+        assert possibly[0] <= near.low <= surely[0] <= surely[-1] <= near.high <= possibly[-1]
+
+    def test_of_known_noise_there_is_no_doubt(self):
+        made = plan(KNOWN, budget=512)
+        assert made.surely_near_optimal == made.near_optimal == made.possibly_near_optimal
+
+    def test_of_a_lower_bound_nothing_is_certain_and_no_end_is_seen(self):
+        made = plan(estimate(prompt_error=0.02, prompt=0.002), budget=512)
+        assert made.optimal.is_lower_bound
+        assert made.surely_near_optimal is None
+        assert made.possibly_near_optimal.high == 512
 
 
 class TestPromptNumbers:

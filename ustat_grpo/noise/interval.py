@@ -61,13 +61,7 @@ class _Mean(NamedTuple):
 
     @classmethod
     def of(cls, contributions: Float[Array, " K"]) -> "_Mean":
-        value, count = contributions.mean(), len(contributions)
-        deviations = contributions - value
-        variance = np.mean(deviations**2)
-        error = np.sqrt(variance / (count - 1))
-        third = np.mean(deviations**3)
-        skewness = third / variance**1.5 if variance > 0 else 0.0
-        return cls(float(value), float(error), float(skewness / np.sqrt(count)))
+        return cls(*(float(each[0]) for each in _means(contributions[:, None])))
 
     @property
     def statistics(self) -> tuple[float, float]:
@@ -80,26 +74,61 @@ class _Mean(NamedTuple):
             return statistic, statistic
         return statistic, ((1 + a * statistic / 3) ** 3 - 1) / a + a / 6
 
-    def targets(self, quantile: float) -> tuple[float, float]:
+
+def _means(contributions: Float[Array, "K m"]) -> tuple[Array, Array, Array]:
+    """Return the mean of every column, its standard error, and skewness/√K of a contribution."""
+    value, count = contributions.mean(axis=0), len(contributions)
+    deviations = contributions - value
+    squares = deviations * deviations
+    variance, third = squares.mean(axis=0), (squares * deviations).mean(axis=0)
+    skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
+    return value, np.sqrt(variance / (count - 1)), skewness / np.sqrt(count)
+
+
+class Intervals(NamedTuple):
+    """Closed intervals.
+
+    Args:
+        low: lower ends, shape (m,).
+        high: upper ends, shape (m,).
+    """
+
+    low: Float[Array, " m"]
+    high: Float[Array, " m"]
+
+
+def mean_intervals(contributions: Float[Array, "K m"], level: float) -> Intervals:
+    """Return the intervals for the expectations of K independent contributions.
+
+    |T| or |g(T)| does not exceed the quantile of Student's t with K − 1 degrees of freedom.
+
+    Args:
+        contributions: one column an expectation, shape (K, m).
+        level: coverage of each.
+    """
+    value, error, asymmetry = _means(contributions)
+    skewed = np.abs(asymmetry) >= _SYMMETRIC
+    a = np.where(skewed, asymmetry, 1.0)
+    critical = float(stdtrit(len(contributions) - 1, (1 + level) / 2))
+
+    def targets(quantile: float) -> tuple[Array, Array]:
         """Return the expectations at which T and g(T) are at a quantile."""
-        a, transformed = self.asymmetry, quantile
-        if abs(a) >= _SYMMETRIC:
-            transformed = 3 / a * (float(np.cbrt(1 + a * (quantile - a / 6))) - 1)
-        return self.value - self.error * quantile, self.value - self.error * transformed
+        transformed = 3 / a * (np.cbrt(1 + a * (quantile - a / 6)) - 1)
+        transformed = np.where(skewed, transformed, quantile)
+        return value - error * quantile, value - error * transformed
+
+    return Intervals(np.minimum(*targets(critical)), np.maximum(*targets(-critical)))
 
 
 def mean_interval(contributions: Float[Array, " K"], level: float) -> Interval:
-    """Return the interval for the expectation of K independent contributions.
-
-    |T| or |g(T)| does not exceed the quantile of Student's t with K − 1 degrees of freedom.
+    """Return the interval for one expectation; see `mean_intervals`.
 
     Args:
         contributions: shape (K,).
         level: coverage.
     """
-    mean = _Mean.of(contributions)
-    critical = float(stdtrit(len(contributions) - 1, (1 + level) / 2))
-    return Interval(min(mean.targets(critical)), max(mean.targets(-critical)))
+    low, high = mean_intervals(contributions[:, None], level)
+    return Interval(float(low[0]), float(high[0]))
 
 
 def optimal_group_size(contributions: Float[Array, "K 3"], level: float) -> GroupSizeEstimate:

@@ -65,8 +65,10 @@ class BetaLaw:
         """Return E φ_G(V) = Σ_j P(j of G−1 succeed)(a₁(j+1) − a₀(j))."""
         if self._shape is None:
             return float(binary.gain(advantages, self.mean))
-        from scipy.stats import betabinom
-
+        alpha, beta = self._shape
         others = advantages.group_size - 1
+        count = np.arange(others + 1)
         steps = advantages.success[1:] - advantages.failure[:-1]
-        return float(betabinom.pmf(np.arange(others + 1), others, *self._shape) @ steps)
+        ways = -np.log(others + 1) - betaln(others - count + 1, count + 1)
+        odds = betaln(count + alpha, others - count + beta) - betaln(alpha, beta)
+        return float(np.exp(ways + odds) @ steps)

@@ -11,7 +11,7 @@ functions, is concave in c₁. Their ratio is quasi-convex in c₁: over an inte
 at one of the two ends, and least at the c₁ for which G is best, or the nearest there is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -121,24 +121,30 @@ class Curve:
 
     def near_optimal(self, tolerance: float = TOLERANCE) -> Interval | None:
         """Return the first and the last integer G within `tolerance` of the best, or None."""
-        start = int(min((np.floor(self.best), np.ceil(self.best)), key=self.relative))
-        if self.relative(start) > 1 + tolerance:
-            return None
-        return Interval(
-            self._last_within(start, 2, tolerance),
-            self._last_within(start, self.largest, tolerance),
-        )
 
-    def _last_within(self, inside: int, end: int, tolerance: float) -> int:
-        """Return the last G within the tolerance on the way from one that is to `end`."""
-        if self.relative(end) <= 1 + tolerance:
-            return end
-        outside = end
-        while abs(outside - inside) > 1:
-            middle = (inside + outside) // 2
-            within = self.relative(middle) <= 1 + tolerance
-            inside, outside = (middle, outside) if within else (inside, middle)
-        return inside
+        def holds(size: int) -> bool:
+            return bool(self.relative(size) <= 1 + tolerance)
+
+        start = self.best_integer
+        if not holds(start):
+            return None
+        return Interval(last_within(start, 2, holds), last_within(start, self.largest, holds))
+
+    @property
+    def best_integer(self) -> int:
+        """The integer G of least error."""
+        return int(min((np.floor(self.best), np.ceil(self.best)), key=self.relative))
+
+
+def last_within(inside: int, end: int, holds: Callable[[int], bool]) -> int:
+    """Return the last integer for which something holds on the way from one for which it does."""
+    if holds(end):
+        return end
+    outside = end
+    while abs(outside - inside) > 1:
+        middle = (inside + outside) // 2
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return inside
 
 
 def best_group_size(noise: NoiseComponents, cost: Cost) -> float:

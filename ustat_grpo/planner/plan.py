@@ -23,6 +23,7 @@ from ustat_grpo.planner.curve import (
     best_group_size,
     choose,
 )
+from ustat_grpo.planner.near_optimal import possibly_near_optimal, surely_near_optimal
 from ustat_grpo.planner.page import write_page
 from ustat_grpo.planner.prompt_values import PromptValues
 from ustat_grpo.planner.seeds import seeds_to_see
@@ -84,7 +85,9 @@ class Plan:
         recommended: the (B, G) whose relative error is least in the worst case over the interval.
         at_estimate: the best (B, G) if the point estimate were the truth.
         near_optimal: the first and last G within 5 % of the best at the point estimate, or None.
-        surely_near_optimal: those within 5 % at every G* of the interval; None if there are none.
+        surely_near_optimal: those that are within 5 % with the confidence of `level`, all of them
+            together; None if there are none.
+        possibly_near_optimal: those for which the estimates do not exclude it.
         predictions: for 2, 4, …, 128 and the recommended G, as far as the budget has room.
         vanilla_crossover: the G above which GRPO has a smaller error than REINFORCE.
         critic_break_even: the RMSE below which a critic beats the group mean at the recommended G.
@@ -104,6 +107,7 @@ class Plan:
     at_estimate: Choice
     near_optimal: Interval | None
     surely_near_optimal: Interval | None
+    possibly_near_optimal: Interval | None
     predictions: tuple[Prediction, ...]
     vanilla_crossover: float | None
     critic_break_even: float | None
@@ -178,7 +182,8 @@ def plan(
         recommended=recommended,
         at_estimate=choose([point], total),
         near_optimal=point.near_optimal(),
-        surely_near_optimal=_common(ends),
+        surely_near_optimal=_surely(noise, point, best),
+        possibly_near_optimal=_possibly(noise, point),
         predictions=_predictions(point, ends, size, prompts),
         vanilla_crossover=_vanilla_crossover(components[0], prompts),
         critic_break_even=_critic_break_even(components[0], prompts, size),
@@ -203,13 +208,16 @@ def _estimates(
     return GroupSizeEstimate(size, size, size), (noise, noise, noise), None
 
 
-def _common(ends: Sequence[Curve]) -> Interval | None:
-    """Return the G that are near-optimal at both ends, hence between them."""
-    sets = [curve.near_optimal() for curve in ends]
-    known = [each for each in sets if each is not None]
-    low = max((each.low for each in known), default=np.inf)
-    high = min((each.high for each in known), default=-np.inf)
-    return Interval(low, high) if len(known) == len(sets) and low <= high else None
+def _surely(
+    noise: NoiseEstimate | NoiseComponents, point: Curve, best: GroupSizeEstimate
+) -> Interval | None:
+    known = isinstance(noise, NoiseComponents)
+    return point.near_optimal() if known else surely_near_optimal(noise, point, best)
+
+
+def _possibly(noise: NoiseEstimate | NoiseComponents, point: Curve) -> Interval | None:
+    known = isinstance(noise, NoiseComponents)
+    return point.near_optimal() if known else possibly_near_optimal(noise, point)
 
 
 def _predictions(

@@ -1,6 +1,7 @@
 """How many runs it takes to see a difference."""
 
 import numpy as np
+from scipy.special import nctdtr, ndtri, stdtrit
 
 from ustat_grpo.checks import integer, real
 
@@ -29,8 +30,6 @@ def seeds_needed(
         ValueError: if a number is not finite, the spread is negative, or level or power is not
             between 0 and 1.
     """
-    from scipy import stats
-
     size, deviation = abs(real("difference", difference)), real("spread", spread)
     if deviation < 0:
         raise ValueError(f"spread must not be negative, got {spread!r}")
@@ -38,14 +37,14 @@ def seeds_needed(
     wanted = real("power", power, above=0.0, below=1.0)
     if size == 0:
         return np.inf
-    quantiles = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - wanted)
+    quantiles = float(ndtri(1 - alpha / 2) + ndtri(wanted))
     seeds = max(2.0, float(np.ceil((max(quantiles, 0.0) * deviation / size) ** 2)))
     if deviation == 0:
         return seeds
     effect = size / deviation
     while seeds < _KNOWN_SPREAD_FROM:
-        critical = stats.t.isf(alpha / 2, seeds - 1)
-        if stats.nct.sf(critical, seeds - 1, seeds**0.5 * effect) >= wanted:
+        critical = stdtrit(seeds - 1, 1 - alpha / 2)
+        if 1 - nctdtr(seeds - 1, seeds**0.5 * effect, critical) >= wanted:
             break
         seeds += 1
     return seeds

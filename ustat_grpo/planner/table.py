@@ -63,8 +63,8 @@ def _choices(plan: "Plan") -> list[tuple[str, str]]:
         rows.append(("at the estimate alone", f"B = {batch}, G = {size}"))
     rows.append(("within 5 % of the best", f"{_range(plan.near_optimal)} at the estimate"))
     if plan.level is not None:
-        sure = _range(plan.surely_near_optimal)
-        rows.append(("", f"{sure} for certain, wherever in its interval G* lies"))
+        sure, perhaps = _range(plan.surely_near_optimal), _range(plan.possibly_near_optimal)
+        rows.append(("", f"{sure} for certain, {perhaps} perhaps ({100 * plan.level:g} %)"))
     return rows
 
 
