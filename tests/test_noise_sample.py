@@ -109,7 +109,7 @@ def test_refuses_what_does_not_fit(rng):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((*SIZES, 1), "at least 3 outputs, got 1 for prompt 8"),
+        ((*SIZES, 1), "at least 3 outputs: .* got 1 for prompt 8"),
         ((*SIZES, 2), "only the sum c₂ \\+ c₃ can be learned, not each; got 2 for prompt 8"),
         ((3,), "every batch must have at least 2 prompts, got 1"),
     ],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.gradient_error import brute_force_errors
     from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
     from ustat_grpo.lm.measured_moments import norm_moments
+    from ustat_grpo.lm.output_sample import measured_outputs
     from ustat_grpo.lm.policy_gradient import Task
     from ustat_grpo.lm.pool import draw_pool
     from ustat_grpo.lm.pretraining import Pretraining, pretrain
@@ -53,6 +54,7 @@ _HOMES = {
     "expected_accuracy": "exact",
     "load_policy": "checkpoints",
     "log_probs": "scoring",
+    "measured_outputs": "output_sample",
     "norm_moments": "measured_moments",
     "objective_gradient": "exact",
     "practical_gradient": "surrogate",
@@ -97,6 +99,7 @@ __all__ = [
     "expected_accuracy",
     "load_policy",
     "log_probs",
+    "measured_outputs",
     "norm_moments",
     "objective_gradient",
     "practical_gradient",

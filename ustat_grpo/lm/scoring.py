@@ -238,7 +238,7 @@ def token_weighted_score(
         raise ValueError("model must have a parameter that requires a gradient, got none")
     total: Gradient = tuple(torch.zeros_like(p) for p in trained)
     for rows in passes(len(answers), rows_per_pass):
-        part = _without_padding(answers[rows])
+        part = without_padding(answers[rows])
         found = log_probs(model, part)
         objective = (found * coefficients(rows, part, found.detach())).sum()
         parts = torch.autograd.grad(objective, trained, materialize_grads=True)
@@ -246,7 +246,7 @@ def token_weighted_score(
     return total
 
 
-def _without_padding(answers: Answers) -> Answers:
+def without_padding(answers: Answers) -> Answers:
     """Return the same rows without the columns that hold no token of any."""
     stop = max(1, int(answers.mask.sum(dim=1).max()))
     return replace(answers, tokens=answers.tokens[:, :stop], mask=answers.mask[:, :stop])

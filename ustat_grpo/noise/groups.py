@@ -11,6 +11,9 @@ from ustat_grpo.checks import finite
 
 Array = NDArray[np.float64]
 
+MIN_OUTPUTS = 3
+"""Fewer outputs to a prompt do not tell c₂ from c₃."""
+
 MIN_PROMPTS = 8
 """Fewer prompts say too little about the noise of the prompt draw."""
 
@@ -101,12 +104,8 @@ def require_signal(groups: Groups) -> Groups:
 def _require_outputs(groups: Groups, labels: NDArray[np.generic]) -> None:
     smallest = int(groups.sizes.argmin())
     size, label = int(groups.sizes[smallest]), labels[smallest]
-    if size < 2:
+    if size < MIN_OUTPUTS:
         raise ValueError(
-            f"every prompt must have at least 3 outputs, got {size} for prompt {label!s}"
-        )
-    if size == 2:
-        raise ValueError(
-            "every prompt must have at least 3 outputs: from pairs only the sum c₂ + c₃ can be "
-            f"learned, not each; got 2 for prompt {label!s}"
+            f"every prompt must have at least {MIN_OUTPUTS} outputs: from pairs only the sum "
+            f"c₂ + c₃ can be learned, not each; got {size} for prompt {label!s}"
         )
