@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +17,10 @@ from experiments.language_tasks import (
     TextTask,
 )
 from ustat_grpo.lm import instructions
-from ustat_grpo.lm.arithmetic import KINDS
-from ustat_grpo.lm.datasets import (
-    Question,
-    load_gsm8k,
-    load_math,
-    questions_of,
-    select_questions,
-)
+from ustat_grpo.lm.datasets import Question, questions_of, select_questions
 from ustat_grpo.lm.huggingface import HuggingFaceModel, HuggingFaceTokenizer, load
-from ustat_grpo.lm.sampling import require_context
 from ustat_grpo.lm.text_rewards import Equivalent, TextReward, is_boxed, same_number
-
-_LOADERS = {"gsm8k": load_gsm8k, "math": load_math}
+from ustat_grpo.lm.text_tasks import LOADERS, posed, prompt_text
 
 
 class Loaded(NamedTuple):
@@ -95,17 +87,16 @@ def _panel(
     questions: Sequence[Question],
     ask: Callable[[Question], str],
 ) -> Panel:
-    prompts = loaded.tokenizer.prompts([ask(question) for question in questions])
-    require_context(loaded.model, prompts, task.max_tokens, "task.max_tokens")
-    device = next(loaded.model.parameters()).device
+    texts = [ask(question) for question in questions]
+    prompts = posed(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
     reward = _reward(task, questions, loaded.tokenizer)
-    return Panel(loaded.model, prompts.to(device), reward, task.max_tokens, policy.outputs_at_once)
+    return Panel(loaded.model, prompts, reward, task.max_tokens, policy.outputs_at_once)
 
 
 def _questions(task: LanguageTask) -> Sequence[Question]:
     if isinstance(task, Arithmetic):
         return questions_of(task.questions()[1].problems)
-    read = _LOADERS[task.name](task.path, name="task.path")
+    read = LOADERS[task.name](task.path, name="task.path")
     return select_questions(read, task.num_questions, rng=np.random.default_rng(task.seed))
 
 
@@ -114,7 +105,7 @@ def _train_questions(task: LanguageTask) -> Sequence[Question]:
         return questions_of(task.questions()[0].problems)
     if task.train_path is None:
         raise ValueError(f"task.train_path must name the {task.name} train set, got None")
-    read = _LOADERS[task.name](task.train_path, name="task.train_path")
+    read = LOADERS[task.name](task.train_path, name="task.train_path")
     count = len(read) if task.num_train is None else task.num_train
     return select_questions(read, count, rng=np.random.default_rng(task.seed))
 
@@ -122,13 +113,7 @@ def _train_questions(task: LanguageTask) -> Sequence[Question]:
 def _ask(way: str) -> Callable[[Question], str]:
     """Return what turns a question into a prompt: a way that is asked of arithmetic, or math."""
     examples = instructions.example_problems() if way == "examples" else ()
-
-    def ask(question: Question) -> str:
-        if question.kind in KINDS:
-            return instructions.arithmetic_prompt(question, examples=examples)
-        return instructions.math_prompt(question)
-
-    return ask
+    return partial(prompt_text, examples=examples)
 
 
 def _reward(

@@ -61,3 +61,15 @@ def save_policy(folder: Path, *, kind: str = "qwen2", chat: bool = False) -> Pat
     model: Any = tiny(kind, save_tokenizer(folder, chat=chat))
     model.save_pretrained(folder)
     return folder
+
+
+def save_digit_writer(folder: Path) -> Path:
+    """Save a random model that likes digits, with room for instructions; return the folder."""
+    model: Any = tiny("qwen2", save_tokenizer(folder, chat=True))
+    model.config.max_position_embeddings = 512
+    with torch.no_grad():  # a constant part of every state, and tokens that gain by it
+        model.get_input_embeddings().weight[:, 0] = 6.0
+        model.lm_head.weight[:10, 0] += 1.0
+        model.lm_head.weight[-1, 0] += 1.0
+    model.save_pretrained(folder)
+    return folder

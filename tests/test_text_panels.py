@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
@@ -35,15 +34,7 @@ MATH = [(f"What is {n}/2.", rf"\frac{{{n}}}{{2}}") for n in (1, 3, 5, 7, 9)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random model that likes digits, with room for instructions."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen"
-    model = local_models.tiny("qwen2", local_models.save_tokenizer(folder, chat=True))
-    model.config.max_position_embeddings = 512
-    with torch.no_grad():  # a constant part of every state, and tokens that gain by it
-        model.get_input_embeddings().weight[:, 0] = 6.0
-        model.lm_head.weight[:10, 0] += 1.0
-        model.lm_head.weight[-1, 0] += 1.0
-    model.save_pretrained(folder)
-    return folder
+    return local_models.save_digit_writer(tmp_path_factory.mktemp("models") / "tiny-qwen")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Questions in words, with their answers: files of GSM8K and MATH, and arithmetic.
+"""Questions in words, with their answers: files of GSM8K, MATH and prompts, and arithmetic.
 
 GSM8K (Cobbe et al., arXiv 2110.14168) and MATH (Hendrycks et al., arXiv 2103.03874) are read from
 local files in the forms in which they are published. Nothing is downloaded. Needs no torch.
@@ -16,6 +16,9 @@ import numpy as np
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.extras import from_extra
+
+PROMPT = "prompt"
+"""The kind of a question that is asked word for word."""
 
 _MARK = "####"
 _NUMBER = re.compile(r"[-+]?\$?(\d[\d,]*(\.\d+)?|\.\d+)")
@@ -80,6 +83,19 @@ def load_math(path: str | Path, *, name: str = "path") -> tuple[Question, ...]:
     """
     expected = "a MATH file (train.jsonl or train.parquet with problem and solution)"
     return _load(Path(path), _math, f"{name} must be {expected}")
+
+
+def load_prompts(path: str | Path, *, name: str = "path") -> tuple[Question, ...]:
+    """Read any questions: `prompt`, which is asked word for word, and `answer`.
+
+    Args:
+        path: a local `.jsonl` or `.parquet` file.
+        name: what an error calls the path.
+
+    Raises:
+        ValueError: if there is no such file, a line is malformed, or there is no question.
+    """
+    return _load(Path(path), _prompt, f"{name} must be a file of prompts with prompt and answer")
 
 
 def select_questions(
@@ -183,6 +199,10 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     if not isinstance(row[key], str) or not row[key].strip():
         raise ValueError(f"{key} must be a text that is not empty, got {_short(row[key])}")
     return row[key]
+
+
+def _prompt(row: Mapping[str, Any]) -> Question:
+    return Question(_text(row, "prompt"), _text(row, "answer"), PROMPT)
 
 
 def _gsm8k(row: Mapping[str, Any]) -> Question:

@@ -37,9 +37,22 @@ class SignSample:
 
     Args:
         components: c₁, c₂, c₃ of every block, shape (blocks, 3).
+
+    Raises:
+        ValueError: if they have another shape, are not finite, or of fewer than 4 blocks.
     """
 
     components: Float[Array, "blocks 3"]
+
+    def __post_init__(self) -> None:
+        """Raise unless these are three components of enough blocks."""
+        object.__setattr__(self, "components", finite("components", self.components, ndim=2))
+        count, width = self.components.shape
+        if width != 3 or count < MIN_BLOCKS:
+            raise ValueError(
+                f"components must have shape (blocks, 3) with at least {MIN_BLOCKS} blocks, "
+                f"got {self.components.shape}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

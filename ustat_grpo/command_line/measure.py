@@ -1,0 +1,240 @@
+"""`ustat-grpo measure`: a plan from outputs that a model gives now."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ustat_grpo.checks import integer
+from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
+from ustat_grpo.noise import OutputSample
+from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
+from ustat_grpo.noise.sample_files import SUFFIXES, save_sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ustat_grpo.command_line.measured_policies import Asked
+    from ustat_grpo.lm.language_model import Rollouts
+
+_DESCRIPTION = """\
+Draw outputs from a language model, reward them, measure their scores and
+gradients, and recommend a batch size and a group size. The model is a folder
+as `save_pretrained` writes it (extra llm), or one of the small arithmetic
+policies that come with the package. Nothing is downloaded or trained.
+"""
+
+_EXAMPLES = """\
+tasks:
+  arithmetic     mental arithmetic, which needs no file; the last number counts
+  gsm8k, math    a local file in the published form; judged by math-verify
+  prompts        a file of lines {"prompt": "...", "answer": "..."}, each asked
+                 word for word and judged as --reward says
+
+examples:
+  ustat-grpo measure --policy intermediate --budget 512
+  ustat-grpo measure --model ./Qwen2.5-0.5B-Instruct --task gsm8k \\
+      --questions train.jsonl --budget 1024 --dtype bfloat16
+  ustat-grpo measure --model ./mine --task prompts --questions mine.jsonl \\
+      --reward text --budget 512 --save mine.npz
+  ustat-grpo plan mine.npz --budget 4096
+
+exit codes: 0 a plan was printed, 1 model or data cannot give one, 2 wrong usage
+"""
+
+TASKS = ("arithmetic", "gsm8k", "math", "prompts")
+POLICIES = ("beginner", "intermediate", "advanced")
+REWARDS = ("number", "math", "text")
+DTYPES = ("float32", "bfloat16", "float16")
+SHIPPED_MAX_TOKENS, MAX_TOKENS = 6, 256
+"""The most tokens of an output of a small policy, and of a model in a folder."""
+
+GROUPS_PER_PASS = 8
+"""Prompts measured together of a model in a folder; small policies are measured all at once."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "measure",
+        help="a plan from outputs that a model gives now",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model_options(parser)
+    _add_task_options(parser)
+    _add_sampling_options(parser)
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the measurements, too: .npz, .csv, .jsonl"
+    )
+    add_plan_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, metavar="FOLDER", help="a Hugging Face model")
+    which.add_argument("--policy", choices=POLICIES, help="a small policy of this package")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME",
+        help="such as cpu or cuda:0 (default: the GPU if there is one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights, with --model (default: float32)"
+    )
+    parser.add_argument(
+        "--no-chat", dest="chat", action="store_false",
+        help="with --model: prompts as they are, not in the tokenizer's chat template",
+    )  # fmt: skip
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task", choices=TASKS, default="arithmetic", help="see below (default: arithmetic)"
+    )
+    parser.add_argument(
+        "--questions", type=Path, metavar="FILE",
+        help="of the tasks gsm8k, math and prompts: .jsonl or .parquet",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reward", choices=REWARDS,
+        help="with the task prompts: 1 if the last number of the output is the answer, if "
+        "math-verify finds them equivalent, or if the text is the answer; else 0",
+    )  # fmt: skip
+
+
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prompts", type=int, default=64, metavar="B",
+        help="drawn from the questions without replacement (default: 64, better 128)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--outputs", type=int, default=8, metavar="M", help="to each prompt (default: 8)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="L",
+        help=f"the most tokens of an output (default: {MAX_TOKENS} with --model, "
+        f"{SHIPPED_MAX_TOKENS} with --policy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of prompts and outputs (default: 0)"
+    )
+    parser.add_argument(
+        "--groups-per-pass", type=int, metavar="K",
+        help="prompts whose outputs are measured together: fewer need less memory, more tell c₁ "
+        f"better (default: {GROUPS_PER_PASS} with --model, all with --policy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--outputs-at-once", type=int, default=256, metavar="N",
+        help="sampled together; bounds the memory (default: 256)",
+    )  # fmt: skip
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_plan_options(args)
+    try:
+        _check(args)
+    except ValueError as error:
+        args.usage_error(str(error))
+    sample = _measured(_with_defaults(args))
+    if args.save is not None:
+        save_sample(sample, args.save)
+        print(f"ustat-grpo {args.command}: wrote {args.save}", file=sys.stderr)
+    return show_plan(sample, args)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise if options are out of range or do not go together."""
+    least = {"prompts": MIN_PROMPTS, "outputs": MIN_OUTPUTS, "seed": 0, "outputs_at_once": 1}
+    given = {"max_tokens": 1, "groups_per_pass": 2}
+    least |= {name: low for name, low in given.items() if getattr(args, name) is not None}
+    for name, low in least.items():
+        integer(_option(name), getattr(args, name), at_least=low)
+    if args.policy is not None:
+        for name, unset in {"task": "arithmetic", "dtype": None, "chat": True}.items():
+            if getattr(args, name) != unset:
+                raise ValueError(f"{_option(name)} needs --model, got --policy {args.policy}")
+    needed = {"questions": args.task != "arithmetic", "reward": args.task == "prompts"}
+    for name, is_needed in needed.items():
+        if (getattr(args, name) is not None) != is_needed:
+            verb = "must be given" if is_needed else "must not be given"
+            raise ValueError(f"{_option(name)} {verb} with --task {args.task}")
+    if args.save is not None and args.save.suffix not in SUFFIXES:
+        raise ValueError(f"--save must end in {', '.join(SUFFIXES)}, got {args.save}")
+
+
+def _option(name: str) -> str:
+    return "--no-chat" if name == "chat" else f"--{name.replace('_', '-')}"
+
+
+def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the options, those set that depend on the kind of model."""
+    small = args.policy is not None
+    depending = {
+        "dtype": DTYPES[0],
+        "max_tokens": SHIPPED_MAX_TOKENS if small else MAX_TOKENS,
+        "groups_per_pass": None if small else GROUPS_PER_PASS,
+    }
+    unset = {name: value for name, value in depending.items() if getattr(args, name) is None}
+    return argparse.Namespace(**vars(args) | unset)
+
+
+def _measured(args: argparse.Namespace) -> OutputSample:
+    """Return the sample that the options ask for; progress goes to stderr.
+
+    Raises:
+        ValueError: if a file is missing or wrong, or the device's memory is too small.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ustat_grpo.command_line.measured_policies import asked
+    from ustat_grpo.lm.output_sample import measured_batches
+
+    policy = asked(args)
+    size, samples = args.groups_per_pass, []
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            rollouts, rewards = _drawn(policy, args, progress.track)
+            task = progress.add_task("measuring", total=args.prompts)
+            for each in measured_batches(policy.model, rollouts, rewards, groups_per_pass=size):
+                samples.append(each)
+                progress.advance(task, len(each.gradient_norms))
+            progress.update(task, completed=args.prompts)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            "memory of the device must hold --outputs-at-once and --groups-per-pass, "
+            f"got {args.outputs_at_once} and {size or args.prompts}: lower them"
+        ) from error
+    return OutputSample.joined(samples)
+
+
+def _drawn(
+    policy: "Asked", args: argparse.Namespace, track: Callable[..., Any]
+) -> tuple["Rollouts", "Tensor"]:
+    """Return outputs to every prompt, cut to the longest, and their rewards."""
+    import torch
+
+    from ustat_grpo.lm.language_model import Rollouts
+    from ustat_grpo.lm.sampling import sample_groups
+
+    rng = torch.Generator().manual_seed(args.seed)
+    places = torch.arange(args.prompts, device=policy.prompts.tokens.device)
+    asked = places.split(max(1, args.outputs_at_once // args.outputs))
+    parts = [
+        sample_groups(
+            policy.model, policy.prompts[rows], args.outputs, max_tokens=args.max_tokens, rng=rng
+        )
+        for rows in track(asked, description="sampling")
+    ]
+    pairs = track(list(zip(parts, asked, strict=True)), description="rewarding")
+    rewards = torch.cat([policy.reward(part, rows) for part, rows in pairs])
+    longest = max(int(part.mask.sum(dim=-1).max()) for part in parts)
+    outputs, mask, log_probs = (
+        torch.cat([getattr(part, name) for part in parts])[..., :longest]
+        for name in ("outputs", "mask", "log_probs")
+    )
+    return Rollouts(policy.prompts, outputs, mask, log_probs), rewards

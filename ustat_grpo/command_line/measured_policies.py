@@ -1,0 +1,84 @@
+"""What `ustat-grpo measure` measures: a policy, its prompts, and the reward of its outputs."""
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ustat_grpo.lm.arithmetic import ArithmeticProblem
+from ustat_grpo.lm.checkpoints import shipped_policy
+from ustat_grpo.lm.datasets import Question, questions_of
+from ustat_grpo.lm.huggingface import load
+from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
+from ustat_grpo.lm.questions import Questions, arithmetic_questions
+from ustat_grpo.lm.rewards import Reward
+from ustat_grpo.lm.sampling import require_context
+from ustat_grpo.lm.text_rewards import TextReward
+from ustat_grpo.lm.text_tasks import ACCURACIES, LOADERS, posed, prompt_text
+
+Item = TypeVar("Item")
+
+NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
+"""The arithmetic questions that the shipped policies have not seen."""
+
+_ACCURACY_OF_TASK = {"arithmetic": "number", "gsm8k": "math", "math": "math"}
+
+
+class Asked(NamedTuple):
+    """A policy, what it is asked, and the reward of its outputs."""
+
+    model: LanguageModel
+    prompts: Prompts
+    reward: Reward
+
+
+def asked(args: argparse.Namespace) -> Asked:
+    """Return what the options name.
+
+    Raises:
+        ValueError: if a file is missing or wrong, there are fewer questions than prompts, or
+            outputs may outgrow the model's context.
+    """
+    return _shipped(args) if args.model is None else _in_folder(args)
+
+
+def _shipped(args: argparse.Namespace) -> Asked:
+    device = chosen_device(args.device)
+    model = shipped_policy(args.policy, device=device)
+    questions = Questions(_problems(args), device=device)
+    require_context(model, questions.prompts, args.max_tokens, "--max-tokens")
+    return Asked(model, questions.prompts, questions.exact_match)
+
+
+def _in_folder(args: argparse.Namespace) -> Asked:
+    questions = _questions(args)
+    accuracy = ACCURACIES[args.reward or _ACCURACY_OF_TASK[args.task]]()
+    model, tokenizer = load(
+        args.model, dtype=args.dtype, device=args.device, chat=args.chat, name="--model"
+    )
+    texts = [prompt_text(question) for question in questions]
+    prompts = posed(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
+    answers = [question.answer for question in questions]
+    return Asked(model, prompts, TextReward(answers, tokenizer, accuracy))
+
+
+def _questions(args: argparse.Namespace) -> Sequence[Question]:
+    if args.task == "arithmetic":
+        return questions_of(_problems(args))
+    every = LOADERS[args.task](args.questions, name="--questions")
+    return _drawn(every, args, f"questions of {args.questions}")
+
+
+def _problems(args: argparse.Namespace) -> Sequence[ArithmeticProblem]:
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    _, held_out = arithmetic_questions(5, NUM_HELD_OUT, rng=rng)
+    return _drawn(held_out.problems, args, "questions of the task arithmetic")
+
+
+def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> list[Item]:
+    """Return some of the items, without replacement, in random order."""
+    if args.prompts > len(items):
+        raise ValueError(f"--prompts must be at most the {len(items)} {what}, got {args.prompts}")
+    order = np.random.default_rng(args.seed).permutation(len(items))
+    return [items[place] for place in order[: args.prompts]]

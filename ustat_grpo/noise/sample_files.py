@@ -1,0 +1,197 @@
+"""Samples in files: NumPy archives, CSV and JSON lines, which any trainer can write."""
+
+import csv
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from ustat_grpo.files import write_whole
+from ustat_grpo.noise.sample import OutputSample
+from ustat_grpo.noise.sample_table import Table, plain_ids, require_names, sample_of, table_of
+from ustat_grpo.noise.signs import SignSample
+
+Sample = OutputSample | SignSample
+
+_ARRAYS = ("rewards", "score_norms", "prompts", "gradient_norms", "gradient_products")
+_BATCHES = "batches"
+_COMPONENTS = "components"
+
+
+def load_sample(path: str | PathLike[str]) -> Sample:
+    """Read a sample from a file that `save_sample` or a trainer has written.
+
+    A CSV or JSON lines file has one row an output with the columns `prompt`, `reward`,
+    `score_norm`, `gradient_norm`, `gradient_product` and perhaps `batch`, of which the last three
+    repeat on every row of a prompt; or one row a block with `prompt_noise`, `oracle_noise` and
+    `residual_noise`. A NumPy archive has the arrays of an `OutputSample` or a `SignSample`.
+
+    Args:
+        path: of a file that ends in .npz, .csv or .jsonl.
+
+    Raises:
+        ValueError: if the file holds no sample: with its name, the line, the column, what is
+            required and what is there.
+        OSError: if the file cannot be read.
+    """
+    source = Path(path)
+    read = _format_of(source).read
+    try:
+        return read(source)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: must be UTF-8 text, got {error.reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def save_sample(sample: Sample, path: str | PathLike[str]) -> None:
+    """Write a sample to a file, whole or not at all; doubles survive to the last bit.
+
+    Args:
+        sample: of outputs or of blocks.
+        path: of a file that ends in .npz, .csv or .jsonl.
+
+    Raises:
+        ValueError: if the suffix is none of these.
+        OSError: if the file cannot be written.
+    """
+    target = Path(path)
+    write = _format_of(target).write
+    write_whole(target, lambda partial: write(sample, partial))
+
+
+class _Format(NamedTuple):
+    read: Callable[[Path], Sample]
+    write: Callable[[Sample, Path], None]
+
+
+def _format_of(path: Path) -> _Format:
+    if path.suffix not in _FORMATS:
+        raise ValueError(f"{path}: name must end in {', '.join(_FORMATS)}, got {path.suffix!r}")
+    return _FORMATS[path.suffix]
+
+
+def _read_archive(path: Path) -> Sample:
+    with path.open("rb") as file:  # a file that is not there is no damaged archive
+        arrays = _arrays(file)
+    if _COMPONENTS in arrays:
+        require_names("arrays", arrays, [_COMPONENTS])
+        return SignSample(arrays[_COMPONENTS])
+    require_names("arrays", arrays, _ARRAYS, [_BATCHES])
+    return OutputSample(*(arrays[name] for name in _ARRAYS), batches=arrays.get(_BATCHES))
+
+
+def _arrays(file: Any) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, NpzFile):
+            return dict(archive)
+    except (ValueError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"must be a whole NumPy archive of plain arrays ({error})") from error
+    raise ValueError("must be a NumPy archive, got a single array")
+
+
+def _write_archive(sample: Sample, path: Path) -> None:
+    arrays: dict[str, Any]
+    if isinstance(sample, SignSample):
+        arrays = {_COMPONENTS: sample.components}
+    else:
+        arrays = {name: getattr(sample, name) for name in _ARRAYS}
+        arrays["prompts"] = plain_ids(sample.prompts)
+        if sample.batches is not None:
+            arrays[_BATCHES] = plain_ids(sample.batches)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _read_csv(path: Path) -> Sample:
+    lines: list[int] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = _empty_columns(next(reader, []))
+            for row in filter(None, reader):
+                if len(row) != len(columns):
+                    raise ValueError(
+                        f"line {reader.line_num}: must have {len(columns)} cells, got {len(row)}"
+                    )
+                lines.append(reader.line_num)
+                for column, cell in zip(columns.values(), row, strict=True):
+                    column.append(cell)
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: must be CSV ({error})") from error
+    return _sample_of_rows(columns, lines)
+
+
+def _empty_columns(header: Sequence[str]) -> dict[str, list[Any]]:
+    names = [name.strip() for name in header]
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns must have different names, got {', '.join(names)}")
+    return {name: [] for name in names}
+
+
+def _write_csv(sample: Sample, path: Path) -> None:
+    columns = table_of(sample)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _read_json_lines(path: Path) -> Sample:
+    columns: dict[str, list[Any]] = {}
+    lines: list[int] = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            row = _json_object(line, number)
+            columns = columns or {name: [] for name in row}
+            if row.keys() != columns.keys():
+                raise ValueError(
+                    f"line {number}: must have the keys of the first row, {', '.join(columns)}, "
+                    f"got {', '.join(row)}"
+                )
+            lines.append(number)
+            for name, column in columns.items():
+                column.append(row[name])
+    return _sample_of_rows(columns, lines)
+
+
+def _json_object(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"line {number}: must be a JSON object ({error})") from error
+    if not isinstance(row, dict) or not row:
+        raise ValueError(f"line {number}: must be a JSON object with keys, got {line.strip()!r}")
+    return row
+
+
+def _write_json_lines(sample: Sample, path: Path) -> None:
+    columns = table_of(sample)
+    with path.open("w", encoding="utf-8") as file:
+        for row in zip(*columns.values(), strict=True):
+            file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _sample_of_rows(columns: dict[str, list[Any]], lines: list[int]) -> Sample:
+    if not lines:
+        raise ValueError("must hold at least one row, got none")
+    return sample_of(Table(columns, lines))
+
+
+_FORMATS = {
+    ".npz": _Format(_read_archive, _write_archive),
+    ".csv": _Format(_read_csv, _write_csv),
+    ".jsonl": _Format(_read_json_lines, _write_json_lines),
+}
+
+SUFFIXES = tuple(_FORMATS)
+"""How the name of a file may end."""

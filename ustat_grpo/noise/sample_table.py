@@ -1,0 +1,166 @@
+"""A sample as a table: a row an output with what its prompt repeats, or a row a block."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ustat_grpo.noise.sample import OutputSample
+from ustat_grpo.noise.signs import SignSample
+
+Array = NDArray[np.float64]
+
+OUTPUT_COLUMNS = ("prompt", "reward", "score_norm", "gradient_norm", "gradient_product")
+BATCH_COLUMN = "batch"
+BLOCK_COLUMNS = ("prompt_noise", "oracle_noise", "residual_noise")
+
+_HOW_TO_MEASURE = (
+    "gradient_norm is ‖ĝ_b‖² of the GRPO gradient ĝ_b of a prompt's outputs, gradient_product is "
+    "ĝ_b·Σ_c ĝ_c over the prompts of its batch; rewards and score norms alone cannot tell c₁, "
+    "docs/planner.md says how to measure these"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What a file holds, not yet checked.
+
+    Args:
+        columns: the cells of every column, all of one length.
+        lines: the line of the file of every row.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    lines: Sequence[int]
+
+
+def table_of(sample: OutputSample | SignSample) -> dict[str, list[Any]]:
+    """Return the columns of a sample; doubles are not rounded."""
+    if isinstance(sample, SignSample):
+        return dict(zip(BLOCK_COLUMNS, sample.components.T.tolist(), strict=True))
+    group = sample.groups.group
+    values = (
+        plain_ids(sample.prompts),
+        sample.rewards,
+        sample.score_norms,
+        sample.gradient_norms[group],
+        sample.gradient_products[group],
+    )
+    names: Sequence[str] = OUTPUT_COLUMNS
+    columns = {name: each.tolist() for name, each in zip(names, values, strict=True)}
+    if sample.batches is not None:
+        columns[BATCH_COLUMN] = plain_ids(sample.batches)[group].tolist()
+    return columns
+
+
+def sample_of(table: Table) -> OutputSample | SignSample:
+    """Return the sample that a table holds.
+
+    Raises:
+        ValueError: if a column is unknown or missing, a cell is not a finite number, what belongs
+            to a prompt differs between its rows, or as for a sample.
+    """
+    names = set(table.columns)
+    if names & set(BLOCK_COLUMNS):
+        require_names("columns", names, BLOCK_COLUMNS)
+        columns = [_numbers(table, name) for name in BLOCK_COLUMNS]
+        return SignSample(np.column_stack(columns))
+    require_names("columns", names, OUTPUT_COLUMNS, [BATCH_COLUMN], hint=_HOW_TO_MEASURE)
+    prompts = _ids(table, "prompt")
+    _, first, group = np.unique(prompts, return_index=True, return_inverse=True)
+
+    def of_prompts(name: str, values: NDArray[Any]) -> NDArray[Any]:
+        _require_agreement(table, name, values, first[group])
+        return values[np.sort(first)]
+
+    return OutputSample(
+        rewards=_numbers(table, "reward"),
+        score_norms=_numbers(table, "score_norm"),
+        prompts=prompts,
+        gradient_norms=of_prompts("gradient_norm", _numbers(table, "gradient_norm")),
+        gradient_products=of_prompts("gradient_product", _numbers(table, "gradient_product")),
+        batches=of_prompts("batch", _ids(table, "batch")) if "batch" in names else None,
+    )
+
+
+def require_names(
+    what: str,
+    names: Iterable[str],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    hint: str = "",
+) -> None:
+    """Raise unless all required names are there and none that is unknown.
+
+    Args:
+        what: has the names.
+        names: that are there.
+        required: those that must be.
+        optional: those that may be.
+        hint: what to do if the columns of gradients are missing.
+    """
+    found = set(names)
+    if unknown := sorted(found - {*required, *optional}):
+        known = ", ".join(required) + "".join(f" and perhaps {name}" for name in optional)
+        raise ValueError(f"{what} must be {known}, got also {', '.join(map(repr, unknown))}")
+    if missing := [name for name in required if name not in found]:
+        told = f"; {hint}" if hint and {"gradient_norm", "gradient_product"} & {*missing} else ""
+        raise ValueError(
+            f"{what} must be {', '.join(required)}, "
+            f"got none named {', '.join(map(repr, missing))}{told}"
+        )
+
+
+def plain_ids(ids: NDArray[Any]) -> NDArray[Any]:
+    """Return ids as integers if that is what they are, else as strings."""
+    return ids if ids.dtype.kind in "iu" else ids.astype(str)
+
+
+def _ids(table: Table, name: str) -> NDArray[Any]:
+    """Return cells as integers if all are, else as strings: 007 is not 7."""
+    cells = table.columns[name]
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, str | int | float) or cell == "":
+            raise _error(table, row, name, "a number or a text that is not empty")
+    texts = list(map(str, cells))
+    try:
+        numbers = np.array(list(map(int, texts)), dtype=np.int64)
+    except (ValueError, OverflowError):
+        return np.array(texts)
+    return numbers if list(map(str, numbers.tolist())) == texts else np.array(texts)
+
+
+def _numbers(table: Table, name: str) -> Array:
+    cells = table.columns[name]
+    values = np.fromiter(map(_number, cells), np.float64, len(cells))
+    if not (finite := np.isfinite(values)).all():
+        raise _error(table, int(finite.argmin()), name, "a finite number")
+    return values
+
+
+def _number(cell: Any) -> float:
+    """Return a cell as a double, NaN if it is no number."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+
+
+def _require_agreement(
+    table: Table, name: str, values: NDArray[Any], first: NDArray[np.intp]
+) -> None:
+    """Raise unless a value is that of the row at which its prompt first appears."""
+    if (differs := values != values[first]).any():
+        row = int(differs.argmax())
+        before = f"{table.columns[name][first[row]]!r} on line {table.lines[first[row]]}"
+        prompt = table.columns["prompt"][row]
+        raise _error(table, row, name, f"the same for all of prompt {prompt!r}, {before}")
+
+
+def _error(table: Table, row: int, name: str, requirement: str) -> ValueError:
+    cell = table.columns[name][row]
+    return ValueError(
+        f"line {table.lines[row]}, column {name}: must be {requirement}, got {cell!r}"
+    )
