@@ -46,5 +46,5 @@ format: .venv/.tested ## format the code
 
 .venv/.tested: .venv/.ready
 	@echo "adding what tests and checks need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,test]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,trl,test]"
 	@touch $@
