@@ -1,4 +1,4 @@
-"""Write `paper_repro.md`, and the measured parts of the README: `python -m experiments.ledger`.
+"""Write `paper_repro.md`, and what documents quote of runs: `python -m experiments.ledger`.
 
 Every number comes from the theory chapters, which are run, or from the committed references.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import theory
-from experiments import ledger_zoo, readings
+from experiments import ledger_planner, ledger_zoo, readings, readings_noise, readings_planner
 from experiments import readings_language as language
 from experiments import readings_optimization as optimised
 from experiments import readings_practice as practice
@@ -20,7 +20,7 @@ from experiments.jobs import EXPERIMENTS
 from experiments.ledger_text import FINDINGS, HEADLINES, LATER
 from experiments.readings import Reading
 from experiments.readings_critic import critic
-from experiments.readme import markdown, readme_blocks, replace_block
+from experiments.readme import document_blocks, markdown, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
 from theory.claims import COUNTEREXAMPLE, SIMULATION, Claim
@@ -47,21 +47,22 @@ class Row:
 
 
 def main() -> None:
-    """Write the ledger and the README's measured blocks."""
+    """Write the ledger and the generated blocks of the documents."""
     chapters = {module.__name__.split(".")[-1]: module for module in theory.chapters()}
     claims = {name: list(module.claims()) for name, module in chapters.items()}
     items = {name: module.ITEM for name, module in chapters.items()}
     minutes = json.loads((REFERENCE / "provenance.json").read_text())["seconds"]
     rows = [*_theory_rows(items, claims), *_experiment_rows(minutes), *_later_rows()]
     titles = {name: f"{module.ITEM}: {module.TITLE}" for name, module in chapters.items()}
-    episodes = list(_sequential_rows(minutes))
-    write_atomically(ROOT / "paper_repro.md", _ledger(rows, episodes, titles, claims))
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, block in readme_blocks(minutes).items():
-        text = replace_block(text, name, block)
-    write_atomically(readme, text)
-    print(f"{len(rows) + len(episodes)} rows in {ROOT / 'paper_repro.md'}")
+    episodes, planner = list(_sequential_rows(minutes)), list(_planner_rows(minutes))
+    write_atomically(ROOT / "paper_repro.md", _ledger(rows, episodes, planner, titles, claims))
+    for document, blocks in document_blocks(minutes).items():
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for name, block in blocks.items():
+            text = replace_block(text, name, block)
+        write_atomically(ROOT / document, text)
+    count = len(rows) + len(episodes) + len(planner)
+    print(f"{count} rows in {ROOT / 'paper_repro.md'}")
 
 
 def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Iterator[Row]:
@@ -119,6 +120,16 @@ def _sequential_rows(minutes: dict[str, float]) -> Iterator[Row]:
         ("Figure 4 (episodes)", "gradient_mse", sequential.errors(errors)),
         ("Theorem 7 (episodes)", "sequential_group_size",
          sequential.group_sizes(_reference("sequential_group_size"))),
+    ]  # fmt: skip
+    yield from _rows(read, minutes)
+
+
+def _planner_rows(minutes: dict[str, float]) -> Iterator[Row]:
+    read: list[tuple[str, str, Iterable[Reading]]] = [
+        ("Beyond the paper (measured noise)", "noise_coverage",
+         readings_noise.coverage(_reference("noise_coverage"))),
+        ("Beyond the paper (the planner)", "planned_group_size",
+         readings_planner.plans(_reference("planned_group_size"))),
     ]  # fmt: skip
     yield from _rows(read, minutes)
 
@@ -202,6 +213,7 @@ def _later_rows() -> Iterator[Row]:
 def _ledger(
     rows: Sequence[Row],
     episodes: Sequence[Row],
+    planner: Sequence[Row],
     titles: dict[str, str],
     claims: dict[str, list[Claim]],
 ) -> str:
@@ -223,6 +235,8 @@ def _ledger(
         "A prompt is a start, an output an episode: FrozenLake, whose moments are exact, and "
         "CartPole, of which only episodes can be had. What these are: `docs/environments.md`.",
         _table(episodes),
+        "## Beyond the paper: the group-size planner",
+        ledger_planner.section(_table(planner), _reference("noise_coverage")),
         "## The zoo",
         "Every advantage estimator that trainers ship, by exact bias, noise and implied objective: "
         f"{_commands('estimator_zoo')}, {minutes:.1f} minutes. What each is: `docs/estimators.md`.",

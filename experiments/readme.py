@@ -1,10 +1,14 @@
-"""Tables in Markdown, and the measured blocks of the README."""
+"""Tables in Markdown, and what the documents quote of runs: minutes, speeds, a plan."""
 
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
+
+from ustat_grpo.command_line import main
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "reference.csv"
 
@@ -30,8 +34,13 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def readme_blocks(minutes: dict[str, float]) -> dict[str, str]:
-    """The README's measured minutes and speeds."""
+def document_blocks(minutes: dict[str, float]) -> dict[str, dict[str, str]]:
+    """The generated blocks of every document, by name: measured minutes and speeds, a plan."""
+    shown = {"plan": sample_plan()}
+    return {"README.md": _measured(minutes) | shown, "docs/planner.md": shown}
+
+
+def _measured(minutes: dict[str, float]) -> dict[str, str]:
     commands = [
         ["`make run`", "experiments on the smoke scale, figures", f"{minutes['run'] / 60:.1f}"],
         ["`make test`", "the fast tests", f"{minutes['test'] / 60:.1f}"],
@@ -42,6 +51,14 @@ def readme_blocks(minutes: dict[str, float]) -> dict[str, str]:
         "runs": _speed_of_runs(pd.read_csv(BENCHMARKS)),
         "language": _cost_of_scores(pd.read_csv(BENCHMARKS)),
     }
+
+
+def sample_plan() -> str:
+    """What `ustat-grpo plan` prints of the sample in docs/."""
+    printed, sample = StringIO(), Path(__file__).parents[1] / "docs" / "sample_outputs.csv"
+    with redirect_stdout(printed):
+        main(["plan", str(sample), "--budget", "512"])
+    return f"```text\n{printed.getvalue()}```"
 
 
 def _speed(measured: pd.DataFrame) -> str:

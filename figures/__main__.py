@@ -19,6 +19,8 @@ from figures import (
     implied_objective,
     language_group_size,
     limit_law,
+    noise_coverage,
+    planned_group_size,
     practical_bias,
     pretrain,
     scaling_law,
@@ -45,6 +47,8 @@ FIGURES = (
     hard_prompts,
     critic,
     language_group_size,
+    noise_coverage,
+    planned_group_size,
     pretrain,
 )
 

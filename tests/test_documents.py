@@ -21,15 +21,18 @@ from omegaconf import OmegaConf
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
 from experiments.jobs import EXPERIMENTS, TASKS
+from ustat_grpo import command_line
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/environments.md",
-    "docs/estimators.md", "docs/language_models.md", "docs/sweeps.md", "docs/ustatistics.md",
+    "docs/estimators.md", "docs/language_models.md", "docs/planner.md", "docs/sweeps.md",
+    "docs/trl.md", "docs/ustatistics.md",
 )  # fmt: skip
 FOLDERS = (
     "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests", "docs", ".ci",
 )  # fmt: skip
+METRICS = ("noise", "group_size", "groups")  # what is logged is named like a path
 GENERATED = (".venv", "results")  # made by the commands, never committed
 APPS = tuple({experiment.app or name for name, experiment in EXPERIMENTS.items()})
 
@@ -145,6 +148,9 @@ class TestEveryDocument:
             if re.fullmatch(r"ustat_grpo/\w+-v\d+", path):  # an environment
                 assert path in gymnasium.registry, f"{name}: {path}"
                 continue
+            if path.split("/")[0] in METRICS:
+                assert f'"{path}"' in read("ustat_grpo/integrations/trl.py"), f"{name}: {path}"
+                continue
             if f"no `{path}`" in text:  # named because we do not want it
                 assert not any(list((ROOT / folder).rglob(path)) for folder in FOLDERS), path
             elif "/" in path and path.split("/")[0] not in FOLDERS:
@@ -225,6 +231,17 @@ class TestCommands:
             (wanted,) = [o.split("=")[1] for o in overrides if "hydra/launcher" in o] or ["basic"]
             assert wanted.replace("submitit_", "") in launcher.lower()
             assert OmegaConf.to_object(config).scale.name
+
+    @every_document
+    def test_options_of_the_console_script_are_known(self, name):
+        """Every `ustat-grpo` in a document is parsed as it stands; argparse exits if it cannot."""
+        text = read(name)
+        written = re.findall(r"`(ustat-grpo (?:plan|measure) [^`]+)`", prose(text))
+        written += re.findall(r"^\$ (ustat-grpo .*)$", text, re.M)
+        for command in written:
+            words = shlex.split(command)[1:]
+            if "--help" not in words:
+                assert command_line._parser().parse_args(words).command == words[0]
 
 
 class TestReadme:

@@ -14,7 +14,7 @@ from experiments.readme import markdown, replace_block
 from theory import claims
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("paper_repro.md", "README.md")
+DOCUMENTS = ("paper_repro.md", "README.md", "docs/planner.md")
 
 ITEMS = (
     "Lemma 1", "Theorem 2", "Proposition 3", "Corollary 4", "Corollary 5", "Lemma 6", "Theorem 7",
@@ -27,10 +27,12 @@ TEXT = "a\n<!-- speed: generated -->\nold\nolder\n<!-- speed: end -->\nz\n"
 
 @pytest.fixture(scope="module")
 def regenerated(tmp_path_factory):
-    """Generate both documents elsewhere; the repository's own are only read."""
+    """Generate all documents elsewhere; the repository's own are only read."""
     folder = tmp_path_factory.mktemp("ledger")
     before = {name: (ROOT / name).stat() for name in DOCUMENTS}
-    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    (folder / "docs").mkdir()
+    for name in DOCUMENTS[1:]:
+        (folder / name).write_bytes((ROOT / name).read_bytes())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ledger, "ROOT", folder)
         ledger.main()
