@@ -18,9 +18,9 @@ def section(rows: str, coverage: pd.DataFrame) -> str:
         "planned for a budget. Do the intervals cover, and does following the plan train better "
         "than a fixed G? What these are: `docs/planner.md`.",
         rows,
-        "Coverage of the 95 % intervals, per cent of samples. *For certain*: of the plans that "
-        "call group sizes near-optimal for certain, those in which they are; *perhaps*: plans in "
-        "which all near-optimal sizes are among those called so perhaps.",
+        "Coverage of the 95 % intervals, per cent of samples. *For certain*: plans that call no "
+        "group size near-optimal for certain that is not; *perhaps*: plans that call all so "
+        "perhaps that are.",
         coverage_table(coverage),
     ]
     return "\n\n".join(parts)

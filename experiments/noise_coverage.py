@@ -111,9 +111,9 @@ def coverage(samples: Iterable[OutputSample], truth: Truth) -> dict[Any, Any]:
 
     A sample in which no group has rewards that differ is refused; all else is of the others. The
     coverages are shares of them, `lower_bounds` the share whose interval of G* has no upper end.
-    `low` and `high` are the medians of its ends. Of the plans made, `surely_coverage` is the share
-    of those with group sizes near-optimal for certain, `surely_claims` of all, in which they all
-    are; `possibly_coverage` the share in which no other is.
+    `low` and `high` are the medians of its ends. Of the plans, `surely_coverage` is the share that
+    call no group size near-optimal for certain that is not, `surely_claims` the share that call
+    any so, `possibly_coverage` the share that call all so perhaps that are.
 
     Args:
         samples: of one size.
@@ -158,19 +158,18 @@ def _read(sample: OutputSample, truth: Truth) -> list[float]:
 
 
 def _near_optimal(noise: NoiseEstimate, truth: Interval) -> list[float]:
-    """Say if what a plan calls near-optimal for certain is so, if all that is so is among the rest.
+    """Say if what a plan calls near-optimal for certain is, and if what is it calls so perhaps.
 
-    The third number says whether there is any of the first kind; NaN stands for no answer.
+    The third number says whether it calls any group size so for certain. NaN stands for no plan.
     """
-    if noise.residual <= 0:  # no plan can be made
+    if noise.residual <= 0:
         return [np.nan, np.nan, np.nan]
     made = plan(noise, budget=BUDGET)
     surely, possibly = made.surely_near_optimal, made.possibly_near_optimal
     assert possibly is not None  # the noise is an estimate
+    kept = surely is None or (truth.low <= surely.low and surely.high <= truth.high)
     covered = possibly.low <= truth.low and truth.high <= possibly.high
-    if surely is None:
-        return [np.nan, covered, 0.0]
-    return [truth.low <= surely.low and surely.high <= truth.high, covered, 1.0]
+    return [kept, covered, surely is not None]
 
 
 def _populations(config: NoiseCoverage) -> Iterator[tuple[str, Population]]:

@@ -14,8 +14,6 @@ _LARGE = 128, 512
 _SYMBOLS = {"prompt": "c₁", "oracle": "c₂", "residual": "c₃", "optimal": "G*"}
 _SETS = {"surely": "for certain", "possibly": "perhaps"}
 _EXPECTED = f"{_LEAST:.0%} to {_MOST:.0%} at B = {' and '.join(map(str, _LARGE))}"
-_FEW = 50
-"""Fewer claims say nothing of how often claims are right."""
 _APART = 2.0
 """Standard errors beyond which a coverage outside of the limits is no chance."""
 
@@ -39,33 +37,31 @@ def _components(task: str, rows: pd.DataFrame) -> Reading:
 
 
 def _near_optimal(data: pd.DataFrame) -> Reading:
-    """Are group sizes that plans call near-optimal for certain so, and all that are among the rest?
+    """Are group sizes near-optimal that plans call so for certain, and are all others not?
 
     These are promises in one direction: too high a coverage is no fault.
     """
-    shares = _shares(data, _SETS).query("count >= @_FEW")
+    shares = _shares(data, _SETS)
     shares["quantity"] = shares["quantity"] + " at " + shares["task"].map(plain)
     return Reading(
-        "what a plan calls within 5 % of the best for certain is so, and nothing else is than what "
-        f"it calls so perhaps ({data['task'].nunique()} populations)",
+        "plans call group sizes near-optimal (within 5 %) for certain only if they are, and all "
+        f"that are at least perhaps ({data['task'].nunique()} populations)",
         f"at least {_LEAST:.0%} of plans at B = {' and '.join(map(str, _LARGE))}",
-        f"{_ranges(shares)}; plans with something for certain: "
-        f"{data['surely_claims'].min():.0%} to {data['surely_claims'].max():.0%}",
+        f"{_ranges(shares)}; {data['surely_claims'].min():.0%} to "
+        f"{data['surely_claims'].max():.0%} of plans call a group size so for certain",
         _verdict(shares, most=1.0),
     )
 
 
 def _shares(rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """One row a quantity and cell: its coverage with standard error, and of how many samples."""
+    """One row a quantity and cell: its coverage with standard error."""
     found = []
     for name, shown in names.items():
-        value, claims = rows[f"{name}_coverage"], rows.get(f"{name}_claims", 1.0)
-        count = (rows["replicates"] - rows["refused"]) * claims
+        value, count = rows[f"{name}_coverage"], rows["replicates"] - rows["refused"]
+        std_error = np.sqrt(value * (1 - value) / count)
         cells = rows[["task", "num_prompts", "num_outputs"]]
-        found.append(cells.assign(quantity=shown, value=value, count=count))
-    shares = pd.concat(found, ignore_index=True)
-    variance = shares["value"] * (1 - shares["value"])
-    return shares.assign(std_error=np.sqrt(variance / shares["count"]))
+        found.append(cells.assign(quantity=shown, value=value, std_error=std_error))
+    return pd.concat(found, ignore_index=True)
 
 
 def _ranges(shares: pd.DataFrame) -> str:
