@@ -226,14 +226,18 @@ def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
     Returns:
         The jobs' own CSVs, by experiment.
     """
-    done: dict[str, list[Path]] = {}
+    return dict(run_each(scale, output, folder))
+
+
+def run_each(scale: str, output: str, folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Do what `run_all` does, and yield each experiment and its jobs' CSVs when they are done."""
     shared = [f"scale={scale}", f"output={output}"]
     with initialize_config_module("experiments.conf", version_base="1.3"):
         for name, experiment in EXPERIMENTS.items():
-            done[name] = [
+            done = [
                 experiment.execute(compose(experiment.app or name, [*overrides, *shared]))
                 for overrides in experiment.overrides(scale)
             ]
-            if done[name]:
-                write_atomically(folder / f"{name}.csv", to_csv(merge(done[name])))
-    return done
+            if done:
+                write_atomically(folder / f"{name}.csv", to_csv(merge(done)))
+            yield name, done

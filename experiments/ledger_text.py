@@ -162,17 +162,17 @@ FINDINGS = """\
   groups.
 - Where each step pays, as on CartPole, all values are far from 0, and the gradient without baseline
   has by far the largest error at every G.
-- c₁, c₂, c₃ and G* can be measured on one batch of outputs, with intervals that cover, on bandits and
-  on language models. Large G* are out of its reach: where gradients of prompts hardly differ, a batch
-  of usual size gives a lower bound, and says so.
+- c₁, c₂, c₃ and G* can be measured on one batch of outputs, with intervals that cover, on bandits
+  and on language models. Large G* are out of its reach: where gradients of prompts hardly differ,
+  a batch of usual size gives a lower bound, and says so.
 - Planning from a first batch beats a fixed 16 or 64 clearly, but on average over our tasks not a
   fixed 8, which happens to suit many of them. On language models, the arithmetic choice and the tug
   of war nearly all plans are among the sizes that may be best. Where the plan loses, on tabular
   bandits with large G*, the exact G of least gradient error loses as much: there the smallest
   gradient error is not the smallest gap, and no better estimate mends it. What is lost there is
   small in absolute terms.
-- Where the interval of G* is wide, planning for its worst case loses about half of what trusting the
-  point estimate does.
+- Where the interval of G* is wide, planning for its worst case loses about half of what trusting
+  the point estimate does.
 - Five seeds do not tell the best group size from its neighbours, as the paper's do not; that the
   largest groups lose is plain."""
 

@@ -1,6 +1,7 @@
 """Draw every figure from the committed references: `python -m figures`."""
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,22 +54,25 @@ FIGURES = (
 )
 
 
-def draw_all(tables: Path, folder: Path) -> list[Path]:
-    """Draw all figures whose tables are in a folder into another; return the PNGs' paths.
+def draw_all(tables: Iterable[Path], folder: Path) -> list[Path]:
+    """Draw all figures of some tables into a folder; return the PNGs' paths.
 
     Drawing is slow and figures know nothing of each other: as many are drawn at once as there are
-    cores.
+    cores, and while the next table is waited for.
+
+    Args:
+        tables: CSVs, each named by its experiment.
+        folder: where the figures go.
     """
-    found = {figure: tables / f"{TABLES.get(figure.NAME, figure.NAME)}.csv" for figure in FIGURES}
-    # The smoke scale pretrains no policy.
-    found = {figure: table for figure, table in found.items() if table.exists()}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         drawn = [
             pool.submit(draw_tasks, table, folder, figure.NAME, figure.build)
-            for figure, table in found.items()
+            for table in tables
+            for figure in FIGURES
+            if TABLES.get(figure.NAME, figure.NAME) == table.stem
         ]
         return [path for each in drawn for path in each.result()]
 
 
 if __name__ == "__main__":
-    print(*draw_all(REFERENCE, DRAWN), sep="\n")
+    print(*draw_all(sorted(REFERENCE.glob("*.csv")), DRAWN), sep="\n")
