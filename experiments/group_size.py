@@ -84,6 +84,21 @@ def require_divisors(budget: int, sizes: Sequence[int]) -> None:
             raise ValueError(f"group_size must divide the budget {budget}, got {size}")
 
 
+def grpo_sweep(config: Any, budget: int, sizes: list[int]) -> GroupSize:
+    """Return GRPO's sweep over group sizes at one budget, all else as another app has it."""
+    return GroupSize(
+        task=config.task,
+        scale=config.scale,
+        estimators={"grpo": {}},
+        budget=budget,
+        group_size=sizes,
+        iterations=config.iterations,
+        schedule=config.schedule,
+        seed=config.seed,
+        threads=config.threads,
+    )
+
+
 def run(config: GroupSize, parts: Path) -> pd.DataFrame:
     """Measure the gap of every estimator at every division, for each panel of the task.
 

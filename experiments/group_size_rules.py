@@ -23,7 +23,7 @@ from rich.progress import track
 from experiments import tasks
 from experiments.confidence import compare
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import GroupSize, measure, predicted
+from experiments.group_size import GroupSize, grpo_sweep, measure, predicted
 from experiments.runner import execute, main_job
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
@@ -108,17 +108,7 @@ class GroupSizeRules:
                 f"group_size must hold a divisor of budget {budget} of at most half of it, "
                 f"got {self.group_size}"
             )
-        return GroupSize(
-            task=self.task,
-            scale=self.scale,
-            estimators={"grpo": {}},
-            budget=budget,
-            group_size=sizes,
-            iterations=self.iterations,
-            schedule=self.schedule,
-            seed=self.seed,
-            threads=self.threads,
-        )
+        return grpo_sweep(self, budget, sizes)
 
 
 def run(config: GroupSizeRules) -> pd.DataFrame:

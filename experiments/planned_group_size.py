@@ -28,7 +28,7 @@ from rich.progress import track
 from experiments import language_tasks, sequential_tasks, tasks
 from experiments.first_batches import FirstBatch
 from experiments.gradient_mse import Scale
-from experiments.group_size import GroupSize
+from experiments.group_size import GroupSize, grpo_sweep
 from experiments.group_size_rules import nearest
 from experiments.language_tasks import Arithmetic, SmallPolicies
 from experiments.planned_panels import Panel, panels
@@ -120,17 +120,7 @@ class PlannedGroupSize:
         sizes = [size for size in GRID if budget % size == 0 and 2 * size <= budget]
         if len(sizes) < 2:
             raise ValueError(f"budgets must be multiples of 4 from 8 on, got {budget}")
-        return GroupSize(
-            task=self.task,
-            scale=self.scale,
-            estimators={"grpo": {}},
-            budget=budget,
-            group_size=sizes,
-            iterations=self.iterations,
-            schedule=self.schedule,
-            seed=self.seed,
-            threads=self.threads,
-        )
+        return grpo_sweep(self, budget, sizes)
 
 
 class Planned(NamedTuple):
