@@ -17,6 +17,7 @@ from benchmarks import (
     gradient_error,
     measure,
     measure_optimization,
+    noise,
     plain_optimization,
     score_norms,
 )
@@ -61,9 +62,9 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
 
 
 def language(console: Console) -> pd.DataFrame:
-    """Time score norms, and the gradient-error figure of language models."""
-    console.print("timing score norms and the figure of language models")
-    rows = [*score_norms.rows(), *gradient_error.rows()]
+    """Time score norms, noise of a batch, and the gradient-error figure of language models."""
+    console.print("timing score norms, noise of a batch, and the figure of language models")
+    rows = [*score_norms.rows(), *noise.rows(), *gradient_error.rows()]
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
@@ -132,6 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     save = parser.parse_args(arguments).save
     console, settings = Console(), Settings()
     results = pd.concat([run(settings, console), language(console)], ignore_index=True)
+    results = results.astype({"group_size": "Int64"})  # some rows have none
     if save:
         results.to_csv(REFERENCE, index=False, float_format="%.6g", lineterminator="\n")
         console.print(f"wrote {REFERENCE}")

@@ -15,6 +15,7 @@ from benchmarks import (
     gradient_error,
     measure,
     measure_optimization,
+    noise,
     plain,
     plain_optimization,
 )
@@ -24,6 +25,7 @@ from benchmarks.timing import COLUMNS, row
 from experiments import readme
 from problems import random_snapshot
 from ustat_grpo import laws
+from ustat_grpo.lm import TransformerShape
 
 TINY = Settings(
     num_prompts=3,
@@ -197,3 +199,20 @@ def test_the_readme_table_knows_gradients_from_optimisation():
     rows.append(row("optimisation throughput", 4, "optimize", "run-iterations/s", 2e6))
     rows.append(row("optimisation speed-up", 4, "over numpy_compare", "×", 7.0, at_least=10.0))
     assert readme._speed(pd.DataFrame(rows)) == table
+
+
+def test_noise_of_a_batch_is_compared_and_timed(monkeypatch):
+    """A wrong norm is not an error of rounding: the row says that it is missed."""
+    shape = TransformerShape(7, 8, width=4, num_layers=1, num_heads=1, hidden_width=4)
+    monkeypatch.setattr(noise, "CASES", {"tiny": noise.Case(shape, 4, prompt=3, output=2)})
+    error, *_, ratio = noise.rows(repetitions=1)
+    assert error["verdict"] == "met"
+    assert ratio["quantity"] == "time ratio" and ratio["value"] > 0
+    right = noise.measured_outputs
+
+    def wrong(*arguments):
+        sample = right(*arguments)
+        return replace(sample, score_norms=sample.score_norms * (1 + 1e-5))
+
+    monkeypatch.setattr(noise, "measured_outputs", wrong)
+    assert noise.rows(repetitions=1)[0]["verdict"] == "missed"
