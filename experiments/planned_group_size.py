@@ -225,11 +225,16 @@ def judged(sweep: Sweep, planned: Planned, laws: Mapping[str, float]) -> Iterato
         }
 
 
+def fixed(size: int) -> str:
+    """Return the name of the rule that always takes this size."""
+    return f"fixed {size}"
+
+
 def _columns(
     sweep: Sweep, planned: Planned, laws: Mapping[str, float]
 ) -> dict[str, Int[NDArray[np.int64], " P"]]:
     """Return the places of the sizes nearest by ratio to those that every rule wants, by plan."""
-    always = {**{f"fixed {size}": size for size in FIXED}, BEST: sweep.best, **laws}
+    always = {**{fixed(size): size for size in FIXED}, BEST: sweep.best, **laws}
     wanted: dict[str, Sequence[float]] = {
         PLANNED: planned.recommended[sweep.budget],
         AT_ESTIMATE: planned.at_estimate[sweep.budget],

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from experiments.planned_group_size import AT_ESTIMATE, FIXED, PLANNED, fixed
+from experiments.planned_panels import GAP_LAW, GRADIENT_LAW
 from experiments.readings import Reading, plain
 from figures.palette import at_last_iteration, by_task
 
-_PLANNED, _AT_ESTIMATE = "planned", "planned at the estimate"
-_FIXED = ("fixed 8", "fixed 16", "fixed 64")
-_GRADIENT_LAW, _GAP_LAW = "law (gradient error)", "law (gap)"
+_FIXED = tuple(map(fixed, FIXED))
 _CELL = ["task", "optimizer", "budget", "num_prompts"]
 _CLEAR = 2.0
 """Standard errors of a paired difference that counts."""
@@ -34,7 +34,7 @@ def plans(data: pd.DataFrame) -> Iterator[Reading]:
 
 def _of_task(task: str, rows: pd.DataFrame) -> Reading:
     cells, counts = _count(rows), _against_fixed(rows)
-    planned = _of_rule(rows, _PLANNED)
+    planned = _of_rule(rows, PLANNED)
     shares = "; ".join(
         f"{prompts} prompts: {some['in_confidence_set'].mean():.0%} of the plans, "
         f"{some['lower_bound'].mean():.0%} with a lower bound on G* only, "
@@ -57,8 +57,8 @@ def _overall(rows: pd.DataFrame, all_cells: int) -> Reading:
     cells, counts = _count(rows), _against_fixed(rows)
     wide = _wide(rows, "relative_excess")
     least = wide[list(_FIXED)].to_numpy().min(axis=1)
-    ahead = np.count_nonzero(wide[_PLANNED].to_numpy() <= least)
-    inside = _of_rule(rows, _PLANNED)["in_confidence_set"].mean()
+    ahead = np.count_nonzero(wide[PLANNED].to_numpy() <= least)
+    inside = _of_rule(rows, PLANNED)["in_confidence_set"].mean()
     gains = ", ".join(
         f"{rule} by {gain:+.3f} ± {error:.3f}" for rule, (gain, error) in _gains(rows).items()
     )
@@ -78,9 +78,9 @@ def _caution(rows: pd.DataFrame) -> Reading:
     """Compare the least worst case over the interval of G* with trusting the point estimate."""
     found = []
     for prompts, some in rows.groupby("num_prompts"):
-        planned, trusting = (_mean(some, rule) for rule in (_PLANNED, _AT_ESTIMATE))
+        planned, trusting = (_mean(some, rule) for rule in (PLANNED, AT_ESTIMATE))
         found.append(f"{prompts} prompts: {planned:.3f} against {trusting:.3f}")
-    better, worse = _clear(rows, _AT_ESTIMATE)
+    better, worse = _clear(rows, AT_ESTIMATE)
     return Reading(
         "planning for the least worst case over the interval of G* loses less than trusting the "
         "point estimate",
@@ -94,7 +94,7 @@ def _caution(rows: pd.DataFrame) -> Reading:
 def _gradient_or_loss(rows: pd.DataFrame) -> Reading:
     """Is the G of least gradient error that of least loss, where both laws are exact?"""
     sweeps = rows.drop_duplicates(["task", "optimizer", "budget", "rule"])
-    known, of_gap = (_of_rule(sweeps, rule) for rule in (_GRADIENT_LAW, _GAP_LAW))
+    known, of_gap = (_of_rule(sweeps, rule) for rule in (GRADIENT_LAW, GAP_LAW))
     outside = known.loc[known["in_confidence_set"] < 1]
     missed = ", ".join(
         f"{plain(str(row['task']))} at N = {row['budget']} (excess {row['relative_excess']:.2f})"
@@ -146,7 +146,7 @@ def _gains(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
     policies = relative.index.get_level_values("task").to_numpy()
     found = {}
     for rule in _FIXED:
-        gain = relative[rule].to_numpy() - relative[_PLANNED].to_numpy()
+        gain = relative[rule].to_numpy() - relative[PLANNED].to_numpy()
         scaled = errors[rule].to_numpy() / worst
         of_policies = [scaled[policies == policy].sum() for policy in np.unique(policies)]
         found[rule] = float(gain.mean()), float(np.linalg.norm(of_policies) / len(gain))
@@ -169,7 +169,7 @@ def _mean(rows: pd.DataFrame, rule: str) -> float:
 def _means(rows: pd.DataFrame) -> str:
     """Return the mean excess of every rule over the cells in which it is known."""
     known = set(rows["rule"])
-    shown = [rule for rule in (_PLANNED, *_FIXED, _GRADIENT_LAW, _GAP_LAW) if rule in known]
+    shown = [rule for rule in (PLANNED, *_FIXED, GRADIENT_LAW, GAP_LAW) if rule in known]
     return ", ".join(f"{rule} {_mean(rows, rule):.3f}" for rule in shown)
 
 
@@ -178,12 +178,12 @@ def _by_task(rows: pd.DataFrame) -> str:
     tasks = by_task(rows).values()
     return ", ".join(
         f"{rule} {np.mean([_mean(each, rule) for each in tasks]):.3f}"
-        for rule in (_PLANNED, *_FIXED)
+        for rule in (PLANNED, *_FIXED)
     )
 
 
 def _count(rows: pd.DataFrame) -> int:
-    return len(_of_rule(rows, _PLANNED))
+    return len(_of_rule(rows, PLANNED))
 
 
 def _compared(counts: dict[str, tuple[int, int]], cells: int) -> str:

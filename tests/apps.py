@@ -43,6 +43,21 @@ def call_main(module, *overrides):
     return code, out.getvalue(), err.getvalue()
 
 
+class InThisProcess:
+    """Stands in for a pool of processes, where starting them takes longer than the work."""
+
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    map = staticmethod(map)
+
+
 def refuses(module, message, folder, *overrides):
     """Check that a mistake of the user takes one line, exit code 2 and no folder of results."""
     code, _, error = call_main(module, *overrides, f"output={folder}")

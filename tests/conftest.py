@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
@@ -39,6 +40,18 @@ def _torch_on_one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def house_style() -> Iterator[None]:
+    """Draw as the figures do, and close what was drawn."""
+    import matplotlib.pyplot as plt
+
+    from figures.palette import STYLE
+
+    with plt.style.context(STYLE):
+        yield
+    plt.close("all")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import StringIO
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,6 @@ from experiments.critic import COLUMNS, report, run
 from experiments.critic_cost import held_bytes, phase_bytes, phase_seconds
 from experiments.language_tasks import training_sets
 from figures import critic as figure
-from figures import palette
 from optimisation_tables import assert_apart, legend_names
 from ustat_grpo.lm.actor_critic import Learner
 from ustat_grpo.lm.exact import solution_probs
@@ -235,13 +233,8 @@ class TestCommand:
             critic.CriticConfig(task=SimpleNamespace(name="tug_of_war"))
 
 
+@pytest.mark.usefixtures("house_style")
 class TestFigure:
-    @pytest.fixture(autouse=True)
-    def _house_style(self):
-        with plt.style.context(palette.STYLE):
-            yield
-        plt.close("all")
-
     def test_levels_and_curves(self, data):
         """RMSE of each critic, and σ/√(G−1) of each group size of GRPO."""
         error, excess, accuracy, *_ = figure.build(data).axes

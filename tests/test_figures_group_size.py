@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +15,6 @@ from figures import (
     group_size,
     group_size_by_budget,
     group_size_rules,
-    palette,
     scaling_law,
 )
 from figures.palette import LOOKS
@@ -34,11 +32,7 @@ from optimisation_tables import (
 NORMAL = statistics.NormalDist().inv_cdf(0.975)
 
 
-@pytest.fixture(autouse=True)
-def _house_style():
-    with plt.style.context(palette.STYLE):
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 class TestGaps:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import sys
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,11 +19,7 @@ SKILLS = ("beginner", "intermediate", "advanced")
 KINDS = ("two_step", "three_step", "multiplication", "division", "parentheses")
 
 
-@pytest.fixture(autouse=True)
-def _house_style():
-    with plt.style.context(palette.STYLE):
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def error_table(skills=SKILLS, sizes=(4, 8, 16, 32, 64)):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,11 +61,7 @@ every_figure = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _house_style():
-    with plt.style.context(palette.STYLE):
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 class TestEveryFigure:

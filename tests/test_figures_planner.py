@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import statistics
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from figures import palette, planned_group_size
+from figures import planned_group_size
 from optimisation_tables import intervals
 from planned_tables import EXCESS, GAP, LAW, table
 
 NORMAL = statistics.NormalDist().inv_cdf(0.975)
 
 
-@pytest.fixture(autouse=True)
-def _house_style():
-    with plt.style.context(palette.STYLE):
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def drawable(**fields) -> pd.DataFrame:

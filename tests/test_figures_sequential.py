@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -18,11 +17,7 @@ SIZES = [8, 2, 4, 16, 32]
 TASK = "frozenlake: J = 0.1"
 
 
-@pytest.fixture(autouse=True)
-def _house_style():
-    with plt.style.context(palette.STYLE):
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def table(tasks=(TASK,), budgets=(64, 256), sizes=SIZES, iterations=(25, 50, 100), **columns):

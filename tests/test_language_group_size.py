@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 import tiny_policies
-from apps import call_main, checked, configuration, refuses
+from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import language_group_size, language_training
 from experiments.language_group_size import Cell, report, run
 from experiments.language_tasks import training_sets
@@ -67,20 +67,7 @@ def config(asked):
 @pytest.fixture
 def in_process(monkeypatch):
     """Let runs train in this process: three seconds less for each sweep."""
-
-    class Here:
-        def __init__(self, *_args, **_kwargs):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_error):
-            pass
-
-        map = staticmethod(map)
-
-    monkeypatch.setattr(language_group_size, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(language_group_size, "ProcessPoolExecutor", InThisProcess)
 
 
 def trained(config, cell):

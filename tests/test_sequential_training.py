@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps import call_main, checked, configuration, refuses
+from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import compared, group_size, sequential_training
 from experiments.confidence import compare
 from experiments.gradient_mse import run as gradient_errors
@@ -40,20 +40,7 @@ def lake():
 @pytest.fixture
 def in_process(monkeypatch):
     """Let runs train in this process: four seconds less for each sweep."""
-
-    class Here:
-        def __init__(self, *_args, **_kwargs):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_error):
-            pass
-
-        map = staticmethod(map)
-
-    monkeypatch.setattr(sequential_training, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(sequential_training, "ProcessPoolExecutor", InThisProcess)
 
 
 class TestFrozenLake:

@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.checkpoints import shipped_policy
-from ustat_grpo.lm.datasets import Question, questions_of
+from ustat_grpo.lm.datasets import Item, Question, questions_of, select_questions
 from ustat_grpo.lm.huggingface import load
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
 from ustat_grpo.lm.questions import Questions, arithmetic_questions
@@ -16,8 +16,6 @@ from ustat_grpo.lm.rewards import Reward
 from ustat_grpo.lm.sampling import require_context
 from ustat_grpo.lm.text_rewards import TextReward
 from ustat_grpo.lm.text_tasks import ACCURACIES, LOADERS, posed, prompt_text
-
-Item = TypeVar("Item")
 
 NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
 """The arithmetic questions that the shipped policies have not seen."""
@@ -76,9 +74,8 @@ def _problems(args: argparse.Namespace) -> Sequence[ArithmeticProblem]:
     return _drawn(held_out.problems, args, "questions of the task arithmetic")
 
 
-def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> list[Item]:
+def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> Sequence[Item]:
     """Return some of the items, without replacement, in random order."""
     if args.prompts > len(items):
         raise ValueError(f"--prompts must be at most the {len(items)} {what}, got {args.prompts}")
-    order = np.random.default_rng(args.seed).permutation(len(items))
-    return [items[place] for place in order[: args.prompts]]
+    return select_questions(items, args.prompts, rng=np.random.default_rng(args.seed))

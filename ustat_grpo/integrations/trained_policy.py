@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ustat_grpo.lm.huggingface import understood
 from ustat_grpo.lm.language_model import last_of, places_of
 
 
@@ -42,12 +43,11 @@ class TrainedPolicy(nn.Module):
     ) -> tuple[Float[Tensor, "n t v"], None]:
         """Return logits/temperature, in single precision at least, and no cache."""
         places = places_of(real, tokens.shape[-1], self.context_length)
-        options = {"position_ids": places, "logits_to_keep": last or 0}  # 0 keeps all
         found = self.model(
             input_ids=tokens,
             attention_mask=real.long(),
             use_cache=False,
-            **{name: options[name] for name in options.keys() & self._understood},
+            **understood(self._understood, places, last),
         )
         logits = last_of(found.logits, last).float()
         return logits if self.temperature == 1 else logits / self.temperature, None

@@ -17,7 +17,7 @@ from torch import Tensor
 from ustat_grpo.checks import integer, real
 from ustat_grpo.integrations.trained_policy import TrainedPolicy, evaluating
 from ustat_grpo.lm.language_model import Prompts, Rollouts
-from ustat_grpo.lm.output_sample import MIN_GROUPS, measured_outputs
+from ustat_grpo.lm.output_sample import MIN_GROUPS, measured_outputs, scorable
 from ustat_grpo.lm.score_layers import trained_layers
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
@@ -137,7 +137,7 @@ class NoiseGRPOTrainer(GRPOTrainer):
         """Return the sample of this process; none if too few outputs have a reward."""
         rollouts = _rollouts(batch, self.num_generations)
         rewards = self._own_rewards(len(batch["prompt_ids"]))
-        if ((~rewards.isnan()).sum(dim=1) >= MIN_OUTPUTS).sum() < MIN_GROUPS:
+        if len(scorable(rewards)) < MIN_GROUPS:
             return []
         policy, of_pass = self._trained_policy(), noise.groups_per_pass
         with _naming_way_out(), evaluating(policy.model), self.compute_loss_context_manager():

@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.extras import from_extra
+
+Item = TypeVar("Item")
 
 PROMPT = "prompt"
 """The kind of a question that is asked word for word."""
@@ -99,14 +101,14 @@ def load_prompts(path: str | Path, *, name: str = "path") -> tuple[Question, ...
 
 
 def select_questions(
-    questions: Sequence[Question], num_questions: int, *, rng: np.random.Generator
-) -> tuple[Question, ...]:
+    questions: Sequence[Item], num_questions: int, *, rng: np.random.Generator
+) -> tuple[Item, ...]:
     """Draw questions without replacement, in random order.
 
     The first n of a larger selection are the selection of n from the same seed.
 
     Args:
-        questions: of which to select.
+        questions: of which to select, of any kind.
         num_questions: how many.
         rng: source of randomness.
 

@@ -6,7 +6,7 @@ Needs the extra `llm`; nothing is downloaded.
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -32,6 +32,17 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def understood(
+    names: Collection[str], places: Int[Tensor, "n t"], last: int | None
+) -> dict[str, Any]:
+    """Return the arguments for places and the number of logits, as far as a model has them.
+
+    Models that do not take places read them off the mask.
+    """
+    options = {"position_ids": places, "logits_to_keep": last or 0}  # 0 keeps all
+    return {name: value for name, value in options.items() if name in names}
 
 
 class HuggingFaceModel(nn.Module):
@@ -87,15 +98,13 @@ class HuggingFaceModel(nn.Module):
         Raises:
             ValueError: if the tokens are more than the context holds.
         """
-        # Models that do not take places read them off the mask.
         places = places_of(real, tokens.shape[-1], self.context_length)
-        options = {"position_ids": places, "logits_to_keep": last or 0}  # 0 keeps all
         found = self.model(
             input_ids=tokens,
             attention_mask=real.long(),
             past_key_values=self._unpacked(cache or ()),
             use_cache=True,
-            **{name: options[name] for name in options.keys() & self._understood},
+            **understood(self._understood, places, last),
         )
         longer = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
         return last_of(found.logits, last).float(), longer

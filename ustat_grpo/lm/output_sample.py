@@ -97,11 +97,16 @@ def measured_batches(
     )
 
 
+def scorable(rewards: Float[Tensor, "B G"]) -> Int[Tensor, " b"]:
+    """Return the prompts with enough outputs whose reward is not NaN."""
+    return ((~rewards.isnan()).sum(dim=1) >= MIN_OUTPUTS).nonzero().squeeze(-1)
+
+
 def _chosen(rewards: Float[Tensor, "B G"]) -> Int[Tensor, " b"]:
-    """Return the prompts with enough scorable outputs."""
+    """Return the scorable prompts, or raise if they are too few."""
     if rewards.isinf().any():
         raise ValueError("rewards must be finite, or NaN to leave an output out, got inf")
-    chosen = ((~rewards.isnan()).sum(dim=1) >= MIN_OUTPUTS).nonzero().squeeze(-1)
+    chosen = scorable(rewards)
     if len(chosen) < MIN_GROUPS:
         raise ValueError(
             f"rewards must leave at least {MIN_GROUPS} prompts with {MIN_OUTPUTS} outputs that "

@@ -30,8 +30,10 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.05
 """The relative excess of a group size that is as good as the best."""
 
+ROUNDING = 1e-12
+"""B(a + bG) may miss the budget by this much, relative."""
+
 _LARGEST_CHOICE = 2**16  # more outputs to a prompt than any trainer draws
-_ROUNDING = 1e-12  # B(a + bG) may miss the budget by this much, relative
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,11 @@ def choose(curves: Sequence[Curve], budget: float, tolerance: float = TOLERANCE)
     cost, largest = curves[0].cost, min(curves[0].largest, _LARGEST_CHOICE)
     sizes = np.arange(2, largest + 1)
     of_prompt = cost.of_prompt(sizes)
-    batches = np.floor(budget / of_prompt * (1 + _ROUNDING))
+    batches = np.floor(budget / of_prompt * (1 + ROUNDING))
     worst: Float[Array, " sizes"] = np.max(
         [curve.of_prompt(sizes) / batches * (budget / curve.least) for curve in curves], axis=0
     )
-    spent = batches * of_prompt >= budget * (1 - _ROUNDING)
+    spent = batches * of_prompt >= budget * (1 - ROUNDING)
     best, exact = int(worst.argmin()), int(np.where(spent, worst, np.inf).argmin())
     if spent[exact] and worst[exact] <= (1 + tolerance) * worst[best]:
         best = exact

@@ -15,6 +15,7 @@ from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.planner.curve import (
     FREE_PROMPTS,
+    ROUNDING,
     Band,
     Choice,
     Cost,
@@ -165,9 +166,10 @@ def plan(
         )
     optimal, components, level = _estimates(noise)
     share = total / least - cost.per_prompt  # for the outputs to a prompt
-    largest = int(np.floor(share / cost.per_output * (1 + 1e-12)))
+    largest = int(np.floor(share / cost.per_output * (1 + ROUNDING)))
     point, *ends = (Curve(each, cost, largest) for each in components)
     best = GroupSizeEstimate(*(best_group_size(each, cost) for each in components))
+    surely, possibly = _bounds(noise, point, best)
     recommended = choose(ends, total)
     size = recommended.group_size
     return Plan(
@@ -182,8 +184,8 @@ def plan(
         recommended=recommended,
         at_estimate=choose([point], total),
         near_optimal=point.near_optimal(),
-        surely_near_optimal=_surely(noise, point, best),
-        possibly_near_optimal=_possibly(noise, point),
+        surely_near_optimal=surely,
+        possibly_near_optimal=possibly,
         predictions=_predictions(point, ends, size, prompts),
         vanilla_crossover=_vanilla_crossover(components[0], prompts),
         critic_break_even=_critic_break_even(components[0], prompts, size),
@@ -208,16 +210,13 @@ def _estimates(
     return GroupSizeEstimate(size, size, size), (noise, noise, noise), None
 
 
-def _surely(
+def _bounds(
     noise: NoiseEstimate | NoiseComponents, point: Curve, best: GroupSizeEstimate
-) -> Interval | None:
-    known = isinstance(noise, NoiseComponents)
-    return point.near_optimal() if known else surely_near_optimal(noise, point, best)
-
-
-def _possibly(noise: NoiseEstimate | NoiseComponents, point: Curve) -> Interval | None:
-    known = isinstance(noise, NoiseComponents)
-    return point.near_optimal() if known else possibly_near_optimal(noise, point)
+) -> tuple[Interval | None, Interval | None]:
+    """Return the near-optimal G for certain and perhaps; of known noise there is no doubt."""
+    if isinstance(noise, NoiseComponents):
+        return point.near_optimal(), point.near_optimal()
+    return surely_near_optimal(noise, point, best), possibly_near_optimal(noise, point)
 
 
 def _predictions(
