@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import Snapshot
+from ustat_grpo.arrays import Array
 
-Array = NDArray[np.float64]
 Way = Callable[[Snapshot, int, int, np.random.Generator], Array]
 
 

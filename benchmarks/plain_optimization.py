@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import SoftmaxBandit
-
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, integer, real
-
-Array = NDArray[np.float64]
 
 LEVEL = 0.95
 

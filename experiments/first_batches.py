@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import Snapshot
+from ustat_grpo.arrays import Array
 from ustat_grpo.noise import OutputSample
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from experiments.sequential_tasks import FrozenLake, Gym
     from ustat_grpo.environments import EnvironmentCopies
 
-Array = NDArray[np.float64]
 
 _COPIES = 64
 """Episodes of a table's environment that are played at once."""

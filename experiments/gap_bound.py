@@ -16,7 +16,6 @@ import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
-from numpy.typing import NDArray
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
@@ -27,6 +26,7 @@ from experiments.limit_law import require_enclosed_optimum, require_no_escape
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
 from ustat_grpo import Constant, Decay, Runs, Snapshot, TugOfWar, optimize
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.certificate import certify_tug_of_war, largest_error, smoothness_bound
 from ustat_grpo.bandits.expansion import Expansion, expand
 from ustat_grpo.checks import increasing, integer, real
@@ -38,8 +38,6 @@ COLUMNS = [
     "std_error", "law", "bound", "recursive_bound", "smoothness", "pl_constant", "noise", "rate",
     "offset",
 ]  # fmt: skip
-
-Array = NDArray[np.float64]
 
 
 @dataclass

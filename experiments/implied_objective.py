@@ -19,7 +19,6 @@ import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
-from numpy.typing import NDArray
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
@@ -39,7 +38,6 @@ COLUMNS = [
     "success_probability", "gain", "implied_objective",
 ]  # fmt: skip
 
-Array = NDArray[np.float64]
 Law = Callable[[int], binary.GroupAdvantages]
 
 ESTIMATORS: dict[str, tuple[Estimator, Law]] = {

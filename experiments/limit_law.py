@@ -17,7 +17,6 @@ import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
-from numpy.typing import NDArray
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
@@ -26,6 +25,7 @@ from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
 from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, optimize
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.laws import limit
@@ -37,7 +37,6 @@ COLUMNS = [
     "ks_distance", "ks_p_value", "largest_distance", "flat_spread",
 ]  # fmt: skip
 
-Array = NDArray[np.float64]
 
 RUNS = 10  # times scale.runs: two prompts with two actions are cheap
 PROBABILITIES = np.arange(1, 100) / 100

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from jaxtyping import Int
-from numpy.typing import NDArray
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
@@ -36,11 +35,10 @@ from experiments.planned_sweeps import Sweep, fingerprint
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
 from experiments.sequential_tasks import SequentialTask
+from ustat_grpo.arrays import Integers
 from ustat_grpo.checks import increasing, integer
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 from ustat_grpo.planner import plan
-
-Array = NDArray[np.float64]
 
 NAME = "planned_group_size"
 PLANNED, AT_ESTIMATE, BEST = "planned", "planned at the estimate", "best of the sweep"
@@ -232,7 +230,7 @@ def fixed(size: int) -> str:
 
 def _columns(
     sweep: Sweep, planned: Planned, laws: Mapping[str, float]
-) -> dict[str, Int[NDArray[np.int64], " P"]]:
+) -> dict[str, Int[Integers, " P"]]:
     """Return the places of the sizes nearest by ratio to those that every rule wants, by plan."""
     always = {**{fixed(size): size for size in FIXED}, BEST: sweep.best, **laws}
     wanted: dict[str, Sequence[float]] = {
@@ -247,7 +245,7 @@ def _columns(
 
 
 def difference(
-    sweep: Sweep, chosen: Int[NDArray[np.int64], " P"], other: Int[NDArray[np.int64], " P"]
+    sweep: Sweep, chosen: Int[Integers, " P"], other: Int[Integers, " P"]
 ) -> tuple[float, float]:
     """Return what one choice of columns loses more than another, plan by plan, and its error."""
     each = sweep.excess[chosen] - sweep.excess[other]

@@ -20,8 +20,7 @@ from experiments.group_size import GroupSize, measure
 from experiments.resolution import by_seed
 from experiments.tasks import Start
 from ustat_grpo import Grpo
-
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
 from ustat_grpo import Moments, NoiseComponents, Snapshot
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.noise import OutputSample
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from experiments.language_tasks import Panel
 
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 _AT_ONCE = 64
 """Samples that meet the products of scores in one multiplication of matrices."""
@@ -37,7 +35,7 @@ class Population:
         products: φ(y)·φ(y′), shape (U, U).
     """
 
-    prompts: Int[Indices, " U"]
+    prompts: Int[Integers, " U"]
     probs: Float[Array, " U"]
     rewards: Float[Array, " U"]
     products: Float[Array, "U U"]
@@ -94,7 +92,7 @@ class Population:
 
     def _draw(
         self, num_prompts: int, num_outputs: int, rng: np.random.Generator
-    ) -> tuple[Int[Indices, "B M"], Float[Array, "B M"]]:
+    ) -> tuple[Int[Integers, "B M"], Float[Array, "B M"]]:
         """Return outputs, and the weights a = (Z − Z̄⁽⁻ⁱ⁾)/M of which ĝ = Σ aW is made."""
         starts = np.searchsorted(self.prompts, np.arange(self.prompts[-1] + 2))
         asked = rng.integers(len(starts) - 1, size=num_prompts)[:, None]
@@ -106,7 +104,7 @@ class Population:
 
     def _measured(
         self,
-        places: Int[Indices, "B M"],
+        places: Int[Integers, "B M"],
         weights: Float[Array, "B M"],
         with_sum: Float[Array, " U"],
     ) -> OutputSample:

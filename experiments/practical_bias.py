@@ -17,13 +17,13 @@ import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
-from numpy.typing import NDArray
 from omegaconf import MISSING, DictConfig
 
 from experiments import language_tasks, tasks
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.token_bias import token_rows
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.token_bandit import TokenBandit, random_token_bandit
 from ustat_grpo.checks import increasing, integer, real
 
@@ -32,7 +32,6 @@ COLUMNS = [
     "std_error", "runs", "law", "gradient_norm_squared", "budget", "group_size", "sampling_error",
 ]  # fmt: skip
 
-Array = NDArray[np.float64]
 
 LANGUAGE_RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 """Learning rates for language models, which are trained at 0.005 elsewhere."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy import stats
 
 from experiments.confidence import confidence_set
 from ustat_grpo import NoiseComponents
+from ustat_grpo.arrays import Array
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.planner import seeds_needed
 
@@ -106,7 +106,7 @@ def components(rows: pd.DataFrame) -> NoiseComponents:
     return NoiseComponents(*rows[_COMPONENTS].mean())
 
 
-def optimal(rows: pd.DataFrame) -> Float[NDArray[np.float64], " n"]:
+def optimal(rows: pd.DataFrame) -> Float[Array, " n"]:
     """Return G* = 1 + √(c₃/c₁) of every row in which the components were measured."""
     measured = rows.dropna(subset=["prompt"])
     return np.array(

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from numpy.typing import NDArray
 
 from ustat_grpo import Grpo
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.pool import Pool, whole_blocks
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ustat_grpo.environments.mdp import TabularMdp
     from ustat_grpo.environments.policies import Policy
 
-Array = NDArray[np.float64]
 
 _POLICIES = ("linear", "tabular", "mlp")
 _FEATURES = ("affine", "quadratic")

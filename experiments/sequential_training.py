@@ -15,17 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.typing import NDArray
 from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.confidence import compare
 from experiments.runner import to_csv, write_atomically
 from experiments.sequential_tasks import FrozenLake, Gym
+from ustat_grpo.arrays import Array
 from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
 from ustat_grpo.measured_moments import MeasuredMoments, pool_moments
-
-Array = NDArray[np.float64]
 
 COLUMNS = [
     "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "objective",

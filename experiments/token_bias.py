@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments import tasks
 from ustat_grpo import Grpo
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.token_bandit import TokenBandit, TokenSnapshot
 from ustat_grpo.bandits.token_updates import mean_ascent, mean_path, mean_penalty, weighted_scores
 from ustat_grpo.laws.group_size import error_at_budget
-
-Array = NDArray[np.float64]
 
 _STEP = 1e-5  # of a central difference
 

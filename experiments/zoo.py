@@ -11,10 +11,10 @@ from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from experiments.zoo_moments import Integers
 from ustat_grpo import Estimator, OptimalBaseline, Oracle, SideInformation, Snapshot, Vanilla
+from ustat_grpo.arrays import Array
 from ustat_grpo.estimators import (
     LIBRARIES,
     NOTHING,
@@ -28,8 +28,6 @@ from ustat_grpo.estimators.arrays import Array as AnyArray
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages, MinibatchLaw
 from ustat_grpo.moments import Moments, OutcomeMoments
-
-Array = NDArray[np.float64]
 
 CRITIC_ERROR = 0.1
 """The root-mean-square error of the critic in the table: it says V(x) ± 0.1, either as likely."""

@@ -14,13 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
 from ustat_grpo import Estimator, Grpo, SideInformation, Snapshot
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.laws import mse
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 NUM_BLOCKS = 16
 """Blocks of replicates that standard errors are measured between."""

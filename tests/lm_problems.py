@@ -13,13 +13,12 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.lm import Answers, Prompts, Rollouts, Transformer, TransformerShape
 from ustat_grpo.moments import Moments
 from ustat_grpo.practice import Practice
 
-Array = NDArray[np.float64]
 Output = tuple[int, ...]
 
 VOCABULARY, END, MAX_TOKENS = 4, 1, 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +116,19 @@ def test_names_that_there_are_not_are_no_attributes():
     name = r"'ustat_grpo\.environments' has no attribute 'nothing'"
     with pytest.raises(AttributeError, match=name):
         ustat_grpo.environments.nothing  # noqa: B018
+
+
+def test_no_shape_is_given_to_an_alias_that_new_numpy_makes_no_class():
+    """Would catch: `Float[NDArray[np.float64], "n"]`, which fails at import from NumPy 2.5 on."""
+    root = Path(ustat_grpo.__file__).parents[1]
+    sources = [
+        path
+        for room in ("ustat_grpo", "theory", "experiments", "benchmarks")
+        for path in (root / room).rglob("*.py")
+    ]
+    assert len(sources) > 100
+    aliased = re.compile(r"^(\w+) = NDArray\b", re.MULTILINE)
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        names = "|".join(["NDArray", *aliased.findall(text)])
+        assert not re.search(rf"\b(Float|Int|Bool|Num|Shaped)\[({names})\b", text), path

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
 from ustat_grpo import Estimator, SideInformation, Snapshot, gradient
-
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array, Integers
 
 _BLOCK = 4096  # groups evaluated at once
 
@@ -61,7 +59,7 @@ class Outcomes:
 class Groups(NamedTuple):
     """Every group: the cells of its members, shape (M, G), and its probability, shape (M,)."""
 
-    members: Int[NDArray[np.int64], "M G"]
+    members: Int[Integers, "M G"]
     probs: Float[Array, " M"]
 
 

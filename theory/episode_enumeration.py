@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from theory.enumeration import Outcomes
+from ustat_grpo.arrays import Array
 from ustat_grpo.environments.mdp import TabularMdp
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

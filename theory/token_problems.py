@@ -7,13 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from theory.enumeration import Outcomes
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.token_bandit import TokenBandit, TokenSnapshot, random_token_bandit
 from ustat_grpo.bandits.token_updates import mean_ascent, mean_penalty, weighted_scores
-
-Array = NDArray[np.float64]
 
 _HALVINGS = 5
 

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Estimator, SideInformation
-
-Array = NDArray[np.float64]
 
 _COUNTS_CHECKED = 65
 

@@ -1,15 +1,13 @@
 """Lay out a bandit, a region and a way of practising for the loops of Algorithms 1 and 2."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ustat_grpo import ascent, policy_rows, practical_ascent
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.draws import alias_tables, padded_size
 from ustat_grpo.practice import Practice
 from ustat_grpo.regions import Box
-
-Array = NDArray[np.float64]
 
 _PENALTIES = {"k1": practical_ascent.K1, "k2": practical_ascent.K2, "k3": practical_ascent.K3}
 

@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array, Booleans
 from ustat_grpo.moments import Moments, OutcomeMoments
 from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ def exact_match_moments(
     value: Float[Array, " P"],
     solution_norms: Float[Array, " P"],
     norms: Float[Array, "P M"],
-    failed: Bool[NDArray[np.bool_], "P M"],
+    failed: Bool[Booleans, "P M"],
     objective_gradient_norm_squared: float,
 ) -> MeasuredMoments:
     """Return the moments of every prompt when one output is right.
@@ -95,7 +94,7 @@ def _kept(count: int, block: int | None) -> NDArray[np.bool_]:
 
 
 def _failure_norms(
-    norms: Float[Array, "P M"], failed: Bool[NDArray[np.bool_], "P M"], value: Array
+    norms: Float[Array, "P M"], failed: Bool[Booleans, "P M"], value: Array
 ) -> Float[Array, " P"]:
     """Return E[‖W‖²1{Z=0}∣x] at every prompt, unbiased.
 

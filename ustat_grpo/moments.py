@@ -6,9 +6,8 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.checks import integer, real
 from ustat_grpo.estimators import Estimator
@@ -19,7 +19,6 @@ from ustat_grpo.simulation import Simulation
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.float64]
 
 _CHUNK_BYTES = 2**23
 """Memory for the errors and gradient sums of one chunk of replicates."""

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ustat_grpo import ascent, ascent_layout, policy_rows, practical_ascent
 from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.checks import finite, increasing, integer
 from ustat_grpo.estimators import Estimator
@@ -19,8 +20,6 @@ from ustat_grpo.regions import Box
 from ustat_grpo.rng import draw_key
 from ustat_grpo.schedules import Schedule, learning_rates
 from ustat_grpo.threads import in_parts
-
-Array = NDArray[np.float64]
 
 PROMPT_SAMPLING = {
     "iid": ascent.IID,
@@ -45,7 +44,7 @@ class Runs:
         theta: θ_i, shape (R, C, d); empty, (0, 0, 0), if it was not kept.
     """
 
-    checkpoints: Int[NDArray[np.int64], " C"]
+    checkpoints: Int[Integers, " C"]
     objective: Float[Array, "R C"]
     gap: Float[Array, "R C"]
     theta: Float[Array, "R C d"]

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import integer
-
-Array = NDArray[np.float64]
 
 NUM_BLOCKS = 16
 """Parts of a pool that are left out one by one to learn its error."""
@@ -34,7 +32,7 @@ class PromptPool:
     """
 
     gram: Float[Array, "U U"]
-    place: Int[NDArray[np.int64], " M"]
+    place: Int[Integers, " M"]
     rewards: Float[Array, " M"]
     value: float | None = None
     solution: int | None = None

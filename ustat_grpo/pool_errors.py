@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.estimators import Estimator, Grpo, SideInformation
 from ustat_grpo.measured_moments import pool_moments
 from ustat_grpo.moments import Moments
 from ustat_grpo.pool import Pool, PromptPool
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

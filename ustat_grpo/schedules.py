@@ -5,11 +5,9 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, integer, real
-
-Array = NDArray[np.float64]
 
 
 class Schedule(Protocol):

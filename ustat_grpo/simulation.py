@@ -12,17 +12,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ustat_grpo import kernels, layout
 from ustat_grpo.advantage_rule import looks_beyond_group, neutral_side
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.draws import alias_tables, padded_size, poisson_tables
 from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.kernels import REPLICATES_PER_BLOCK
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 _ROUNDING = 1e-14
 

@@ -2,15 +2,13 @@
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.candidates import CORRECT, candidate_answers
 from ustat_grpo.bandits.plausibility import plausibility_features
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.checks import real
 from ustat_grpo.lm.arithmetic import arithmetic_problems
-
-Array = NDArray[np.float64]
 
 _STEP = 0.05
 _MAX_STEPS = 20_000

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.bandits.tug_of_war import TugOfWar
 from ustat_grpo.checks import finite, integer
 from ustat_grpo.regions import Box
 
-Array = NDArray[np.float64]
 Bound = Float[Array, " r"] | float
 
 _MOST_AXES = 3

@@ -13,12 +13,10 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.moments import ScoreMoments
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.checks import finite
 from ustat_grpo.practice import Practice, penalty_slope
 
-Array = NDArray[np.float64]
 Gain = Callable[[Array], Array]
 """φ: of values V(x), shape (P,), the factors of E ĝ(x) = φ(V(x))·g(x), shape (P,)."""
 

@@ -5,11 +5,9 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

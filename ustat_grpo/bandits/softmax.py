@@ -5,12 +5,11 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.checks import finite, probabilities, same_length
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

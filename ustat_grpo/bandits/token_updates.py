@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.token_bandit import TokenBandit, TokenSnapshot
 from ustat_grpo.checks import finite, integer
 from ustat_grpo.practice import penalty_slope, ratio_of
-
-Array = NDArray[np.float64]
 
 
 def ratio_weights(now: TokenSnapshot, old: TokenSnapshot, ratio: str) -> Float[Array, "P M T"]:

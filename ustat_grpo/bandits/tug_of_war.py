@@ -5,13 +5,12 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.checks import integer, real
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete, MultiDiscrete
 from jaxtyping import Int
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Integers
 from ustat_grpo.checks import integer
 from ustat_grpo.environments.text_mode import METADATA, one_of, text_mode
 from ustat_grpo.lm.arithmetic import RANGES, ArithmeticProblem, OperandRanges, arithmetic_problems
 from ustat_grpo.lm.tokens import ARITHMETIC, END, PAD, decode, encode
-
-Integers = NDArray[np.int64]
 
 
 class ArithmeticEnv(gymnasium.Env[Integers, np.int64]):

@@ -12,11 +12,9 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array, Booleans, Integers
 from ustat_grpo.checks import finite, integer, probabilities, same_length
 from ustat_grpo.environments.text_mode import METADATA, one_of, text_mode
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 _DEFAULT_SHAPE = 16, 4
 _DRAWN_AT_ONCE = 2**14  # numbers; enough to make the cost of a draw vanish, few enough to be quick
@@ -166,8 +164,8 @@ class ContextualBanditVectorEnv(VectorEnv[Integers, Integers, NDArray[Any]]):
     ) -> tuple[
         Int[Integers, " n"],
         Float[Array, " n"],
-        Bool[NDArray[np.bool_], " n"],
-        Bool[NDArray[np.bool_], " n"],
+        Bool[Booleans, " n"],
+        Bool[Booleans, " n"],
         dict[str, Any],
     ]:
         """Draw a reward and a new context for every copy; all arrays are new.

@@ -2,16 +2,15 @@
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import generator
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Policy
 from ustat_grpo.environments.rollouts import episode_scores, group_rollouts, require_seeds
 from ustat_grpo.estimators import Grpo, gradient
 from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
-
-Array = NDArray[np.float64]
 
 
 def episode_pool(

@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer, real
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

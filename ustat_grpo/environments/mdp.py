@@ -10,9 +10,8 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array, Booleans, Integers
 from ustat_grpo.checks import finite, integer, probabilities, real
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +35,11 @@ class TabularMdp:
             range.
     """
 
-    next_state: Int[NDArray[np.int64], "S A K"]
+    next_state: Int[Integers, "S A K"]
     probs: Float[Array, "S A K"]
     rewards: Float[Array, "S A K"]
-    terminated: Bool[NDArray[np.bool_], "S A K"]
-    starts: Int[NDArray[np.int64], " P"]
+    terminated: Bool[Booleans, "S A K"]
+    starts: Int[Integers, " P"]
     start_probs: Float[Array, " P"]
     horizon: int
     discount: float = 1.0

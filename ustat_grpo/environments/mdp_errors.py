@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer, real
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.mdp_kernels import (
@@ -29,7 +30,6 @@ from ustat_grpo.rng import draw_key
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.float64]
 
 _CHUNK_BYTES = 2**25
 """Memory for the episodes of a chunk of replicates, and for their advantages."""

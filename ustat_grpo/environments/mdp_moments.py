@@ -18,14 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, probabilities, real
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.policies import Policy, action_probs
 from ustat_grpo.moments import Moments, OutcomeMoments
-
-Array = NDArray[np.float64]
 
 _FIRST_STEP = 1.0
 _LAST_STEP = 1e-6

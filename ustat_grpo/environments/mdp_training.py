@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ustat_grpo import ascent
 from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, increasing, integer
 from ustat_grpo.environments import mdp_ascent
 from ustat_grpo.environments.mdp import TabularMdp
@@ -19,8 +20,6 @@ from ustat_grpo.optimization import Runs
 from ustat_grpo.rng import draw_key
 from ustat_grpo.schedules import Schedule, learning_rates
 from ustat_grpo.threads import in_parts
-
-Array = NDArray[np.float64]
 
 _IRREGULAR = np.array([-1.3, 0.4, 2.1])
 """Returns of no two levels: only estimators that are affine in them can be read off."""

@@ -7,13 +7,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.environments.policies import FeatureMap, Observations
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class MlpPolicy:
         theta: Float[Array, " d"],
         observations: Observations,
         weights: Float[Array, "n A"],
-        episode: Int[NDArray[np.int64], " n"],
+        episode: Int[Integers, " n"],
         num_episodes: int,
     ) -> Float[Array, "E d"]:
         """See `Policy.pull_back`.

@@ -7,10 +7,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.environments.copies import EnvironmentCopies, start_episode
 from ustat_grpo.environments.policies import Observations
-
-Array = NDArray[np.float64]
 
 _BLOCK = 32
 """Uniform numbers that an episode draws at a time, one for each step: a call each is slow."""

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.environments.features import OneHot
 
-Array = NDArray[np.float64]
 Observations = NDArray[Any]
 """n observations along the first axis: (n,) states of a Discrete space, (n, ...) of a Box."""
 
@@ -55,7 +55,7 @@ class Policy(Protocol):
         theta: Float[Array, " d"],
         observations: Observations,
         weights: Float[Array, "n A"],
-        episode: Int[NDArray[np.int64], " n"],
+        episode: Int[Integers, " n"],
         num_episodes: int,
     ) -> Float[Array, "E d"]:
         """Return Σ_t Σ_a weights[t, a]·∂logits(θ, o_t)[a]/∂θ over the steps t of every episode.
@@ -81,8 +81,8 @@ def scores(
     policy: Policy,
     theta: Float[Array, " d"],
     observations: Observations,
-    actions: Int[NDArray[np.int64], " n"],
-    episode: Int[NDArray[np.int64], " n"],
+    actions: Int[Integers, " n"],
+    episode: Int[Integers, " n"],
     num_episodes: int,
 ) -> Float[Array, "E d"]:
     """Return the score W = Σ_t ∇ log π_θ(a_t∣o_t) of every episode; arguments as `pull_back`."""
@@ -129,7 +129,7 @@ class LinearSoftmax:
         theta: Float[Array, " d"],
         observations: Observations,
         weights: Float[Array, "n A"],
-        episode: Int[NDArray[np.int64], " n"],
+        episode: Int[Integers, " n"],
         num_episodes: int,
     ) -> Float[Array, "E d"]:
         """See `Policy.pull_back`: Σ_t φ(o_t) ⊗ weights[t], whatever θ."""

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite, integer, real
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.features import OneHot
 from ustat_grpo.environments.playing import Plan, Tape, play
 from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
 from ustat_grpo.rng import draw_key
-
-Array = NDArray[np.float64]
 
 _STEPS_PER_PASS = 2**16
 """Bounds the memory of `episode_scores`, apart from single episodes that are longer."""
@@ -33,8 +32,8 @@ class Episodes:
     """
 
     observations: Observations
-    actions: Int[NDArray[np.int64], " n"]
-    lengths: Int[NDArray[np.int64], "B G"]
+    actions: Int[Integers, " n"]
+    lengths: Int[Integers, "B G"]
     returns: Float[Array, "B G"]
 
 
@@ -146,7 +145,7 @@ def _require_theta(policy: Policy, theta: ArrayLike) -> Float[Array, " d"]:
     return parameter
 
 
-def require_seeds(seeds: ArrayLike) -> Int[NDArray[np.int64], " B"]:
+def require_seeds(seeds: ArrayLike) -> Int[Integers, " B"]:
     """Return reset seeds as an array, or raise."""
     array = np.asarray(seeds)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "iu" or array.min() < 0:

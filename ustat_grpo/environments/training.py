@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import increasing, integer, real
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Policy
@@ -19,8 +20,6 @@ from ustat_grpo.environments.rollouts import (
 )
 from ustat_grpo.estimators import Estimator, SideInformation, gradient
 from ustat_grpo.rng import draw_key
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +34,10 @@ class TrainedRun:
         num_steps: steps of these episodes in all, shape (n,).
     """
 
-    checkpoints: Int[NDArray[np.int64], " C"]
+    checkpoints: Int[Integers, " C"]
     theta: Float[Array, "C d"]
     mean_return: Float[Array, " n"]
-    num_steps: Int[NDArray[np.int64], " n"]
+    num_steps: Int[Integers, " n"]
 
 
 def train(

@@ -1,9 +1,8 @@
 """The two-prompt tug-of-war as an environment."""
 
-import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.bandits import TugOfWar
 from ustat_grpo.environments.contextual_bandit import (
     ContextualBanditEnv,
@@ -33,5 +32,5 @@ def tug_of_war_vector(num_envs: int = 1, *, signal: float = 0.8) -> ContextualBa
     return ContextualBanditVectorEnv(num_envs, _success(signal))
 
 
-def _success(signal: float) -> Float[NDArray[np.float64], "2 2"]:
+def _success(signal: float) -> Float[Array, "2 2"]:
     return TugOfWar(signal=signal).bandit.reward_probs[..., 1]

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.moments import ScoreMoments
-
-Array = NDArray[np.float64]
 
 
 class NoiseMatrices(NamedTuple):

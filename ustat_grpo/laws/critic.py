@@ -6,16 +6,17 @@ oracle's error plus (sσ² + ‖g‖²)/(G(G−1)). Notation as in `ustat_grpo.l
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import leave_one_out_group_size
 from ustat_grpo.laws import mse
 from ustat_grpo.moments import Moments, NoiseComponents
 
-Array = Float[NDArray[np.float64], " P"]
+Errors = Float[Array, " P"]
 
 
-def excess(moments: Moments, prediction: ArrayLike) -> Array:
+def excess(moments: Moments, prediction: ArrayLike) -> Errors:
     """Return e²s + 2(V − V̂)m with e = V̂ − V: G times what a given V̂ adds to the oracle's error.
 
     Over critics without bias, E[V̂∣x] = V, the second term is 0 on average. A given critic that is
@@ -33,7 +34,7 @@ def excess(moments: Moments, prediction: ArrayLike) -> Array:
     return given - mse.oracle(moments, group_size=1)
 
 
-def break_even_error(moments: Moments, *, group_size: int) -> Array:
+def break_even_error(moments: Moments, *, group_size: int) -> Errors:
     """Return the RMSE below which a learned critic beats the group mean of the same (B, G).
 
     A critic with E(V̂−V)² = e², independent of the outputs and unbiased (or with m = 0), adds e²s/G

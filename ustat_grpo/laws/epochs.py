@@ -16,12 +16,11 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.path import LocalExpansion
-
-Array = NDArray[np.float64]
 
 
 class PromptExpansion(LocalExpansion, Protocol):

@@ -20,11 +20,10 @@ import warnings
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, real
-
-Array = NDArray[np.float64]
 
 
 def constant_rate_bound(

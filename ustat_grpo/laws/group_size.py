@@ -9,12 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import Polynomial
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer, real
 from ustat_grpo.moments import Moments, NoiseComponents
-
-Array = NDArray[np.float64]
 
 
 class Interval(NamedTuple):

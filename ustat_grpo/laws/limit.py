@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
-
-Array = NDArray[np.float64]
 
 SYMMETRY_TOLERANCE = 1e-8
 ROUNDING = 1e-12  # eigenvalues of a covariance below this share of the largest are zeros

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer, leave_one_out_group_size
 from ustat_grpo.moments import Moments
 
-Errors = Float[NDArray[np.float64], " P"]
+Errors = Float[Array, " P"]
 
 
 def oracle(moments: Moments, *, group_size: int) -> Errors:

@@ -21,13 +21,12 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import increasing, integer
 from ustat_grpo.laws.covariance import NoiseMatrices, minibatch_weights
 from ustat_grpo.moments import ScoreMoments
-
-Array = NDArray[np.float64]
 
 
 class LocalExpansion(Protocol):

@@ -19,9 +19,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, generator
-
-Array = NDArray[np.float64]
 
 CUT = 0.5  # the transform is analytic for s > −½
 LEAN = np.sqrt(3.0)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
@@ -14,8 +14,6 @@ from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scoring import squared_norm, weighted_score
-
-Array = NDArray[np.float64]
 
 
 def brute_force_errors(

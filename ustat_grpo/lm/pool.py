@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Grpo
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
@@ -19,8 +20,6 @@ from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.score_products import score_gram
 from ustat_grpo.lm.scoring import Answers, distinct, squared_norm, weighted_score
 from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
-
-Array = NDArray[np.float64]
 
 
 def draw_pool(

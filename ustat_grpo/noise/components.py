@@ -19,9 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.noise.groups import Groups
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def noise_components(
     statistics: PromptStatistics,
     gradient_norms: Float[Array, " B"],
     gradient_products: Float[Array, " B"],
-    partners: Int[NDArray[np.int64], " B"],
+    partners: Int[Integers, " B"],
 ) -> Float[Array, " 3"]:
     """Return (c₁, c₂, c₃), each unbiased, from B ≥ 2 prompts.
 
@@ -97,7 +96,7 @@ def left_out_components(
     statistics: PromptStatistics,
     gradient_norms: Float[Array, " B"],
     gradient_products: Float[Array, " B"],
-    partners: Int[NDArray[np.int64], " B"],
+    partners: Int[Integers, " B"],
 ) -> Float[Array, "B 3"]:
     """Return `noise_components` without each of B ≥ 3 prompts in O(B).
 

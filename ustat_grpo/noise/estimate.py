@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import real
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
@@ -23,8 +23,6 @@ from ustat_grpo.noise.interval import (
 )
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite
-
-Array = NDArray[np.float64]
 
 MIN_OUTPUTS = 3
 """Fewer outputs to a prompt do not tell c₂ from c₃."""
@@ -29,8 +28,8 @@ class Groups:
     """
 
     rewards: Float[Array, " n"]
-    group: Int[NDArray[np.int64], " n"]
-    sizes: Int[NDArray[np.int64], " B"]
+    group: Int[Integers, " n"]
+    sizes: Int[Integers, " B"]
 
     def totals(self, values: Float[Array, " n"]) -> Float[Array, " B"]:
         """Return the sum of values over every group, shape (B,)."""

@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array
 
 _LARGEST_RATIO = 0.5  # c₁/c₃: ‖g(x)‖² ≤ sσ² (Cauchy–Schwarz) gives c₃ ≥ 2c₁
 _HALVINGS = 48

@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite, same_length
 from ustat_grpo.noise.groups import Groups, grouped
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +70,12 @@ class OutputSample:
         return grouped(self.rewards, self.prompts)
 
     @cached_property
-    def partners(self) -> Int[NDArray[np.int64], " B"]:
+    def partners(self) -> Int[Integers, " B"]:
         """How many other prompts were measured together with each, shape (B,)."""
         return np.bincount(self._batch)[self._batch] - 1
 
     @cached_property
-    def _batch(self) -> Int[NDArray[np.int64], " B"]:
+    def _batch(self) -> Int[Integers, " B"]:
         """The number of each prompt's batch."""
         if self.batches is None:
             return np.zeros(len(self.groups.sizes), dtype=np.int64)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
-
-Array = NDArray[np.float64]
 
 OUTPUT_COLUMNS = ("prompt", "reward", "score_norm", "gradient_norm", "gradient_product")
 BATCH_COLUMN = "batch"

@@ -21,11 +21,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, generator, integer
 from ustat_grpo.noise.components import debiasing
 from ustat_grpo.noise.groups import Groups, grouped, require_signal
-
-Array = NDArray[np.float64]
 
 MIN_BLOCKS = 4
 """Fewer independent blocks give no interval worth the name."""

@@ -5,15 +5,15 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import NDArray
 from scipy.special import betainccinv, betaincinv, betaln
 
+from ustat_grpo.arrays import Integers
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages
 
 _ALIKE = 1e-6  # below this correlation prompts are alike to rounding
 
-Counts = Int[NDArray[np.int64], " B"]
+Counts = Int[Integers, " B"]
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.moments import NoiseComponents
-
-Array = NDArray[np.float64]
 
 TOLERANCE = 0.05
 """The relative excess of a group size that is as good as the best."""

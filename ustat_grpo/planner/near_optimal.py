@@ -7,14 +7,13 @@ mean: the errors of all three components count, and their correlation.
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.noise.interval import mean_intervals
 from ustat_grpo.planner.curve import TOLERANCE, Cost, Curve, last_within
-
-Array = NDArray[np.float64]
 
 _RIVALS = 17
 """Group sizes in the interval of the best one; between neighbours f changes little."""

@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite, integer, same_length
 from ustat_grpo.noise.components import prompt_statistics
 from ustat_grpo.noise.groups import grouped, require_signal
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.planner.beta_law import BetaLaw
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +27,8 @@ class PromptValues:
             baseline adds to G times the error, shape (B,); None without score norms.
     """
 
-    outputs: Int[NDArray[np.int64], " B"]
-    successes: Int[NDArray[np.int64], " B"] | None = None
+    outputs: Int[Integers, " B"]
+    successes: Int[Integers, " B"] | None = None
     score_norm_squared: Float[Array, " B"] | None = None
     vanilla_excess: Float[Array, " B"] | None = None
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer, leave_one_out_group_size, real
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ gradients with their transpose, diagonal if prompts share no parameter (tabular 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ustat_grpo.checks import finite
 from ustat_grpo.laws.binary.advantages import GroupAdvantages, drop_equal_groups
@@ -18,8 +18,6 @@ from ustat_grpo.laws.binary.one_group import (
     second_moment,
 )
 from ustat_grpo.moments import Moments
-
-Array = NDArray[np.float64]
 
 
 class MinibatchLaw(NamedTuple):

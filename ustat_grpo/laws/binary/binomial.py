@@ -3,10 +3,9 @@
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln, xlog1py
 
-Array = NDArray[np.float64]
+from ustat_grpo.arrays import Array
 
 _SERIES_FROM = 16  # from here on five terms of Stirling's series are exact to rounding
 

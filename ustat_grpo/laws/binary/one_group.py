@@ -6,14 +6,14 @@ E_n[f(j)] is a mean over j ~ Binomial(n, p), the number of successes among n oth
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.laws.binary.advantages import GroupAdvantages
 from ustat_grpo.laws.binary.binomial import binomial_weights
 from ustat_grpo.moments import Moments, OutcomeMoments
 
-Array = NDArray[np.float64]
 PerPrompt = Float[Array, " P"]
 
 
