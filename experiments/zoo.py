@@ -12,9 +12,9 @@ from functools import cached_property, partial
 import numpy as np
 from jaxtyping import Float
 
-from experiments.zoo_moments import Integers
 from ustat_grpo import Estimator, OptimalBaseline, Oracle, SideInformation, Snapshot, Vanilla
-from ustat_grpo.arrays import Array
+from ustat_grpo.arrays import Array, Integers
+from ustat_grpo.checks import first_largest
 from ustat_grpo.estimators import (
     LIBRARIES,
     NOTHING,
@@ -60,7 +60,7 @@ class Problem:
     @cached_property
     def greedy_chance(self) -> Float[Array, " P"]:
         """The probability that the most likely output succeeds."""
-        greedy = self.snapshot.action_probs.argmax(axis=1)
+        greedy = first_largest(self.snapshot.action_probs)
         return self.snapshot.mean_reward[np.arange(len(greedy)), greedy]
 
     def law(self, advantages: GroupAdvantages) -> MinibatchLaw:

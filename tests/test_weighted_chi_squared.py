@@ -238,7 +238,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("q", [-0.1, 1.1, np.nan])
     def test_levels_are_probabilities(self, q):
-        with pytest.raises(ValueError, match=f"^{re.escape(f'q must be in [0, 1], got {q!r}')}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'q must lie in [0, 1], got {q:g}')}$"):
             WeightedChiSquared([1.0]).ppf(q)
 
     @pytest.mark.parametrize("rng", [None, 3, np.random])

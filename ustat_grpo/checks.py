@@ -8,6 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 
 PROBABILITY_TOLERANCE = 1e-8
 
+ROUNDING = 1e-13
+"""A sum within this share of its largest term of zero is zero: what is left is rounding.
+
+That is 450 times the precision of doubles. Which side of zero the rest lies on depends on the
+processor, so no verdict may.
+"""
+
 
 def generator(rng: object) -> np.random.Generator:
     """Return `rng`, or raise if it is no numpy.random.Generator: seeds and None are refused."""
@@ -67,14 +74,54 @@ def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     return array
 
 
+def without_rounding(value: ArrayLike, scale: ArrayLike) -> NDArray[np.float64]:
+    """Return `value` with zeros where it is no more than rounding beside terms of size `scale`."""
+    array = np.asarray(value, dtype=np.float64)
+    return np.where(np.abs(array) <= ROUNDING * np.abs(scale), 0.0, array)
+
+
+def first_largest(value: ArrayLike) -> NDArray[np.intp]:
+    """Return where each row is largest, of entries that are equal up to rounding the first."""
+    array = np.asarray(value, dtype=np.float64)
+    largest = array.max(axis=-1, keepdims=True)
+    return np.argmax(array >= largest - ROUNDING * np.abs(largest), axis=-1)
+
+
+def first_smallest(value: ArrayLike) -> NDArray[np.intp]:
+    """Return where each row is smallest, of entries that are equal up to rounding the first."""
+    return first_largest(-np.asarray(value, dtype=np.float64))
+
+
+def not_negative(name: str, value: ArrayLike, *, scale: ArrayLike) -> NDArray[np.float64]:
+    """Return `value`, raised to 0 where rounding took it below, or raise if it is negative.
+
+    Args:
+        name: of the parameter.
+        value: what cannot be negative.
+        scale: size of the terms that it was made of.
+    """
+    array = np.asarray(value, dtype=np.float64)
+    if not (array >= -ROUNDING * np.abs(scale)).all():
+        shown = "a smallest entry of " if array.ndim else ""
+        raise ValueError(f"{name} must not be negative, got {shown}{array.min():g}")
+    return np.where(array < 0, 0.0, array)
+
+
+def unit_interval(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Return probabilities, moved to 0 or 1 where rounding took them beyond, or raise."""
+    array = np.asarray(value, dtype=np.float64)
+    outside = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))
+    if outside.any():
+        raise ValueError(f"{name} must lie in [0, 1], got {array[outside][0]:g}")
+    return np.asarray(np.clip(array, 0.0, 1.0))
+
+
 def probabilities(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     """Return `value` as probabilities that sum to one along the last axis, or raise.
 
     Sums within 1e-8 of one are accepted and divided out, so that later sums are exact.
     """
-    array = finite(name, value, ndim=ndim)
-    if (array < 0).any():
-        raise ValueError(f"{name} must not be negative, got a smallest entry of {array.min():g}")
+    array = not_negative(name, finite(name, value, ndim=ndim), scale=1.0)
     sums = array.sum(axis=-1, keepdims=True)
     gap = np.abs(sums - 1).max(initial=0.0)
     if gap > PROBABILITY_TOLERANCE:

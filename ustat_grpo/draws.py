@@ -42,6 +42,16 @@ def padded_size(size: int) -> int:
     return 1 << max(1, (size - 1).bit_length())
 
 
+_FULL = 2.0**-48
+"""A few units in the last place: less than random words of 64 bits could tell."""
+
+
+@njit(cache=True)
+def _full(share):
+    """Return a column's share, 1 if it is 1 up to rounding."""
+    return 1.0 if abs(share - 1.0) < _FULL else share
+
+
 @njit(cache=True)
 def alias_table(probs):
     """Build Walker's alias table, threshold and alias packed in one word (Vose 1991).
@@ -55,13 +65,17 @@ def alias_table(probs):
     """
     columns = len(probs)
     keep = probs * columns
+    # A column that is full up to rounding is full: else the processor's rounding would decide
+    # which column becomes whose alias, and with it what every random number draws.
+    for column in range(columns):
+        keep[column] = _full(keep[column])
     aliases = np.arange(columns)
     small = [column for column in range(columns) if keep[column] < 1.0]
     large = [column for column in range(columns) if keep[column] >= 1.0]
     while len(small) > 0 and len(large) > 0:
         poor, rich = small.pop(), large[-1]
         aliases[poor] = rich
-        keep[rich] -= 1.0 - keep[poor]
+        keep[rich] = _full(keep[rich] - (1.0 - keep[poor]))
         if keep[rich] < 1.0:
             small.append(large.pop())
     for column in large:

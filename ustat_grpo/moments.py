@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
+from ustat_grpo.checks import ROUNDING, without_rounding
+
+_SQUARED_ROUNDING = 1e-28
+"""c₁ is a sum of squared deviations g(x) − g, each of them off by rounding where prompts agree."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class NoiseComponents:
         prompt: c₁ = E‖g(X) − g‖², noise of the prompt draw.
         oracle: c₂ = E[tr Σ_oracle(X)], noise of an output under the oracle baseline.
         residual: c₃ = E[sσ² + ‖g(X)‖²], what the group mean adds for not knowing V.
+
+    Raises:
+        ValueError: if a component is not finite, or negative by more than rounding.
+
+    Note:
+        Components are differences and solutions of linear systems. Which side of zero rounding
+        leaves a zero on depends on the processor, so a component that is negative by no more than
+        `ROUNDING` of the largest becomes 0. So does a c₁ of which G* would exceed 10¹⁴: it is the
+        square of a rounding error.
     """
 
     prompt: float
@@ -47,10 +60,15 @@ class NoiseComponents:
 
     def __post_init__(self) -> None:
         """Raise if a component is negative or not finite."""
+        largest = max(abs(self.prompt), abs(self.oracle), abs(self.residual))
         for name in ("prompt", "oracle", "residual"):
             component = getattr(self, name)
-            if not (np.isfinite(component) and component >= 0):
+            if not (np.isfinite(component) and component >= -ROUNDING * largest):
                 raise ValueError(f"{name} noise must be finite and not negative, got {component}")
+            if component < 0:
+                object.__setattr__(self, name, 0.0)
+        if self.prompt < _SQUARED_ROUNDING * self.residual:
+            object.__setattr__(self, "prompt", 0.0)
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,9 @@ class Moments:
 
     @cached_property
     def objective_gradient_norm_squared(self) -> float:
-        """‖g‖² = E‖g(X)‖² − c₁, the squared norm of ∇J."""
-        return float(self.prompt_probs @ self.gradient_norm_squared) - self.prompt_noise
+        """‖g‖² = E‖g(X)‖² − c₁, the squared norm of ∇J; 0 where only rounding is left of it."""
+        square = float(self.prompt_probs @ self.gradient_norm_squared)
+        return float(without_rounding(square - self.prompt_noise, square))
 
     @cached_property
     def residual_norm_squared(self) -> Float[Array, " P"]:
@@ -96,7 +115,8 @@ class Moments:
     @cached_property
     def noise(self) -> NoiseComponents:
         """Average the moments over prompts into c₁, c₂ and c₃."""
-        oracle = self.oracle_norm_squared - self.gradient_norm_squared
+        difference = self.oracle_norm_squared - self.gradient_norm_squared
+        oracle = without_rounding(difference, self.gradient_norm_squared)
         return NoiseComponents(
             prompt=self.prompt_noise,
             oracle=float(self.prompt_probs @ oracle),

@@ -17,6 +17,7 @@ from ustat_grpo import kernels, layout
 from ustat_grpo.advantage_rule import looks_beyond_group, neutral_side
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.bandits.snapshot import Snapshot
+from ustat_grpo.checks import first_largest
 from ustat_grpo.draws import alias_tables, padded_size, poisson_tables
 from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.kernels import REPLICATES_PER_BLOCK
@@ -218,7 +219,7 @@ class Simulation:
     def _greedy_rewards(self, first: int, prompts: Integers) -> Array:
         """Draw the reward of the most likely action for every group, shape (R, B)."""
         snapshot = self.snapshot
-        greedy = np.argmax(snapshot.action_probs, axis=-1)
+        greedy = first_largest(snapshot.action_probs)
         bounds = np.cumsum(snapshot.reward_probs[np.arange(len(greedy)), greedy], axis=-1)[:, :-1]
         drawn = [
             np.random.default_rng([int(self.key), first + index]).random(prompts.shape[1])

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import finite, same_length
+from ustat_grpo.checks import finite, same_length, unit_interval
 
 
 def one_axis(success: ArrayLike, shifts: ArrayLike) -> SoftmaxBandit:
@@ -21,11 +21,10 @@ def one_axis(success: ArrayLike, shifts: ArrayLike) -> SoftmaxBandit:
     Raises:
         ValueError: if the shapes do not fit, or a chance lies outside [0, 1].
     """
-    chances, offsets = finite("success", success, ndim=2), finite("shifts", shifts, ndim=1)
+    chances = unit_interval("success", finite("success", success, ndim=2))
+    offsets = finite("shifts", shifts, ndim=1)
     if chances.shape[1] != 2:
         raise ValueError(f"success must have a column for each of 2 actions, got {chances.shape}")
-    if (chances < 0).any() or (chances > 1).any():
-        raise ValueError(f"success must lie in [0, 1], got {chances.min():g} to {chances.max():g}")
     same_length("prompts", {"success": len(chances), "shifts": len(offsets)})
     features = np.zeros((len(chances), 2, 1))
     features[:, 1] = 1.0

@@ -39,13 +39,16 @@ class Snapshot:
 
     @cached_property
     def mean_reward(self) -> Float[Array, "P K"]:
-        """E[Z∣x, y], shape (P, K)."""
-        return self.reward_probs @ self.reward_levels
+        """E[Z∣x, y], shape (P, K); between the levels, where rounding would take it beyond."""
+        levels = self.reward_levels
+        return np.clip(self.reward_probs @ levels, levels.min(), levels.max())
 
     @cached_property
     def value(self) -> Float[Array, " P"]:
-        """V(x) = E[Z∣x], shape (P,)."""
-        return np.einsum("pk,pk->p", self.action_probs, self.mean_reward)
+        """V(x) = E[Z∣x], shape (P,); between the mean rewards, likewise."""
+        rewards = self.mean_reward
+        value = np.einsum("pk,pk->p", self.action_probs, rewards)
+        return np.clip(value, rewards.min(axis=-1), rewards.max(axis=-1))
 
     @cached_property
     def objective(self) -> float:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import finite, integer, probabilities, same_length
+from ustat_grpo.checks import finite, integer, probabilities, same_length, unit_interval
 from ustat_grpo.environments.text_mode import METADATA, one_of, text_mode
 
 _DEFAULT_SHAPE = 16, 4
@@ -36,10 +36,7 @@ class _Table:
         integer("table_seed", table_seed, at_least=0)
         if success is None:
             success = np.random.default_rng(table_seed).random(_DEFAULT_SHAPE)
-        table = finite("success", success, ndim=2)
-        if table.min() < 0 or table.max() > 1:
-            wrong = table[(table < 0) | (table > 1)][0]
-            raise ValueError(f"success must lie in [0, 1], got an entry of {wrong:g}")
+        table = unit_interval("success", finite("success", success, ndim=2))
         if prompt_probs is None:
             return cls(table, np.full(len(table), 1 / len(table)))
         prompts = probabilities("prompt_probs", prompt_probs, ndim=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo.checks import finite, probabilities, same_length
+from ustat_grpo.checks import finite, probabilities, same_length, unit_interval
 from ustat_grpo.estimators.arrays import Array, all_equal, require_batch, require_eps, scorable
 from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
 
@@ -83,9 +83,8 @@ def groups_per_kept_group(
     Raises:
         ValueError: if a probability is none.
     """
-    dead = finite("dead_probability", dead_probability, ndim=1)
-    if ((dead < 0) | (dead > 1)).any():
-        raise ValueError(f"dead_probability must lie in [0, 1], got {dead.min():g}, {dead.max():g}")
+    name = "dead_probability"
+    dead = unit_interval(name, finite(name, dead_probability, ndim=1))
     uniform = np.full(len(dead), 1 / len(dead))
     probs = uniform if prompt_probs is None else probabilities("prompt_probs", prompt_probs, ndim=1)
     same_length("prompts", {"dead_probability": len(dead), "prompt_probs": len(probs)})

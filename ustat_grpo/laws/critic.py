@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import leave_one_out_group_size
+from ustat_grpo.checks import leave_one_out_group_size, without_rounding
 from ustat_grpo.laws import mse
 from ustat_grpo.moments import Moments, NoiseComponents
 
@@ -58,8 +58,9 @@ def break_even_group_size(moments: Moments, prediction: ArrayLike) -> float:
 
     1 + c₃/E[excess]; infinite for a critic that is no worse than the oracle.
     """
-    added = float(moments.prompt_probs @ excess(moments, prediction))
-    return 1 + moments.noise.residual / added if added > 0 else np.inf
+    probs, added = moments.prompt_probs, excess(moments, prediction)
+    total = float(without_rounding(probs @ added, probs @ np.abs(added)))
+    return 1 + moments.noise.residual / total if total > 0 else np.inf
 
 
 def tolerable_excess(noise: NoiseComponents, *, group_size: int) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.polynomial import Polynomial
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, real
+from ustat_grpo.checks import first_smallest, integer, real, without_rounding
 from ustat_grpo.moments import Moments, NoiseComponents
 
 
@@ -68,15 +68,15 @@ def near_optimal(noise: NoiseComponents, *, tolerance: float = 0.05) -> Interval
 
 
 def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
-    """Return the G ≥ 2 that divides N = BG and has the least error.
+    """Return the G ≥ 2 that divides N = BG and has the least error; of two that tie the smaller.
 
     Raises:
         ValueError: if `budget` is below 2.
     """
     total = integer("budget", budget, at_least=2)
     small = [size for size in range(1, int(total**0.5) + 1) if total % size == 0]
-    divisors = {size for low in small for size in (low, total // low)} - {1}
-    return min(sorted(divisors), key=lambda size: _numerator(noise, size))
+    divisors = sorted({size for low in small for size in (low, total // low)} - {1})
+    return divisors[int(first_smallest([_numerator(noise, size) for size in divisors]))]
 
 
 def cost_aware(noise: NoiseComponents, *, cost_per_prompt: float, cost_per_output: float) -> float:
@@ -132,7 +132,8 @@ def _numerator(noise: NoiseComponents, size: int) -> float:
 
 
 def _vanilla_excess(moments: Moments) -> Float[Array, " P"]:
-    """G times (vanilla's error less the oracle's): V²s + 2Vm."""
+    """G times (vanilla's error less the oracle's): V²s + 2Vm, 0 where the two cancel."""
     value = moments.value
     cross = 2 * value * moments.score_norm_reward_covariance
-    return value**2 * moments.score_norm_squared + cross
+    square = value**2 * moments.score_norm_squared
+    return without_rounding(square + cross, square)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, leave_one_out_group_size
+from ustat_grpo.checks import integer, leave_one_out_group_size, not_negative
 from ustat_grpo.moments import Moments
 
 Errors = Float[Array, " P"]
@@ -137,9 +137,8 @@ def greedy_baseline(
         Li et al., ReMax (arXiv 2310.10505).
     """
     bias = np.asarray(mean, dtype=float) - moments.value
-    spread = np.asarray(variance, dtype=float)
-    if (spread < 0).any():
-        raise ValueError(f"variance must not be negative, got {spread.min():g}")
+    scale = 1.0 + np.square(mean)  # E r², of which a variance is a difference
+    spread = not_negative("variance", variance, scale=scale)
     return critic(
         moments, group_size=group_size, mean_error=bias, mean_square_error=spread + bias**2
     )

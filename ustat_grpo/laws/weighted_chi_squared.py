@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, generator
+from ustat_grpo.checks import finite, generator, unit_interval
 
 CUT = 0.5  # the transform is analytic for s > −½
 LEAN = np.sqrt(3.0)
@@ -90,9 +90,7 @@ class WeightedChiSquared:
         Raises:
             ValueError: if q is not in [0, 1].
         """
-        levels = np.asarray(q, dtype=float)
-        if not ((levels >= 0) & (levels <= 1)).all():
-            raise ValueError(f"q must be in [0, 1], got {q!r}")
+        levels = unit_interval("q", q)
         quantiles = np.where(levels == 1, np.inf, 0.0)
         inside = (levels > 0) & (levels < 1)
         if inside.any():

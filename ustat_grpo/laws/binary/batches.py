@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo.checks import finite
+from ustat_grpo.arrays import Array
+from ustat_grpo.checks import finite, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages, drop_equal_groups
 from ustat_grpo.laws.binary.one_group import (
     dead_group_probability,
@@ -110,8 +111,14 @@ def _law(
         raise ValueError(f"num_groups must be positive, got {num_groups!r}")
     weights = probs * gain(advantages, outcome.success_probability)
     second = probs @ second_moment(advantages, outcome, moments.gradient_norm_squared)
-    norm, objective = weights @ products @ weights, probs @ products @ probs
+    norm, objective = _square(weights, products), _square(probs, products)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = weights @ products @ probs / np.sqrt(norm * objective)
         error = (second / norm - 1 / alive) / num_groups if norm > 0 else np.inf
     return MinibatchLaw(float(cosine), float(norm / alive**2), float(error))
+
+
+def _square(weights: Array, products: Array) -> float:
+    """Return ‖Σ w(x)g(x)‖² from the products of the g(x); 0 where they cancel."""
+    terms = np.abs(weights) @ np.abs(products) @ np.abs(weights)
+    return float(without_rounding(weights @ products @ weights, terms))

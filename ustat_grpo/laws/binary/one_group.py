@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import integer, unit_interval, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages
 from ustat_grpo.laws.binary.binomial import binomial_weights
 from ustat_grpo.moments import Moments, OutcomeMoments
@@ -44,7 +44,8 @@ def gain(advantages: GroupAdvantages, success_probability: ArrayLike) -> Array:
         ValueError: if p lies outside [0, 1] or does not fit the advantages.
     """
     prob = _probability(advantages, success_probability)
-    return _mean(_difference(advantages), binomial_weights(advantages.group_size - 1, prob))
+    steps, chances = _difference(advantages), binomial_weights(advantages.group_size - 1, prob)
+    return without_rounding(_mean(steps, chances), _mean(np.abs(steps), chances))
 
 
 def implied_objective(advantages: GroupAdvantages, success_probability: ArrayLike) -> Array:
@@ -108,7 +109,8 @@ def variance(
 ) -> PerPrompt:
     """Return tr Var ĝ(x) = E‖ĝ‖² − φ²‖g‖², shape (P,); arguments as for `second_moment`."""
     second = second_moment(advantages, outcome, gradient_norm_squared)
-    return second - _mean_norm_squared(advantages, outcome, gradient_norm_squared)
+    squared_mean = _mean_norm_squared(advantages, outcome, gradient_norm_squared)
+    return without_rounding(second - squared_mean, second)
 
 
 def mse(
@@ -146,20 +148,21 @@ def effective_sample_size(
     prob = _probability(advantages, outcome.success_probability)
     score_norm = (1 - prob) * outcome.success_score_norm_squared
     score_norm = score_norm + prob * outcome.failure_score_norm_squared
-    oracle = prob * (1 - prob) * score_norm - np.asarray(gradient_norm_squared, dtype=float)
+    square = np.asarray(gradient_norm_squared, dtype=float)
+    oracle = without_rounding(prob * (1 - prob) * score_norm - square, square)
     spread = variance(advantages, outcome, gradient_norm_squared)
     return _ratio(gain(advantages, prob) ** 2 * oracle, spread)
 
 
 def limiting_gain(success_probability: ArrayLike) -> Array:
     """1/√(p(1−p)), to which φ_G of the normalised estimators tends; ∞ at p = 0 and 1."""
-    prob = _unit_interval(success_probability)
+    prob = unit_interval("success_probability", success_probability)
     return _ratio(np.ones_like(prob), np.sqrt(prob * (1 - prob)))
 
 
 def limiting_objective(success_probability: ArrayLike) -> Array:
     """2 arcsin √p, to which F_G of the normalised estimators tends (Proposition 13)."""
-    return 2 * np.arcsin(np.sqrt(_unit_interval(success_probability)))
+    return 2 * np.arcsin(np.sqrt(unit_interval("success_probability", success_probability)))
 
 
 def dead_group_probability(success_probability: ArrayLike, group_size: int) -> Array:
@@ -169,22 +172,16 @@ def dead_group_probability(success_probability: ArrayLike, group_size: int) -> A
         success_probability: p, shape (...).
         group_size: G.
     """
-    prob, size = _unit_interval(success_probability), integer("group_size", group_size)
+    prob, size = (
+        unit_interval("success_probability", success_probability),
+        integer("group_size", group_size),
+    )
     return prob**size + (1 - prob) ** size
-
-
-def _unit_interval(value: ArrayLike) -> Array:
-    """Return success probabilities as an array, or raise if one lies outside [0, 1]."""
-    prob = np.asarray(value, dtype=float)
-    outside = ~((prob >= 0) & (prob <= 1))
-    if outside.any():
-        raise ValueError(f"success_probability must lie in [0, 1], got {prob[outside][0]:g}")
-    return prob
 
 
 def _probability(advantages: GroupAdvantages, value: ArrayLike) -> Array:
     """Check p, and that advantages with one row a prompt have as many rows as p entries."""
-    prob, rows = _unit_interval(value), advantages.success.shape[:-1]
+    prob, rows = unit_interval("success_probability", value), advantages.success.shape[:-1]
     if rows not in ((), prob.shape):
         raise ValueError(
             f"success_probability must have the shape of the prompts in advantages, {rows}, "
