@@ -1,9 +1,11 @@
 """Write `paper_repro.md`, and what documents quote of runs: `python -m experiments.ledger`.
 
 Every number comes from the theory chapters, which are run, or from the committed references.
+`python -m experiments.ledger FOLDER` writes the documents into another folder.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -23,7 +25,7 @@ from experiments.readings_critic import critic
 from experiments.readme import document_blocks, markdown, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
-from theory.claims import COUNTEREXAMPLE, SIMULATION, Claim
+from theory.claims import COUNTEREXAMPLE, ENUMERATION, IDENTITY, ROUNDING, SIMULATION, Claim
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "experiments" / "reference"
@@ -46,8 +48,13 @@ class Row:
     minutes: str
 
 
-def main() -> None:
-    """Write the ledger and the generated blocks of the documents."""
+def main(folder: Path | None = None) -> None:
+    """Write the ledger and the generated blocks of the documents.
+
+    Args:
+        folder: where they go; in the place of those that are there if None.
+    """
+    folder = folder or ROOT
     chapters = {module.__name__.split(".")[-1]: module for module in theory.chapters()}
     claims = {name: list(module.claims()) for name, module in chapters.items()}
     items = {name: module.ITEM for name, module in chapters.items()}
@@ -55,14 +62,14 @@ def main() -> None:
     rows = [*_theory_rows(items, claims), *_experiment_rows(minutes), *_later_rows()]
     titles = {name: f"{module.ITEM}: {module.TITLE}" for name, module in chapters.items()}
     episodes, planner = list(_sequential_rows(minutes)), list(_planner_rows(minutes))
-    write_atomically(ROOT / "paper_repro.md", _ledger(rows, episodes, planner, titles, claims))
+    write_atomically(folder / "paper_repro.md", _ledger(rows, episodes, planner, titles, claims))
     for document, blocks in document_blocks(minutes).items():
         text = (ROOT / document).read_text(encoding="utf-8")
         for name, block in blocks.items():
             text = replace_block(text, name, block)
-        write_atomically(ROOT / document, text)
+        write_atomically(folder / document, text)
     count = len(rows) + len(episodes) + len(planner)
-    print(f"{count} rows in {ROOT / 'paper_repro.md'}")
+    print(f"{count} rows in {folder / 'paper_repro.md'}")
 
 
 def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Iterator[Row]:
@@ -75,8 +82,8 @@ def _theory_rows(items: dict[str, str], claims: dict[str, list[Claim]]) -> Itera
             f"{statement} ({holding} of {len(claims[name])} claims of the chapter hold)",
             f"`theory/{name}.py`",
             f"`python -m theory {name}`",
-            f"{headline.expected:.6g}",
-            f"{headline.obtained:.6g} (error {_error(headline)})",
+            _number(headline, headline.expected),
+            f"{_number(headline, headline.obtained)} (error {_error(headline)})",
             "a claim fails" if failed else verdict,
             "< 0.1",
         )
@@ -243,7 +250,10 @@ def _ledger(
         ledger_zoo.section(_reference("estimator_zoo")),
         "## Every claim of the theory chapters",
         "Errors are relative, or in standard errors for simulations; a *counterexample* holds if "
-        "the wrong statement is off by more than its tolerance.",
+        "the wrong statement is off by more than its tolerance. *Rounding*: below "
+        f"{ROUNDING:g}, that is {ROUNDING / 2**-52:.0f} times the precision of doubles. *Within "
+        "tolerance*: what is left of a minimiser, a limit or a numerical derivative, of which "
+        "rounding decides the digits.",
     ]
     for name, title in titles.items():
         headings = ["claim", "evidence", "expected", "obtained", "error", "tolerance", "holds"]
@@ -269,15 +279,14 @@ def _commits(commits: dict[str, str]) -> str:
 def _claim_cells(claim: Claim) -> list[str]:
     unit = " s.e." if claim.evidence == SIMULATION else ""
     sign = ">" if claim.evidence == COUNTEREXAMPLE else "≤"
-    obtained = _number(claim.obtained)
+    obtained = _number(claim, claim.obtained)
     if claim.std_error is not None:
         obtained += f" ± {claim.std_error:.1g}"
-    # Rounding errors differ between machines: only their size belongs in a document.
     error = _error(claim, unit)
     return [
         claim.statement,
         claim.evidence,
-        f"{claim.expected:.6g}",
+        _number(claim, claim.expected),
         obtained,
         error,
         f"{sign} {claim.tolerance:.2g}{unit}",
@@ -285,13 +294,22 @@ def _claim_cells(claim: Claim) -> list[str]:
     ]
 
 
-def _number(value: float) -> str:
-    return f"{0.0 if abs(value) < 1e-14 else value:.6g}"
+def _is_numerical(claim: Claim) -> bool:
+    """Whether a side comes from a minimiser, a limit or a derivative: accurate to a tolerance."""
+    return claim.evidence in (IDENTITY, ENUMERATION) and claim.tolerance > ROUNDING
+
+
+def _number(claim: Claim, value: float) -> str:
+    """Show no digit of a side that rounding decides, which differs between processors."""
+    return f"{0.0 if abs(value) < 1e-14 else value:.{4 if _is_numerical(claim) else 6}g}"
 
 
 def _error(claim: Claim, unit: str = "") -> str:
-    return "rounding" if 0 <= claim.error < 1e-12 else f"{claim.error:.2g}{unit}"
+    """Show of an error that rounding decides its size only."""
+    if _is_numerical(claim) and claim.holds:
+        return "within tolerance"
+    return "rounding" if abs(claim.error) < ROUNDING else f"{claim.error:.2g}{unit}"
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

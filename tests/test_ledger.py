@@ -30,12 +30,7 @@ def regenerated(tmp_path_factory):
     """Generate all documents elsewhere; the repository's own are only read."""
     folder = tmp_path_factory.mktemp("ledger")
     before = {name: (ROOT / name).stat() for name in DOCUMENTS}
-    (folder / "docs").mkdir()
-    for name in DOCUMENTS[1:]:
-        (folder / name).write_bytes((ROOT / name).read_bytes())
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ledger, "ROOT", folder)
-        ledger.main()
+    ledger.main(folder)
     for name, was in before.items():
         now = (ROOT / name).stat()
         assert (now.st_mtime_ns, now.st_ino) == (was.st_mtime_ns, was.st_ino), name
@@ -196,6 +191,35 @@ class TestRoundingErrors:
             ledger._claim_cells(claims.refuted("a mean", 0.027, each)) for each in (2e-17, -3e-17)
         )
         assert one == other
+
+    def test_of_a_minimiser(self):
+        """Would catch: 1.5e-08 and 1.3e-10, the errors of one minimum found on two processors."""
+        one, other = (
+            ledger._claim_cells(claims.equal("G*", claims.ENUMERATION, 4.67071, 4.67071 + e, 1e-6))
+            for e in (7e-8, 6e-10)
+        )
+        assert one == other
+        assert one[2:5] == ["4.671", "4.671", "within tolerance"]
+
+    @pytest.mark.parametrize("error", [1e-17, -1e-17])
+    def test_of_a_bound_that_is_met(self, error):
+        claim = claims.below("a ratio", claims.IDENTITY, 1.0, 1.0 + error, margin=0.0)
+        assert ledger._claim_cells(replace(claim, error=error))[4] == "rounding"
+
+    @pytest.mark.parametrize("name", DOCUMENTS)
+    def test_no_document_holds_anything_finer(self, name):
+        """Would catch: -5.6e-17 for what is zero, an error of 1.3e-12 that is 3.4e-12 elsewhere."""
+        text = (ROOT / name).read_text(encoding="utf-8")
+        numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?e-\d+", text)
+        assert [number for number in numbers if 0 < float(number) < claims.ROUNDING] == []
+
+    def test_no_error_of_what_agrees_has_digits(self):
+        """Would catch: digits of a minimiser's error, which are as much rounding as its last."""
+        text = (ROOT / "paper_repro.md").read_text(encoding="utf-8")
+        rows = re.findall(r"\| (?:identity|enumeration) \|.*\| (\S[^|]*) \| ≤ ([^|]+) \| yes", text)
+        assert len(rows) > 150
+        shown = {error for error, tolerance in rows if float(tolerance) > 0}
+        assert shown <= {"rounding", "within tolerance"}
 
 
 class TestClaims:

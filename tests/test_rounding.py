@@ -54,9 +54,7 @@ def test_sure_success_is_a_probability():
 def test_components_that_rounding_made_negative_are_zero(tiny):
     assert NoiseComponents(0.1, tiny, 0.5) == NoiseComponents(0.1, 0.0, 0.5)
     assert NoiseComponents(tiny, 0.1, 0.5) == NoiseComponents(0.0, 0.1, 0.5)
-    with pytest.raises(
-        ValueError, match="oracle noise must be finite .*, got -1e-09"
-    ):
+    with pytest.raises(ValueError, match=r"oracle noise must be finite .*, got -1e-09"):
         NoiseComponents(0.1, -1e-9, 0.5)
 
 
