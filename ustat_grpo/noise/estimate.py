@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import real
+from ustat_grpo.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
     left_out_components,
@@ -33,10 +33,24 @@ class NoiseEstimate:
         contributions: of K prompts, or blocks of them, to c₁, c₂, c₃, shape (K, 3): all but
             independent, and their mean is the estimate.
         level: coverage of every interval, each on its own.
+
+    Raises:
+        ValueError: if contributions have another shape, or are not finite.
     """
 
     contributions: Float[Array, "K 3"]
     level: float
+
+    def __post_init__(self) -> None:
+        """Take lists for arrays, and raise if there are not three columns of at least 2 rows."""
+        object.__setattr__(
+            self, "contributions", finite("contributions", self.contributions, ndim=2)
+        )
+        count, width = self.contributions.shape
+        if width != 3 or count < 2:
+            raise ValueError(
+                f"contributions must have shape (K, 3) with K of at least 2, got {(count, width)}"
+            )
 
     @cached_property
     def _means(self) -> list[float]:

@@ -69,6 +69,11 @@ class SignProbes:
     block_sizes: NDArray[np.int64]
     group_size: int
 
+    def __post_init__(self) -> None:
+        """Take lists for arrays."""
+        object.__setattr__(self, "weights", finite("weights", self.weights, ndim=2))
+        object.__setattr__(self, "block_sizes", np.array(self.block_sizes, dtype=np.int64))
+
     def measured(self, squared_norms: ArrayLike) -> SignSample:
         """Return the components of every block from the norms of the sums.
 

@@ -33,6 +33,9 @@ from ustat_grpo.planner.table import table
 GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)
 """The group sizes of the table."""
 
+LARGEST_BUDGET = 2**53
+"""Integers above this are no longer doubles."""
+
 QUANTILES = (0.1, 0.5, 0.9)
 """The shares of prompts at which the weights of std normalisation are given."""
 
@@ -158,7 +161,8 @@ def plan(
         ValueError: if the budget has no room for `min_batch_size` prompts of two outputs, or c₃ is
             not positive.
     """
-    total, least = integer("budget", budget, at_least=2), integer("min_batch_size", min_batch_size)
+    total = integer("budget", budget, at_least=2, at_most=LARGEST_BUDGET)
+    least = integer("min_batch_size", min_batch_size, at_most=LARGEST_BUDGET)
     if total < least * cost.of_prompt(2):
         raise ValueError(
             f"budget must have room for {least} {'prompt' if least == 1 else 'prompts'} with 2 "
@@ -166,7 +170,7 @@ def plan(
         )
     optimal, components, level = _estimates(noise)
     share = total / least - cost.per_prompt  # for the outputs to a prompt
-    largest = int(np.floor(share / cost.per_output * (1 + ROUNDING)))
+    largest = int(min(share / cost.per_output * (1 + ROUNDING), LARGEST_BUDGET))
     point, *ends = (Curve(each, cost, largest) for each in components)
     best = GroupSizeEstimate(*(best_group_size(each, cost) for each in components))
     surely, possibly = _bounds(noise, point, best)
