@@ -13,6 +13,7 @@ from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import NoiseEstimate, OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample
 from ustat_grpo.planner import Cost, Plan, PromptValues, plan
+from ustat_grpo.planner.table import table
 
 _DESCRIPTION = """\
 Recommend a batch size and a group size from a file of measurements (.npz, .csv
@@ -104,9 +105,11 @@ def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> in
         answer.to_html(args.html)
         tell(f"ustat-grpo {args.command}: wrote {args.html}")
     if args.json:
+        for doubt in answer.doubts:
+            tell(f"ustat-grpo {args.command}: WARNING: {doubt}")
         print(json.dumps(as_json(sample, noise, answer), allow_nan=False, indent=2))
     else:
-        print(f"{_in_words(sample, noise)}\n\n{answer}")
+        print(table(answer, preface=_in_words(sample, noise)))
     return 0
 
 

@@ -97,6 +97,7 @@ class Plan:
         critic_break_even: the RMSE below which a critic beats the group mean at the recommended G.
         std_normalisation: what it changes at the recommended G.
         unknown: why each of the three, or dead groups, is None.
+        doubts: why the measurements may be wrong, and the plan with them.
     """
 
     budget: int
@@ -117,6 +118,7 @@ class Plan:
     critic_break_even: float | None
     std_normalisation: StdNormalisation | None
     unknown: dict[str, str]
+    doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the plan as a table of at most 80 columns."""
@@ -195,6 +197,7 @@ def plan(
         critic_break_even=_critic_break_even(components[0], prompts, size),
         std_normalisation=_std_normalisation(prompts, size),
         unknown=_unknown(prompts),
+        doubts=noise.doubts if isinstance(noise, NoiseEstimate) else (),
     )
 
 
