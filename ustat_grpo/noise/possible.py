@@ -64,7 +64,7 @@ def _of_products(
     products = given.gradient_products
 
     def of_batch(values: Array) -> Array:
-        return np.bincount(batch, values)[batch]
+        return np.bincount(batch, values)[batch].astype(np.float64)
 
     whole, rounding = of_batch(products), of_batch(SINGLE * length + slack)
     unsure = DIGITS * of_batch(np.abs(products)) + rounding**2
