@@ -166,12 +166,12 @@ class TestRightSamples:
     """Would catch: an alarm on right data, which teaches people not to listen."""
 
     def test_are_neither_refused_nor_doubted(self, rng):
-        """150 of many kinds, as they are, in single precision and with three digits.
+        """100 of many kinds, as they are, in single precision and with three digits.
 
-        A rate of 3 % would be seen with probability 99 %. In a longer run of batches like these
+        A rate of 3 % would be seen with probability 95 %. In a longer run of batches like these
         one of 7,966 was doubted and none refused.
         """
-        for _ in range(150):
+        for _ in range(100):
             sample = right_sample(rng)
             if not (sample.groups.centred**2 * sample.score_norms).any():
                 continue
