@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ustat_grpo import NoiseComponents, checks
+from ustat_grpo.quoting import one_line, quoted
 
 INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3)]
 NO_INTEGERS = [True, np.True_, 3.0, np.float64(3), "3", None, 3j, np.array([3])]
@@ -41,6 +42,28 @@ def test_integers_below_the_bound(value, at_least):
     assert checks.integer("n", at_least, at_least=at_least) == at_least
     with raises(f"n must be an integer of at least {at_least}, got {value!r}"):
         checks.integer("n", value, at_least=at_least)
+
+
+def test_integers_above_the_bound():
+    assert checks.integer("n", 5, at_most=5) == 5
+    with raises("n must be at most 5, got 6"):
+        checks.integer("n", 6, at_most=5)
+
+
+def test_numbers_that_no_double_holds():
+    """Would catch: an OverflowError, or an error as long as the number."""
+    for value in (10**400, -(10**400), 10**5000, Fraction(10**400, 3)):
+        with pytest.raises(ValueError, match=r"^x must be a finite number, got .{1,220}$"):
+            checks.real("x", value)
+
+
+def test_values_are_quoted_on_one_short_line():
+    """Would catch: what clears a terminal, or fills it."""
+    for value in ("\x1b[2J", "\n" * 10**6, ["\u202e", "\ud800"], np.zeros((50, 50)), 10**5000):
+        shown = quoted(value)
+        assert shown.isprintable() and 0 < len(shown) <= 200
+    assert quoted("a" * 300).endswith("… (302 in all)")
+    assert one_line("a\x07\nb") == r"a\x07\nb"
 
 
 @pytest.mark.parametrize("value", [1, 0, -2])

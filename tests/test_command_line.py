@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -191,6 +192,15 @@ class TestUsage:
                 ["--budget", "9", "--cost-per-output", "0"],
                 "per_output must be a finite number and abo",
             ),
+            (["--budget", "1e309"], "argument --budget: invalid int value: '1e309'"),
+            (["--budget", "1" + "0" * 400], "budget must be at most 9007199254740992, got 100"),
+            (["--budget", "9" * 5000], "argument --budget: invalid int value: '999"),
+            (["--budget", "9", "--min-batch-size", "9" * 400], "min_batch_size must be at most"),
+            (["--budget", "9", "--cost-per-output", "1e309"], "per_output must be a finite num"),
+            (["--budget", "9", "--cost-per-output", "1e-320"], "costs must be of a size that a "),
+            (["--budget", "9", "--cost-per-output", "1.7e308"], "costs must be of a size that a"),
+            (["--budget", "\x1b[2J"], r"invalid int value: '\x1b[2J'"),
+            (["--budget", "9", "\x1b[2J\n" + "x" * 10**6], r"unrecognized arguments: \x1b[2J\n"),
             (["--budget", "9", "--level", "95"], "level must be a finite number and above 0"),
             (["--budget", "9", "--colour"], "unrecognized arguments: --colour"),
         ],
@@ -198,6 +208,7 @@ class TestUsage:
     def test_options(self, capsys, options, message):
         found = wrong_usage(capsys, "plan", "none.csv", *options)
         assert message in found and ": error: " in found
+        assert found.isprintable() and len(found) < 1200
 
     def test_commands(self, capsys):
         assert "required: COMMAND" in wrong_usage(capsys)
@@ -251,6 +262,58 @@ class TestProcess:
         found = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
         os.close(writing)
         assert (found.returncode, found.stderr) == (0, "")
+
+
+class TestStreams:
+    """Would catch: a traceback where the output goes nowhere, or cannot show every letter."""
+
+    PLAN = ("plan", str(SHIPPED), "--budget", "512")
+
+    def test_that_are_not_utf_8(self, monkeypatch):
+        shown = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+        assert main([*self.PLAN]) == 0
+        assert shown.getvalue().splitlines()[1].startswith(rb"c\u2081 = 318 \xb1 84.6, c\u2082")
+
+    def test_that_are_closed(self, capsys, monkeypatch):
+        """As after `>&-`, for which Python has no stream at all."""
+        for streams in (["stdout"], ["stdout", "stderr"]):
+            for name in streams:
+                monkeypatch.setattr(sys, name, None)
+            assert main([*self.PLAN]) == 1
+        told = "ustat-grpo: error: standard output must be open, got a closed one\n"
+        assert capsys.readouterr() == ("", told)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+    def test_that_are_full(self, capsys, monkeypatch):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main([*self.PLAN]) == 1
+        assert capsys.readouterr().err == "ustat-grpo: error: No space left on device\n"
+
+    def test_a_plan_without_an_error_stream(self, capsys, monkeypatch, tmp_path):
+        """Would catch: what was for the error stream in the midst of the JSON."""
+        monkeypatch.setattr(sys, "stderr", None)
+        page = ("--html", str(tmp_path / "plan.html"))
+        assert main([*self.PLAN, "--json", *page]) == 0
+        json.loads(capsys.readouterr().out)
+
+    @pytest.mark.parametrize(
+        ("error", "code", "told"),
+        [
+            (KeyboardInterrupt(), 130, "ustat-grpo: error: interrupted by the user"),
+            (MemoryError(), 1, "ustat-grpo plan: error: memory must hold the measurements, got"),
+            (ValueError("\x1b[2J" + "x" * 10**6), 1, r"ustat-grpo plan: error: \x1b[2Jxxxx"),
+        ],
+    )
+    def test_what_ends_a_command(self, capsys, monkeypatch, error, code, told):
+        def load(path):
+            raise error
+
+        monkeypatch.setattr("ustat_grpo.command_line.plan.load_sample", load)
+        assert main([*self.PLAN]) == code
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith(told) and err.count("\n") == 1 and len(err) < 1100
 
 
 class TestShippedSample:

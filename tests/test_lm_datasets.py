@@ -14,6 +14,7 @@ from ustat_grpo.lm.datasets import (
     last_boxed,
     load_gsm8k,
     load_math,
+    load_prompts,
     questions_of,
     select_questions,
 )
@@ -176,6 +177,27 @@ class TestMalformedFiles:
         assert message(load_gsm8k, path).startswith(wanted)
         with pytest.raises(ValueError, match="no-such-module must be installed"):
             from_extra("no_such_module.part")
+
+    @pytest.mark.parametrize(
+        ("line", "told"),
+        [
+            ("[" * 100_000, "line 1: must be JSON in UTF-8, got maximum recursion depth"),
+            ('{"a":' * 100_000, "line 1: must be JSON in UTF-8, got maximum recursion depth"),
+            ("9" * 5000, "line 1: must be JSON in UTF-8, got Exceeds the limit"),
+            (json.dumps([0] * 10**5), "line 1: must be a JSON object, got [0, 0, "),
+            (json.dumps({"x" * 10**6: 1}), "line 1: prompt must be there, got the keys ['xxx"),
+            (r'{"prompt": "\ud800", "answer": "1"}', "prompt must be a text that UTF-8 can write"),
+            (r'{"prompt": "1+1?", "answer": "\udfff"}', "answer must be a text that UTF-8"),
+            (r'{"prompt": "\u001b[2J", "answer": 5}', "answer must be a text that is not empty"),
+            (r'{"prompt": ["\u001b[2J"], "answer": "5"}', r"not empty, got ['\x1b[2J']"),
+        ],
+    )  # fmt: skip
+    def test_hostile_lines(self, tmp_path, line, told):
+        """Would catch: a traceback, a text that no tokenizer takes, an error of megabytes."""
+        path = tmp_path / "a\x1b[2J.jsonl"
+        path.write_text(line)
+        found = message(load_prompts, path)
+        assert told in found and found.isprintable() and len(found) < 600
 
 
 class TestSelection:

@@ -18,7 +18,7 @@ from experiments.noise_coverage import Truth
 from experiments.populations import population_of_bandit
 from experiments.readings_noise import coverage as readings
 from figures import noise_coverage as figure
-from ustat_grpo.noise import OutputSample, estimate_noise
+from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 
 BANDIT = ("task.group_size_targets=[3]", "task.num_prompts=8", "task.num_actions=4")
 SMALL = (*BANDIT, "num_prompts=[8,32]", "num_outputs=[4]", "replicates=100")
@@ -57,8 +57,13 @@ class TestCoverage:
 
     def test_a_lower_bound_covers_all_above(self, population):
         """Gradients so alike that the estimate of c₁ is negative; c₁ = 0 has G* = ∞."""
-        samples = list(population.samples(64, 8, streams(5)))
-        alike = [replace(each, gradient_products=each.gradient_norms + 1e3) for each in samples]
+        scores, rewards = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8.0)
+        alike = [
+            OutputSample.from_scores(
+                list(scores + 0.01 * rng.normal(size=(64, 8, 3))), [rewards] * 64
+            )
+            for rng in streams(5)
+        ]
         noise = replace(population.noise, prompt=0.0)
         found = app.coverage(alike, Truth.of(noise))
         assert found["lower_bounds"] == 1 and np.isinf(found["high"])
@@ -73,18 +78,13 @@ class TestCoverage:
         found = app.coverage([dead], Truth.of(population.noise))
         assert found["refused"] == 1 and np.isnan(found["optimal_coverage"])
 
-    def test_without_residual_noise_there_is_no_plan(self, population):
-        """No gradient, though the one output that stands out has a score: c₃ below 0."""
-        groups, alone = np.arange(16), np.tile([1.0, 0.0, 0.0], 16)
-        none = OutputSample(
-            rewards=alone * np.repeat(1.0 + groups, 3),
-            score_norms=alone,
-            prompts=np.repeat(groups, 3),
-            gradient_norms=np.zeros(16),
-            gradient_products=np.zeros(16),
+    def test_without_residual_noise_there_is_no_plan(self, population, monkeypatch):
+        """No batch of outputs is known whose c₃ is below 0; of blocks there are."""
+        none = NoiseEstimate(np.array([[0.0, 1.0, -1.0], [0.0, 2.0, -2.0]] * 8), 0.95)
+        monkeypatch.setattr(app, "estimate_noise", lambda *_, **__: none)
+        found = app.coverage(
+            list(population.samples(16, 4, streams(1))), Truth.of(population.noise)
         )
-        assert estimate_noise(none).residual < 0
-        found = app.coverage([none], Truth.of(population.noise))
         assert np.isnan([found["surely_coverage"], found["possibly_coverage"]]).all()
         assert found["optimal_coverage"] == 1  # anything may be
 

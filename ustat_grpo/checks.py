@@ -6,6 +6,8 @@ from numbers import Integral, Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted
+
 PROBABILITY_TOLERANCE = 1e-8
 
 ROUNDING = 1e-13
@@ -14,26 +16,30 @@ ROUNDING = 1e-13
 That is 450 times the precision of doubles. Which side of zero the rest lies on depends on the
 processor, so no verdict may.
 """
+_NO_REAL_KINDS = "cmM"  # complex numbers and times, which NumPy turns into doubles all the same
 
 
 def generator(rng: object) -> np.random.Generator:
     """Return `rng`, or raise if it is no numpy.random.Generator: seeds and None are refused."""
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
+        raise TypeError(f"rng must be a numpy.random.Generator, got {quoted(rng)}")
     return rng
 
 
-def integer(name: str, value: object, *, at_least: int = 1) -> int:
-    """Return `value` as an int, or raise if it is no integer of at least `at_least`."""
+def integer(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Return `value` as an int, or raise if it is no integer between the bounds."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
-    return int(value)
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {quoted(value)}")
+    number = int(value)
+    if at_most is not None and number > at_most:
+        raise ValueError(f"{name} must be at most {at_most}, got {quoted(value)}")
+    return number
 
 
 def leave_one_out_group_size(value: object) -> int:
     """Return a group size that a leave-one-out baseline can work with, or raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"group_size must be an integer, got {value!r}")
+        raise ValueError(f"group_size must be an integer, got {quoted(value)}")
     if value < 2:
         raise ValueError(f"group_size must be at least 2 for a leave-one-out baseline, got {value}")
     return int(value)
@@ -41,11 +47,19 @@ def leave_one_out_group_size(value: object) -> int:
 
 def real(name: str, value: object, *, above: float = -np.inf, below: float = np.inf) -> float:
     """Return `value` as a float, or raise if it is not finite and strictly inside the bounds."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < below:
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < _float(value) < below:
         bounds = [f"above {above:g}"] * (above > -np.inf) + [f"below {below:g}"] * (below < np.inf)
         requirement = " and ".join(["a finite number", *bounds])
-        raise ValueError(f"{name} must be {requirement}, got {value!r}")
+        raise ValueError(f"{name} must be {requirement}, got {quoted(value)}")
     return float(value)
+
+
+def _float(value: Real) -> float:
+    """Return a number as a double, infinite if it is larger than the largest."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf  # of either sign: both are refused
 
 
 def increasing(
@@ -56,13 +70,13 @@ def increasing(
     limit = np.inf if at_most is None else at_most
     if not points or any(np.diff(points) <= 0) or points[-1] > limit:
         bound = "" if at_most is None else f" and at most {at_most}"
-        raise ValueError(f"{name} must be increasing{bound}, got {list(values)}")
+        raise ValueError(f"{name} must be increasing{bound}, got {quoted(list(values))}")
     return np.array(points, dtype=np.int64)
 
 
 def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     """Return `value` as a float64 array of `ndim` axes without NaN or infinity, or raise."""
-    array = np.array(value, dtype=np.float64)  # a copy: what is frozen must not change elsewhere
+    array = _doubles(name, value)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
             f"{name} must be {ndim}-dimensional and not empty, got shape {array.shape}"
@@ -114,6 +128,26 @@ def unit_interval(name: str, value: ArrayLike) -> NDArray[np.float64]:
     if outside.any():
         raise ValueError(f"{name} must lie in [0, 1], got {array[outside][0]:g}")
     return np.asarray(np.clip(array, 0.0, 1.0))
+
+
+def _doubles(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Return a copy as doubles: what is frozen must not change elsewhere."""
+    require_unmasked(name, value)
+    try:
+        if getattr(getattr(value, "dtype", None), "kind", "f") in _NO_REAL_KINDS:
+            raise TypeError("no real numbers")
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = one_line(error, longest=LONGEST_VALUE)
+        raise ValueError(f"{name} must be real numbers, got {quoted(value)} ({reason})") from error
+
+
+def require_unmasked(name: str, value: object) -> None:
+    """Raise if entries of a NumPy array are masked: the numbers below a mask mean nothing."""
+    each = value if isinstance(value, list | tuple) else [value]
+    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in each if np.ma.isMA(part))
+    if masked:
+        raise ValueError(f"{name} must not be masked, got {masked} masked entries: leave them out")
 
 
 def probabilities(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:

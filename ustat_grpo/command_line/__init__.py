@@ -1,12 +1,13 @@
 """The command `ustat-grpo`: which group size, from a file of measurements or from a model."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
-from ustat_grpo.command_line import measure, plan
+from ustat_grpo.command_line import measure, plan, streams
+from ustat_grpo.quoting import one_line
 
 _EXAMPLES = """\
 examples:
@@ -18,6 +19,9 @@ examples:
 FAILURE = 1
 """Exit code where the data cannot give a plan; wrong usage is argparse's 2."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -28,34 +32,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with 2 after wrong usage, with 0 after a help text.
     """
+    if streams.is_closed():  # said before, not after, a model was measured for nothing
+        return _failed("ustat-grpo", "standard output must be open, got a closed one")
+    streams.escape_what_cannot_be_encoded()
     try:
         try:
             return _run(_parser().parse_args(arguments))
         finally:  # here, where a closed pipe can be dealt with, not when the interpreter ends
             sys.stdout.flush()
     except BrokenPipeError:  # as of `| head`, which has read what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return 0
+    except OSError as error:  # as of a full disk
+        streams.discard_output()
+        return _failed("ustat-grpo", error.strerror or error)
+    except KeyboardInterrupt:
+        return _failed("ustat-grpo", "interrupted by the user", code=INTERRUPTED)
 
 
 def _run(args: argparse.Namespace) -> int:
+    name = f"ustat-grpo {args.command}"
     try:
         return args.run(args)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _failed(args, f"{error.filename}: {error.strerror}" if error.filename else error)
+        if error.filename is None:  # of the output itself, or of a file that was open
+            raise
+        return _failed(name, f"{error.filename}: {error.strerror}")
     except ValueError as error:
-        return _failed(args, error)
+        return _failed(name, error)
+    except MemoryError:
+        return _failed(name, "memory must hold the measurements, got too little of it")
 
 
-def _failed(args: argparse.Namespace, reason: object) -> int:
-    print(f"ustat-grpo {args.command}: error: {reason}", file=sys.stderr)
-    return FAILURE
+def _failed(name: str, reason: object, *, code: int = FAILURE) -> int:
+    streams.tell(f"{name}: error: {reason}")
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors do not repeat what a terminal would obey, or megabytes."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ustat-grpo",
         description="How many outputs per prompt? A group size for GRPO, from measured noise.",
         epilog=_EXAMPLES,

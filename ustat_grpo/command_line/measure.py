@@ -1,13 +1,13 @@
 """`ustat-grpo measure`: a plan from outputs that a model gives now."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ustat_grpo.checks import integer
 from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
+from ustat_grpo.command_line.streams import tell
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.noise.sample_files import SUFFIXES, save_sample
@@ -49,6 +49,11 @@ REWARDS = ("number", "math", "text")
 DTYPES = ("float32", "bfloat16", "float16")
 SHIPPED_MAX_TOKENS, MAX_TOKENS = 6, 256
 """The most tokens of an output of a small policy, and of a model in a folder."""
+
+LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**63 - 1
+"""What torch takes as a size, and as a seed."""
+
+_NO_MEMORY = "can't allocate memory"  # all that tells the error of the CPU from others
 
 GROUPS_PER_PASS = 8
 """Prompts measured together of a model in a folder; small policies are measured all at once."""
@@ -141,7 +146,7 @@ def _run(args: argparse.Namespace) -> int:
     sample = _measured(_with_defaults(args))
     if args.save is not None:
         save_sample(sample, args.save)
-        print(f"ustat-grpo {args.command}: wrote {args.save}", file=sys.stderr)
+        tell(f"ustat-grpo {args.command}: wrote {args.save}")
     return show_plan(sample, args)
 
 
@@ -151,7 +156,8 @@ def _check(args: argparse.Namespace) -> None:
     given = {"max_tokens": 1, "groups_per_pass": 2}
     least |= {name: low for name, low in given.items() if getattr(args, name) is not None}
     for name, low in least.items():
-        integer(_option(name), getattr(args, name), at_least=low)
+        most = LARGEST_SEED if name == "seed" else LARGEST_COUNT
+        integer(_option(name), getattr(args, name), at_least=low, at_most=most)
     if args.policy is not None:
         for name, unset in {"task": "arithmetic", "dtype": None, "chat": True}.items():
             if getattr(args, name) != unset:
@@ -204,7 +210,9 @@ def _measured(args: argparse.Namespace) -> OutputSample:
                 samples.append(each)
                 progress.advance(task, len(each.gradient_norms))
             progress.update(task, completed=args.prompts)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+            raise
         raise ValueError(
             "memory of the device must hold --outputs-at-once and --groups-per-pass, "
             f"got {args.outputs_at_once} and {size or args.prompts}: lower them"

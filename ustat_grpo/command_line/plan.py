@@ -2,15 +2,18 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+import numpy as np
 
 from ustat_grpo.checks import real
 from ustat_grpo.command_line.plan_json import as_json, counts_of
+from ustat_grpo.command_line.streams import tell
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import NoiseEstimate, OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample
 from ustat_grpo.planner import Cost, Plan, PromptValues, plan
+from ustat_grpo.planner.table import table
 
 _DESCRIPTION = """\
 Recommend a batch size and a group size from a file of measurements (.npz, .csv
@@ -75,9 +78,13 @@ def check_plan_options(args: argparse.Namespace) -> None:
     """Exit with wrong usage if no sample can give a plan for these options."""
     try:
         real("level", args.level, above=0.0, below=1.0)
-        _planned(NoiseComponents(prompt=1.0, oracle=1.0, residual=1.0), args)
+        with np.errstate(over="raise"):
+            _planned(NoiseComponents(prompt=1.0, oracle=1.0, residual=1.0), args)
     except ValueError as error:
         args.usage_error(str(error))
+    except ArithmeticError:
+        given = f"{args.cost_per_prompt:g} a prompt and {args.cost_per_output:g} an output"
+        args.usage_error(f"costs must be of a size that a budget can be divided by, got {given}")
 
 
 def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> int:
@@ -96,11 +103,13 @@ def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> in
     answer = _planned(noise, args, prompts)
     if args.html is not None:
         answer.to_html(args.html)
-        print(f"ustat-grpo {args.command}: wrote {args.html}", file=sys.stderr)
+        tell(f"ustat-grpo {args.command}: wrote {args.html}")
     if args.json:
+        for doubt in answer.doubts:
+            tell(f"ustat-grpo {args.command}: WARNING: {doubt}")
         print(json.dumps(as_json(sample, noise, answer), allow_nan=False, indent=2))
     else:
-        print(f"{_in_words(sample, noise)}\n\n{answer}")
+        print(table(answer, preface=_in_words(sample, noise)))
     return 0
 
 

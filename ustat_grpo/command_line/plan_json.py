@@ -19,6 +19,7 @@ def as_json(
 ) -> dict[str, Any]:
     """Return a sample's size, its noise and its plan, with None for infinity."""
     return {
+        "doubts": list(answer.doubts),
         "sample": counts_of(sample),
         "level": noise.level,
         "budget": answer.budget,

@@ -16,6 +16,7 @@ import numpy as np
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.extras import from_extra
+from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted
 
 Item = TypeVar("Item")
 
@@ -47,7 +48,7 @@ class Question:
         """Check that nothing is empty."""
         for name in ("text", "answer", "kind"):
             if not getattr(self, name).strip():
-                raise ValueError(f"{name} must not be empty, got {self}")
+                raise ValueError(f"{name} must not be empty, got {quoted(self)}")
 
 
 def questions_of(problems: Sequence[ArithmeticProblem]) -> tuple[Question, ...]:
@@ -156,30 +157,34 @@ def _load(
     if rows is None or not path.is_file():
         missing = "a folder" if path.is_dir() else "no such file"
         reason = missing if not path.is_file() else "neither .jsonl nor .parquet"
-        raise ValueError(f"{requirement}, got {path} ({reason})")
+        raise ValueError(f"{requirement}, got {one_line(path)} ({reason})")
     questions = []
     for place, row in rows(path):
         try:
             questions.append(read(row))
         except ValueError as error:
-            raise ValueError(f"{path}, {place}: {error}") from error
+            raise ValueError(f"{one_line(path)}, {place}: {error}") from error
     if not questions:
-        raise ValueError(f"{requirement} and hold at least one question, got {path} with none")
+        raise ValueError(
+            f"{requirement} and hold at least one question, got {one_line(path)} with none"
+        )
     return tuple(questions)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the place and the keys of each line that is not blank."""
+    shown = one_line(path)
     for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
         place = f"line {number}"
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             row = json.loads(line) if line.strip() else None
-        except ValueError as error:
-            raise ValueError(f"{path}, {place}: must be JSON in UTF-8, got {error}") from error
+        except (ValueError, RecursionError) as error:
+            reason = one_line(error, longest=LONGEST_VALUE)
+            raise ValueError(f"{shown}, {place}: must be JSON in UTF-8, got {reason}") from error
         if line.strip():
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, {place}: must be a JSON object, got {_short(row)}")
+                raise ValueError(f"{shown}, {place}: must be a JSON object, got {quoted(row)}")
             yield place, row
 
 
@@ -189,17 +194,19 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} must be a parquet file, got: {reason}") from error
+        reason = one_line(str(error).partition("\n")[0], longest=LONGEST_VALUE)
+        raise ValueError(f"{one_line(path)} must be a parquet file, got: {reason}") from error
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
     """Return a text of a row, or raise if the key is missing or its value no text."""
     if key not in row:
-        raise ValueError(f"{key} must be there, got the keys {sorted(row)}")
+        raise ValueError(f"{key} must be there, got the keys {quoted(sorted(row))}")
     if not isinstance(row[key], str) or not row[key].strip():
-        raise ValueError(f"{key} must be a text that is not empty, got {_short(row[key])}")
+        raise ValueError(f"{key} must be a text that is not empty, got {quoted(row[key])}")
+    if any("\ud800" <= letter <= "\udfff" for letter in row[key]):
+        raise ValueError(f"{key} must be a text that UTF-8 can write, got {quoted(row[key])}")
     return row[key]
 
 
@@ -212,7 +219,7 @@ def _gsm8k(row: Mapping[str, Any]) -> Question:
     _, mark, end = answer.rpartition(_MARK)
     number = end.strip()
     if not mark or not _NUMBER.fullmatch(number):
-        raise ValueError(f"answer must end in {_MARK} and a number, got {_short(answer[-60:])}")
+        raise ValueError(f"answer must end in {_MARK} and a number, got {quoted(answer[-60:])}")
     return Question(text.strip(), number.translate({ord(","): None, ord("$"): None}), "gsm8k")
 
 
@@ -223,14 +230,8 @@ def _math(row: Mapping[str, Any]) -> Question:
         solution = _text(row, "solution")
         answer = last_boxed(solution)
         if answer is None:
-            raise ValueError(f"solution must have a \\boxed answer, got {_short(solution)}")
+            raise ValueError(f"solution must have a \\boxed answer, got {quoted(solution)}")
     else:
         answer = _text(row, "answer")
     key = next((key for key in ("type", "subject") if row.get(key) is not None), None)
     return Question(text.strip(), answer.strip(), _text(row, key) if key else "math")
-
-
-def _short(value: object) -> str:
-    """Return a value as an error quotes it: on one line, and not endless."""
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

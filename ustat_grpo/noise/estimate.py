@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import real
+from ustat_grpo.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
     left_out_components,
     noise_components,
     prompt_statistics,
 )
+from ustat_grpo.noise.doubts import doubts_of_blocks, doubts_of_outputs
 from ustat_grpo.noise.groups import require_signal
 from ustat_grpo.noise.interval import (
     GroupSizeEstimate,
@@ -22,6 +23,7 @@ from ustat_grpo.noise.interval import (
     optimal_group_size,
 )
 from ustat_grpo.noise.sample import OutputSample
+from ustat_grpo.noise.scale import exponent_of
 from ustat_grpo.noise.signs import SignSample
 
 
@@ -33,10 +35,26 @@ class NoiseEstimate:
         contributions: of K prompts, or blocks of them, to c₁, c₂, c₃, shape (K, 3): all but
             independent, and their mean is the estimate.
         level: coverage of every interval, each on its own.
+        doubts: sentences on what is so improbable that the measurements must be doubted.
+
+    Raises:
+        ValueError: if contributions have another shape, or are not finite.
     """
 
     contributions: Float[Array, "K 3"]
     level: float
+    doubts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take lists for arrays, and raise if there are not three columns of at least 2 rows."""
+        object.__setattr__(
+            self, "contributions", finite("contributions", self.contributions, ndim=2)
+        )
+        count, width = self.contributions.shape
+        if width != 3 or count < 2:
+            raise ValueError(
+                f"contributions must have shape (K, 3) with K of at least 2, got {(count, width)}"
+            )
 
     @cached_property
     def _means(self) -> list[float]:
@@ -59,13 +77,23 @@ class NoiseEstimate:
 
     @cached_property
     def covariance(self) -> Float[Array, "3 3"]:
-        """Covariance of the errors of c₁, c₂, c₃, shape (3, 3)."""
-        return np.cov(self.contributions.T) / len(self.contributions)
+        """Covariance of the errors of c₁, c₂, c₃, shape (3, 3); infinite or zero past doubles."""
+        scaled, exponent = self._covariance
+        with np.errstate(over="ignore"):
+            return np.ldexp(scaled, 2 * exponent)
+
+    @cached_property
+    def _covariance(self) -> tuple[Float[Array, "3 3"], int]:
+        """The covariance in units of 2²ᵉ, and e."""
+        exponent = exponent_of(self.contributions)
+        own = np.ldexp(self.contributions, -exponent)
+        return np.cov(own.T) / len(own), exponent
 
     @property
     def std_errors(self) -> Float[Array, " 3"]:
         """Standard errors of c₁, c₂, c₃."""
-        return np.sqrt(self.covariance.diagonal())
+        scaled, exponent = self._covariance
+        return np.ldexp(np.sqrt(scaled.diagonal()), exponent)
 
     @cached_property
     def intervals(self) -> tuple[Interval, Interval, Interval]:
@@ -115,17 +143,29 @@ def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) ->
 
     Raises:
         ValueError: if `level` is not between 0 and 1, there are fewer than 8 prompts, the rewards
-            of every group are equal, or all score norms are zero.
+            of every group are equal, all score norms are zero, or numbers cannot belong together
+            (see `ustat_grpo.noise.possible`). What is improbable is said in `doubts`.
 
     Reference: Arvesen, Jackknifing U-statistics, Ann. Math. Statist. 40 (1969).
     """
     real("level", level, above=0.0, below=1.0)
     if isinstance(sample, SignSample):
-        return NoiseEstimate(sample.components, level)
-    groups = require_signal(sample.groups)
+        blocks = sample.components
+        if not blocks.any():
+            raise ValueError("components must not all be zero: no signal, no plan")
+        return NoiseEstimate(blocks, level, doubts_of_blocks(_in_own_unit(blocks)))
     if not sample.score_norms.any():
         raise ValueError("score_norms must not all be zero: no signal, no plan")
-    statistics = prompt_statistics(groups, sample.score_norms, sample.gradient_norms)
-    arguments = statistics, sample.gradient_norms, sample.gradient_products, sample.partners
+    require_signal(sample.groups)
+    measured = sample.possible()
+    norms, products = measured.gradient_norms, measured.gradient_products
+    statistics = prompt_statistics(measured.groups, measured.score_norms, norms)
+    arguments = statistics, norms, products, sample.partners
     whole, left = noise_components(*arguments), left_out_components(*arguments)
-    return NoiseEstimate(whole + (len(left) - 1) * (whole - left), level)
+    own = whole + (len(left) - 1) * (whole - left)
+    doubts = doubts_of_outputs(measured, statistics, own)
+    return NoiseEstimate(np.ldexp(own, measured.exponent), level, doubts)
+
+
+def _in_own_unit(contributions: Float[Array, "K 3"]) -> Float[Array, "K 3"]:
+    return np.ldexp(contributions, -exponent_of(contributions))

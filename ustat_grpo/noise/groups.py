@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite
+from ustat_grpo.noise.ids import identified
+from ustat_grpo.quoting import LONGEST_VALUE, one_line
 
 MIN_OUTPUTS = 3
 """Fewer outputs to a prompt do not tell c₂ from c₃."""
@@ -65,15 +67,15 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
         prompts: an id of each output's prompt, shape (n,): numbers or strings, in any order.
 
     Raises:
-        ValueError: if rewards are not finite, or a group has fewer than 3 outputs.
+        ValueError: if rewards are not finite, an id is none, or a group has fewer than 3 outputs.
     """
-    values, ids = finite("rewards", rewards, ndim=1), np.asarray(prompts)
-    if ids.shape != values.shape:
-        raise ValueError(f"prompts must have the shape of rewards, {values.shape}, got {ids.shape}")
-    labels, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    groups = Groups(values, np.argsort(order)[inverse], np.bincount(inverse)[order])
-    _require_outputs(groups, labels[order])
+    values, ids = finite("rewards", rewards, ndim=1), identified("prompts", prompts)
+    if ids.values.shape != values.shape:
+        raise ValueError(
+            f"prompts must have the shape of rewards, {values.shape}, got {ids.values.shape}"
+        )
+    groups = Groups(values, ids.place, np.bincount(ids.place))
+    _require_outputs(groups, ids.values[ids.first])
     return groups
 
 
@@ -104,7 +106,8 @@ def _require_outputs(groups: Groups, labels: NDArray[np.generic]) -> None:
     smallest = int(groups.sizes.argmin())
     size, label = int(groups.sizes[smallest]), labels[smallest]
     if size < MIN_OUTPUTS:
+        shown = one_line(label, longest=LONGEST_VALUE)
         raise ValueError(
             f"every prompt must have at least {MIN_OUTPUTS} outputs: from pairs only the sum "
-            f"c₂ + c₃ can be learned, not each; got {size} for prompt {label!s}"
+            f"c₂ + c₃ can be learned, not each; got {size} for prompt {shown}"
         )

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 
 from ustat_grpo.arrays import Array
+from ustat_grpo.noise.scale import exponent_of
 
 _LARGEST_RATIO = 0.5  # c₁/c₃: ‖g(x)‖² ≤ sσ² (Cauchy–Schwarz) gives c₃ ≥ 2c₁
 _HALVINGS = 48
@@ -78,10 +79,13 @@ def _means(contributions: Float[Array, "K m"]) -> tuple[Array, Array, Array]:
     """Return the mean of every column, its standard error, and skewness/√K of a contribution."""
     value, count = contributions.mean(axis=0), len(contributions)
     deviations = contributions - value
+    exponents = np.array([exponent_of(column) for column in deviations.T], dtype=np.int64)
+    deviations = np.ldexp(deviations, -exponents)  # whose cubes are doubles
     squares = deviations * deviations
     variance, third = squares.mean(axis=0), (squares * deviations).mean(axis=0)
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
-    return value, np.sqrt(variance / (count - 1)), skewness / np.sqrt(count)
+    error = np.ldexp(np.sqrt(variance / (count - 1)), exponents)
+    return value, error, skewness / np.sqrt(count)
 
 
 class Intervals(NamedTuple):

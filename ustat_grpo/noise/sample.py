@@ -11,7 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite, same_length
+from ustat_grpo.noise.causes import likely_cause
 from ustat_grpo.noise.groups import Groups, grouped
+from ustat_grpo.noise.ids import identified
+from ustat_grpo.noise.possible import impossible
+from ustat_grpo.noise.scale import Measured, in_own_units
+from ustat_grpo.quoting import LONGEST_VALUE, one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +54,7 @@ class OutputSample:
         """Raise if the fields do not fit each other."""
         for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
             object.__setattr__(self, name, finite(name, getattr(self, name), ndim=1))
-        object.__setattr__(self, "prompts", np.array(self.prompts))
+        object.__setattr__(self, "prompts", identified("prompts", self.prompts).values)
         lengths = {name: len(getattr(self, name)) for name in ("rewards", "score_norms")}
         same_length("outputs", lengths)
         for name in ("score_norms", "gradient_norms"):
@@ -59,7 +64,7 @@ class OutputSample:
         lengths = {name: len(getattr(self, name)) for name in _OF_GROUPS}
         same_length("prompts", {"prompts": count, **lengths})
         if self.batches is not None:
-            object.__setattr__(self, "batches", np.array(self.batches))
+            object.__setattr__(self, "batches", identified("batches", self.batches).values)
             same_length("prompts", {"prompts": count, "batches": len(self.batches)})
         if (smallest := int(self.partners.min())) < 1:
             raise ValueError(f"every batch must have at least 2 prompts, got {smallest + 1}")
@@ -79,7 +84,28 @@ class OutputSample:
         """The number of each prompt's batch."""
         if self.batches is None:
             return np.zeros(len(self.groups.sizes), dtype=np.int64)
-        return np.unique(self.batches, return_inverse=True)[1]
+        return identified("batches", self.batches).place
+
+    def possible(self) -> Measured:
+        """Return the numbers in units in which nothing under- or overflows, if there can be such.
+
+        Raises:
+            ValueError: if noise components would, or with the prompt, what must hold and the
+                likely cause if these cannot be numbers of one batch of outputs.
+        """
+        norms, products = self.gradient_norms, self.gradient_products
+        given = Measured(self.groups, self.score_norms, norms, products)
+        measured = in_own_units(given)
+        if (found := impossible(measured, self._batch)) is not None:
+            what, values, bounds, wrong = found
+            place = int(wrong.argmax())
+            with np.errstate(over="ignore"):
+                value, bound = np.ldexp([values[place], bounds[place]], measured.exponent).tolist()
+            label = self.prompts[int((self.groups.group == place).argmax())]
+            shown = one_line(label, longest=LONGEST_VALUE)
+            told = what.format(prompt=shown, value=value, bound=bound)
+            raise ValueError(f"{told}; {likely_cause(given, self._batch)}")
+        return measured
 
     @classmethod
     def joined(cls, samples: Sequence[Self]) -> Self:
@@ -126,6 +152,8 @@ class OutputSample:
         groups = grouped(flat, prompts)
         cuts = np.cumsum(groups.sizes)[:-1]
         weights = np.split(groups.weights, cuts)
+        for b, value in enumerate(each):
+            _require_squares(f"scores[{b}]", value)
         gradients = np.array([a @ value for a, value in zip(weights, each, strict=True)])
         return cls(
             rewards=flat,
@@ -157,10 +185,24 @@ class OutputSample:
         return cls(
             rewards=groups.rewards,
             score_norms=products.diagonal(),
-            prompts=np.asarray(prompts),
+            prompts=identified("prompts", prompts).values,
             # Rounding may pass zero where a gradient vanishes.
             gradient_norms=np.maximum(between.diagonal(), 0.0),
             gradient_products=between.sum(axis=1),
+        )
+
+
+_SMALLEST, _LARGEST = 1e-140, 1e140
+
+
+def _require_squares(name: str, scores: Array) -> None:
+    """Raise if the norm of a score is there, but its square no double."""
+    size = np.abs(scores).max(axis=1)
+    wrong = (size > 0) & ((size < _SMALLEST) | (size > _LARGEST))
+    if wrong.any():
+        raise ValueError(
+            f"{name} must have squares that are doubles, got a score of size {size[wrong][0]:g}: "
+            "measure in other units"
         )
 
 

@@ -2,26 +2,19 @@
 
 import csv
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
-
-import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from ustat_grpo.files import write_whole
 from ustat_grpo.noise.sample import OutputSample
-from ustat_grpo.noise.sample_table import Table, plain_ids, require_names, sample_of, table_of
+from ustat_grpo.noise.sample_archive import read_archive, write_archive
+from ustat_grpo.noise.sample_table import Table, sample_of, table_of
 from ustat_grpo.noise.signs import SignSample
+from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted, quoted_names
 
 Sample = OutputSample | SignSample
-
-_ARRAYS = ("rewards", "score_norms", "prompts", "gradient_norms", "gradient_products")
-_BATCHES = "batches"
-_COMPONENTS = "components"
 
 
 def load_sample(path: str | PathLike[str]) -> Sample:
@@ -41,13 +34,13 @@ def load_sample(path: str | PathLike[str]) -> Sample:
         OSError: if the file cannot be read.
     """
     source = Path(path)
-    read = _format_of(source).read
+    read, name = _format_of(source).read, one_line(source)
     try:
         return read(source)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: must be UTF-8 text, got {error.reason}") from error
+        raise ValueError(f"{name}: must be UTF-8 text, got {error.reason}") from error
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def save_sample(sample: Sample, path: str | PathLike[str]) -> None:
@@ -73,41 +66,10 @@ class _Format(NamedTuple):
 
 def _format_of(path: Path) -> _Format:
     if path.suffix not in _FORMATS:
-        raise ValueError(f"{path}: name must end in {', '.join(_FORMATS)}, got {path.suffix!r}")
+        raise ValueError(
+            f"{one_line(path)}: name must end in {', '.join(_FORMATS)}, got {quoted(path.suffix)}"
+        )
     return _FORMATS[path.suffix]
-
-
-def _read_archive(path: Path) -> Sample:
-    with path.open("rb") as file:  # a file that is not there is no damaged archive
-        arrays = _arrays(file)
-    if _COMPONENTS in arrays:
-        require_names("arrays", arrays, [_COMPONENTS])
-        return SignSample(arrays[_COMPONENTS])
-    require_names("arrays", arrays, _ARRAYS, [_BATCHES])
-    return OutputSample(*(arrays[name] for name in _ARRAYS), batches=arrays.get(_BATCHES))
-
-
-def _arrays(file: Any) -> dict[str, np.ndarray]:
-    try:
-        archive = np.load(file, allow_pickle=False)
-        if isinstance(archive, NpzFile):
-            return dict(archive)
-    except (ValueError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"must be a whole NumPy archive of plain arrays ({error})") from error
-    raise ValueError("must be a NumPy archive, got a single array")
-
-
-def _write_archive(sample: Sample, path: Path) -> None:
-    arrays: dict[str, Any]
-    if isinstance(sample, SignSample):
-        arrays = {_COMPONENTS: sample.components}
-    else:
-        arrays = {name: getattr(sample, name) for name in _ARRAYS}
-        arrays["prompts"] = plain_ids(sample.prompts)
-        if sample.batches is not None:
-            arrays[_BATCHES] = plain_ids(sample.batches)
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
 
 
 def _read_csv(path: Path) -> Sample:
@@ -132,7 +94,7 @@ def _read_csv(path: Path) -> Sample:
 def _empty_columns(header: Sequence[str]) -> dict[str, list[Any]]:
     names = [name.strip() for name in header]
     if len(set(names)) < len(names):
-        raise ValueError(f"columns must have different names, got {', '.join(names)}")
+        raise ValueError(f"columns must have different names, got {quoted_names(names)}")
     return {name: [] for name in names}
 
 
@@ -155,8 +117,8 @@ def _read_json_lines(path: Path) -> Sample:
             columns = columns or {name: [] for name in row}
             if row.keys() != columns.keys():
                 raise ValueError(
-                    f"line {number}: must have the keys of the first row, {', '.join(columns)}, "
-                    f"got {', '.join(row)}"
+                    f"line {number}: must have the keys of the first row, {quoted_names(columns)}, "
+                    f"got {quoted_names(row)}"
                 )
             lines.append(number)
             for name, column in columns.items():
@@ -166,11 +128,21 @@ def _read_json_lines(path: Path) -> Sample:
 
 def _json_object(line: str, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_with_different_keys)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"line {number}: must be a JSON object ({error})") from error
+        reason = one_line(error, longest=LONGEST_VALUE)
+        raise ValueError(f"line {number}: must be a JSON object ({reason})") from error
     if not isinstance(row, dict) or not row:
-        raise ValueError(f"line {number}: must be a JSON object with keys, got {line.strip()!r}")
+        raise ValueError(
+            f"line {number}: must be a JSON object with keys, got {quoted(line.strip())}"
+        )
+    return row
+
+
+def _with_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of keys that are there twice, JSON's reader would keep the last."""
+    if len(row := dict(pairs)) < len(pairs):
+        raise ValueError(f"keys must differ, got {quoted_names(key for key, _ in pairs)}")
     return row
 
 
@@ -188,7 +160,7 @@ def _sample_of_rows(columns: dict[str, list[Any]], lines: list[int]) -> Sample:
 
 
 _FORMATS = {
-    ".npz": _Format(_read_archive, _write_archive),
+    ".npz": _Format(read_archive, write_archive),
     ".csv": _Format(_read_csv, _write_csv),
     ".jsonl": _Format(_read_json_lines, _write_json_lines),
 }

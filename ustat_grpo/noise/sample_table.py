@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo.arrays import Array
+from ustat_grpo.noise.ids import IdError, Ids, ids_of
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
+from ustat_grpo.quoting import quoted, quoted_names
 
 OUTPUT_COLUMNS = ("prompt", "reward", "score_norm", "gradient_norm", "gradient_product")
 BATCH_COLUMN = "batch"
+_LONGEST_INTEGER = 20  # digits of 64 bits; longer ones are texts
+
 BLOCK_COLUMNS = ("prompt_noise", "oracle_noise", "residual_noise")
 
 _HOW_TO_MEASURE = (
@@ -41,7 +45,7 @@ def table_of(sample: OutputSample | SignSample) -> dict[str, list[Any]]:
         return dict(zip(BLOCK_COLUMNS, sample.components.T.tolist(), strict=True))
     group = sample.groups.group
     values = (
-        plain_ids(sample.prompts),
+        sample.prompts,
         sample.rewards,
         sample.score_norms,
         sample.gradient_norms[group],
@@ -50,7 +54,7 @@ def table_of(sample: OutputSample | SignSample) -> dict[str, list[Any]]:
     names: Sequence[str] = OUTPUT_COLUMNS
     columns = {name: each.tolist() for name, each in zip(names, values, strict=True)}
     if sample.batches is not None:
-        columns[BATCH_COLUMN] = plain_ids(sample.batches)[group].tolist()
+        columns[BATCH_COLUMN] = sample.batches[group].tolist()
     return columns
 
 
@@ -68,19 +72,18 @@ def sample_of(table: Table) -> OutputSample | SignSample:
         return SignSample(np.column_stack(columns))
     require_names("columns", names, OUTPUT_COLUMNS, [BATCH_COLUMN], hint=_HOW_TO_MEASURE)
     prompts = _ids(table, "prompt")
-    _, first, group = np.unique(prompts, return_index=True, return_inverse=True)
 
     def of_prompts(name: str, values: NDArray[Any]) -> NDArray[Any]:
-        _require_agreement(table, name, values, first[group])
-        return values[np.sort(first)]
+        _require_agreement(table, name, values, prompts.first[prompts.place])
+        return values[prompts.first]
 
     return OutputSample(
         rewards=_numbers(table, "reward"),
         score_norms=_numbers(table, "score_norm"),
-        prompts=prompts,
+        prompts=prompts.values,
         gradient_norms=of_prompts("gradient_norm", _numbers(table, "gradient_norm")),
         gradient_products=of_prompts("gradient_product", _numbers(table, "gradient_product")),
-        batches=of_prompts("batch", _ids(table, "batch")) if "batch" in names else None,
+        batches=of_prompts("batch", _ids(table, "batch").values) if "batch" in names else None,
     )
 
 
@@ -103,7 +106,7 @@ def require_names(
     found = set(names)
     if unknown := sorted(found - {*required, *optional}):
         known = ", ".join(required) + "".join(f" and perhaps {name}" for name in optional)
-        raise ValueError(f"{what} must be {known}, got also {', '.join(map(repr, unknown))}")
+        raise ValueError(f"{what} must be {known}, got also {quoted_names(map(repr, unknown))}")
     if missing := [name for name in required if name not in found]:
         told = f"; {hint}" if hint and {"gradient_norm", "gradient_product"} & {*missing} else ""
         raise ValueError(
@@ -112,23 +115,24 @@ def require_names(
         )
 
 
-def plain_ids(ids: NDArray[Any]) -> NDArray[Any]:
-    """Return ids as integers if that is what they are, else as strings."""
-    return ids if ids.dtype.kind in "iu" else ids.astype(str)
-
-
-def _ids(table: Table, name: str) -> NDArray[Any]:
-    """Return cells as integers if all are, else as strings: 007 is not 7."""
+def _ids(table: Table, name: str) -> Ids:
+    """Return cells as ids; texts are integers if all are spelled as such: 007 is not 7."""
     cells = table.columns[name]
-    for row, cell in enumerate(cells):
-        if not isinstance(cell, str | int | float) or cell == "":
-            raise _error(table, row, name, "a number or a text that is not empty")
-    texts = list(map(str, cells))
+    integers = list(map(_integer, cells))
     try:
-        numbers = np.array(list(map(int, texts)), dtype=np.int64)
-    except (ValueError, OverflowError):
-        return np.array(texts)
-    return numbers if list(map(str, numbers.tolist())) == texts else np.array(texts)
+        return ids_of(cells if None in integers else integers)
+    except IdError as error:
+        raise _error(table, error.row, name, error.requirement) from None
+
+
+def _integer(cell: Any) -> int | None:
+    """Return the integer that a text spells, None if it is none."""
+    if not isinstance(cell, str) or len(cell) > _LONGEST_INTEGER:
+        return None
+    try:
+        return int(cell) if str(int(cell)) == cell else None
+    except ValueError:
+        return None
 
 
 def _numbers(table: Table, name: str) -> Array:
@@ -153,13 +157,13 @@ def _require_agreement(
     """Raise unless a value is that of the row at which its prompt first appears."""
     if (differs := values != values[first]).any():
         row = int(differs.argmax())
-        before = f"{table.columns[name][first[row]]!r} on line {table.lines[first[row]]}"
-        prompt = table.columns["prompt"][row]
-        raise _error(table, row, name, f"the same for all of prompt {prompt!r}, {before}")
+        before = f"{quoted(table.columns[name][first[row]])} on line {table.lines[first[row]]}"
+        prompt = quoted(table.columns["prompt"][row])
+        raise _error(table, row, name, f"the same for all of prompt {prompt}, {before}")
 
 
 def _error(table: Table, row: int, name: str, requirement: str) -> ValueError:
     cell = table.columns[name][row]
     return ValueError(
-        f"line {table.lines[row]}, column {name}: must be {requirement}, got {cell!r}"
+        f"line {table.lines[row]}, column {name}: must be {requirement}, got {quoted(cell)}"
     )

@@ -15,7 +15,7 @@ first two kinds are exact. From the four follow unbiased c₁, c₂, c₃ of the
 independent, so their spread gives intervals.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, generator, integer
 from ustat_grpo.noise.components import debiasing
 from ustat_grpo.noise.groups import Groups, grouped, require_signal
+from ustat_grpo.noise.scale import exponent_of
 
 MIN_BLOCKS = 4
 """Fewer independent blocks give no interval worth the name."""
@@ -69,6 +70,11 @@ class SignProbes:
     block_sizes: NDArray[np.int64]
     group_size: int
 
+    def __post_init__(self) -> None:
+        """Take lists for arrays."""
+        object.__setattr__(self, "weights", finite("weights", self.weights, ndim=2))
+        object.__setattr__(self, "block_sizes", np.array(self.block_sizes, dtype=np.int64))
+
     def measured(self, squared_norms: ArrayLike) -> SignSample:
         """Return the components of every block from the norms of the sums.
 
@@ -85,6 +91,12 @@ class SignProbes:
             )
         if (norms < 0).any():
             raise ValueError(f"squared_norms must not be negative, got {norms.min():g}")
+        silent = ~self.weights.any(axis=1)
+        if norms[silent].any():
+            raise ValueError(
+                "squared_norms must be 0 where all weights are, as all rewards of a block are "
+                f"equal, got {norms[silent].max():g}"
+            )
         return SignSample(_components(norms, self.block_sizes, self.group_size))
 
 
@@ -146,7 +158,9 @@ def sign_probes(
 def _signed(groups: Groups, of_prompt: Array, rng: np.random.Generator) -> list[Array]:
     """Return the weights of the kinds prompts, outputs and spread, with one draw of the signs."""
     first, second = rng.choice([-1.0, 1.0], size=(2, len(groups.rewards)))
-    spread = np.sqrt(groups.variance_of_others / groups.sizes[groups.group])
+    exponent = exponent_of(groups.rewards)  # the variance of tiny rewards is no double
+    own = replace(groups, rewards=np.ldexp(groups.rewards, -exponent)).variance_of_others
+    spread = np.ldexp(np.sqrt(own / groups.sizes[groups.group]), exponent)
     return [of_prompt[groups.group] * groups.weights, first * groups.weights, second * spread]
 
 

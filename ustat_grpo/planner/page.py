@@ -14,7 +14,7 @@ from ustat_grpo.planner.curve import TOLERANCE
 if TYPE_CHECKING:
     from ustat_grpo.planner.plan import Plan
 
-_DATA, _TEXT = "/*DATA*/null", "<!--PLAN-->"
+_DATA, _TEXT, _DOUBTS = "/*DATA*/null", "<!--PLAN-->", "<!--DOUBTS-->"
 
 
 def write_page(plan: "Plan", path: str | PathLike[str]) -> None:
@@ -29,7 +29,11 @@ def write_page(plan: "Plan", path: str | PathLike[str]) -> None:
     """
     template = files("ustat_grpo.planner").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(page_data(plan), allow_nan=False).replace("<", "\\u003c")
+    doubts = "\n".join(
+        f'<p class="doubt" role="alert">WARNING: {html.escape(doubt)}</p>' for doubt in plan.doubts
+    )
     page = template.replace(_DATA, data).replace(_TEXT, html.escape(str(plan)))
+    page = page.replace(_DOUBTS, doubts)
     write_whole(Path(path), lambda partial: partial.write_text(page, encoding="utf-8"))
 
 

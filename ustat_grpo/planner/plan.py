@@ -33,6 +33,9 @@ from ustat_grpo.planner.table import table
 GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)
 """The group sizes of the table."""
 
+LARGEST_BUDGET = 2**53
+"""Integers above this are no longer doubles."""
+
 QUANTILES = (0.1, 0.5, 0.9)
 """The shares of prompts at which the weights of std normalisation are given."""
 
@@ -94,6 +97,7 @@ class Plan:
         critic_break_even: the RMSE below which a critic beats the group mean at the recommended G.
         std_normalisation: what it changes at the recommended G.
         unknown: why each of the three, or dead groups, is None.
+        doubts: why the measurements may be wrong, and the plan with them.
     """
 
     budget: int
@@ -114,6 +118,7 @@ class Plan:
     critic_break_even: float | None
     std_normalisation: StdNormalisation | None
     unknown: dict[str, str]
+    doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the plan as a table of at most 80 columns."""
@@ -158,7 +163,8 @@ def plan(
         ValueError: if the budget has no room for `min_batch_size` prompts of two outputs, or c₃ is
             not positive.
     """
-    total, least = integer("budget", budget, at_least=2), integer("min_batch_size", min_batch_size)
+    total = integer("budget", budget, at_least=2, at_most=LARGEST_BUDGET)
+    least = integer("min_batch_size", min_batch_size, at_most=LARGEST_BUDGET)
     if total < least * cost.of_prompt(2):
         raise ValueError(
             f"budget must have room for {least} {'prompt' if least == 1 else 'prompts'} with 2 "
@@ -166,7 +172,7 @@ def plan(
         )
     optimal, components, level = _estimates(noise)
     share = total / least - cost.per_prompt  # for the outputs to a prompt
-    largest = int(np.floor(share / cost.per_output * (1 + ROUNDING)))
+    largest = int(min(share / cost.per_output * (1 + ROUNDING), LARGEST_BUDGET))
     point, *ends = (Curve(each, cost, largest) for each in components)
     best = GroupSizeEstimate(*(best_group_size(each, cost) for each in components))
     surely, possibly = _bounds(noise, point, best)
@@ -191,6 +197,7 @@ def plan(
         critic_break_even=_critic_break_even(components[0], prompts, size),
         std_normalisation=_std_normalisation(prompts, size),
         unknown=_unknown(prompts),
+        doubts=noise.doubts if isinstance(noise, NoiseEstimate) else (),
     )
 
 

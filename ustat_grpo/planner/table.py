@@ -16,14 +16,28 @@ _WIDTH = 80
 _MANY_SEEDS = 10**6
 
 
-def table(plan: "Plan") -> str:
-    """Return the plan as lines of at most 80 columns."""
+def table(plan: "Plan", *, preface: str = "") -> str:
+    """Return the plan as lines of at most 80 columns, doubts before all.
+
+    Args:
+        plan: to show.
+        preface: what stands before the plan, but below the doubts.
+    """
     rows = [*_choices(plan), *_consequences(plan)]
     least = f", at least {plan.min_batch_size} prompts" if plan.min_batch_size > 1 else ""
     lines = [f"A plan for steps of {_budget(plan)}{least}", ""]
     for label, text in rows:
         lines += _labelled(label, text)
-    return "\n".join([*lines, "", *_predictions(plan), "", *_notes(plan)])
+    before = [*_doubts(plan), *([preface, ""] if preface else [])]
+    return "\n".join([*before, *lines, "", *_predictions(plan), "", *_notes(plan)])
+
+
+def _doubts(plan: "Plan") -> list[str]:
+    """Return the warnings, each a paragraph of its own."""
+    lines = []
+    for doubt in plan.doubts:
+        lines += [*wrap(f"WARNING: {doubt}", _WIDTH, subsequent_indent="  "), ""]
+    return lines
 
 
 def size_in_words(estimate: GroupSizeEstimate, level: float | None) -> str:

@@ -1,0 +1,135 @@
+"""What a batch of outputs hardly ever gives: estimates far below what they estimate can be.
+
+    ‖g(X)‖², ‖∇J‖², c₁, c₂   and   E[sσ²] − E‖g(X)‖²   (Cauchy–Schwarz; c₃ − 2c₁ is no smaller)
+
+are never negative, their unbiased estimates sometimes are. They are doubted if zero is outside of
+the interval that corresponds to four standard errors of a normal mean, even if prompts of a kind
+that the batch has none of contributed as much as its rewards and scores allow: estimates are often
+negative for want of a rare kind of prompt. Of 8,000 right batches one was doubted.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ustat_grpo.arrays import Array
+from ustat_grpo.noise.components import PromptStatistics
+from ustat_grpo.noise.groups import MIN_PROMPTS, Groups
+from ustat_grpo.noise.interval import mean_interval
+from ustat_grpo.noise.possible import length_bounds
+from ustat_grpo.noise.scale import Measured
+
+FOUR_ERRORS = 0.999936657516334
+"""The probability that a normal deviate is within four standard deviations."""
+
+_UNSEEN = 2.0
+"""Prompts of a rare kind that a batch has none of, though it should have so many on average."""
+
+_UNIT = 0.02  # by which a normalised standard deviation may miss 1: trainers add some ε to it
+
+_TOO_LONG = (
+    "gradients are too long for the scores: score_norm not squared or over the length, or "
+    "gradient columns scaled?"
+)
+_TOO_SHORT = (
+    "gradients are too short for the scores: gradients length-normalised, clipped or scaled, "
+    "gradient_norm not squared, or rewards that were normalised?"
+)
+_PRODUCTS = (
+    "gradients of different prompts point apart: gradient_product without the prompt itself, with "
+    "the mean in place of the sum, or scaled?"
+)
+_PROMPTS = (
+    "gradients of different prompts are more alike than each is to itself: one of gradient_norm "
+    "and gradient_product scaled, or rewards that were normalised?"
+)
+_PROBES = "was the loss of every probe a plain sum, and its norm squared?"
+NORMALISED = (
+    "rewards have mean 0 and standard deviation 1 within every group: they are to be those before "
+    "any normalisation"
+)
+
+
+def doubts_of_outputs(
+    given: Measured, statistics: PromptStatistics, contributions: Float[Array, "B 3"]
+) -> tuple[str, ...]:
+    """Return a sentence for everything that is improbable of measured outputs.
+
+    Args:
+        given: what was measured.
+        statistics: of every prompt.
+        contributions: of the prompts to c₁, c₂, c₃, shape (B, 3).
+    """
+    prompt, oracle, residual = contributions.T
+    gradient = statistics.gradient_norm_squared
+    _, most, _ = length_bounds(given)
+    square, product = float(most.max() ** 2), float(2 * most.max() * most.mean())
+    groups = given.groups
+    output = float((groups.sizes * groups.totals(groups.weights**2 * given.score_norms)).max())
+    found = [NORMALISED] if are_normalised(groups) else []
+    columns = (
+        Expectation("E‖g(X)‖²", gradient, square, _TOO_SHORT),
+        Expectation("c₂", oracle, output, _TOO_LONG),
+        Expectation("E[sσ²] − E‖g(X)‖²", residual - 2 * gradient, output, _TOO_LONG),
+        Expectation("‖∇J‖²", gradient - prompt, product, _PRODUCTS),
+        Expectation("c₁", prompt, square + product, _PROMPTS),
+    )
+    return (*found, *_below_zero(columns))
+
+
+def doubts_of_blocks(contributions: Float[Array, "K 3"]) -> tuple[str, ...]:
+    """Return a sentence for everything that is improbable of c₁, c₂, c₃ of blocks."""
+    prompt, oracle, residual = contributions.T
+    largest = float(np.abs(contributions).max())
+    columns = (
+        Expectation("c₂", oracle, largest, _PROBES),
+        Expectation("c₁", prompt, largest, _PROBES),
+        Expectation("c₃ − 2c₁", residual - 2 * prompt, largest, _PROBES),
+    )
+    return tuple(_below_zero(columns))
+
+
+class Expectation(NamedTuple):
+    """What cannot be negative.
+
+    Args:
+        name: of it.
+        contributions: whose mean estimates it, shape (K,).
+        largest: what a contribution may be in size, as far as rewards and scores tell.
+        cause: of an estimate that is far below zero.
+    """
+
+    name: str
+    contributions: Float[Array, " K"]
+    largest: float
+    cause: str
+
+
+def _below_zero(columns: Sequence[Expectation]) -> list[str]:
+    """Return a sentence for every expectation that is far below zero, each cause once."""
+    found: dict[str, str] = {}
+    for name, column, largest, cause in columns:
+        unseen = largest * _UNSEEN / len(column)
+        if mean_interval(column, FOUR_ERRORS).high < -unseen:
+            error = float(column.std(ddof=1)) / np.sqrt(len(column))
+            times = f"{-float(column.mean()) / error:.3g} standard errors" if error else "far"
+            found.setdefault(cause, f"{name} is estimated {times} below 0; {cause}")
+    return list(found.values())
+
+
+def are_normalised(groups: Groups) -> bool:
+    """Return whether the rewards of all groups that are not equal have mean 0 and deviation 1.
+
+    Two values, or few groups, may do so by chance.
+    """
+    values = groups.rewards
+    squares = groups.totals(groups.centred**2)
+    alive = squares > 0
+    if alive.sum() < MIN_PROMPTS or len(np.unique(values)) < 3:
+        return False
+    means = groups.totals(values) / groups.sizes
+    deviations = (np.sqrt(squares / (groups.sizes - ddof)) for ddof in (0, 1))
+    has_unit = [bool((np.abs(each[alive] - 1) < _UNIT).all()) for each in deviations]
+    return bool((np.abs(means[alive]) < _UNIT).all()) and any(has_unit)
