@@ -55,6 +55,7 @@ def increasing(
 
 def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     """Return `value` as a float64 array of `ndim` axes without NaN or infinity, or raise."""
+    unmasked(name, value)
     array = np.array(value, dtype=np.float64)  # a copy: what is frozen must not change elsewhere
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
@@ -65,6 +66,14 @@ def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
             f"{name} must be finite, got {np.sum(~np.isfinite(array))} NaN or infinity"
         )
     return array
+
+
+def unmasked(name: str, value: object) -> None:
+    """Raise if a NumPy array masks an entry, which every calculation would take for a number."""
+    rows = value if isinstance(value, list | tuple) else [value]
+    masked = sum(np.ma.count_masked(row) for row in rows if isinstance(row, np.ma.MaskedArray))
+    if masked:
+        raise ValueError(f"{name} must have no masked entries, got {masked}")
 
 
 def probabilities(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:

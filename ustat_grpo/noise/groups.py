@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite
+from ustat_grpo.group_ids import numbered
 
 MIN_OUTPUTS = 3
 """Fewer outputs to a prompt do not tell c₂ from c₃."""
@@ -67,13 +68,13 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
     Raises:
         ValueError: if rewards are not finite, or a group has fewer than 3 outputs.
     """
-    values, ids = finite("rewards", rewards, ndim=1), np.asarray(prompts)
-    if ids.shape != values.shape:
-        raise ValueError(f"prompts must have the shape of rewards, {values.shape}, got {ids.shape}")
-    labels, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    groups = Groups(values, np.argsort(order)[inverse], np.bincount(inverse)[order])
-    _require_outputs(groups, labels[order])
+    values = finite("rewards", rewards, ndim=1)
+    shape = (len(prompts),) if isinstance(prompts, list | tuple) else np.shape(prompts)
+    if shape != values.shape:
+        raise ValueError(f"prompts must have the shape of rewards, {values.shape}, got {shape}")
+    group, labels = numbered("prompts", prompts)
+    groups = Groups(values, group, np.bincount(group))
+    _require_outputs(groups, labels)
     return groups
 
 

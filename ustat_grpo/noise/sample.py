@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite, same_length
+from ustat_grpo.group_ids import ids_array, numbered
 from ustat_grpo.noise.groups import Groups, grouped
 
 
@@ -49,7 +50,7 @@ class OutputSample:
         """Raise if the fields do not fit each other."""
         for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
             object.__setattr__(self, name, finite(name, getattr(self, name), ndim=1))
-        object.__setattr__(self, "prompts", np.array(self.prompts))
+        object.__setattr__(self, "prompts", ids_array("prompts", self.prompts))
         lengths = {name: len(getattr(self, name)) for name in ("rewards", "score_norms")}
         same_length("outputs", lengths)
         for name in ("score_norms", "gradient_norms"):
@@ -59,7 +60,7 @@ class OutputSample:
         lengths = {name: len(getattr(self, name)) for name in _OF_GROUPS}
         same_length("prompts", {"prompts": count, **lengths})
         if self.batches is not None:
-            object.__setattr__(self, "batches", np.array(self.batches))
+            object.__setattr__(self, "batches", ids_array("batches", self.batches))
             same_length("prompts", {"prompts": count, "batches": len(self.batches)})
         if (smallest := int(self.partners.min())) < 1:
             raise ValueError(f"every batch must have at least 2 prompts, got {smallest + 1}")
@@ -79,7 +80,7 @@ class OutputSample:
         """The number of each prompt's batch."""
         if self.batches is None:
             return np.zeros(len(self.groups.sizes), dtype=np.int64)
-        return np.unique(self.batches, return_inverse=True)[1]
+        return numbered("batches", self.batches)[0]
 
     @classmethod
     def joined(cls, samples: Sequence[Self]) -> Self:
@@ -157,7 +158,7 @@ class OutputSample:
         return cls(
             rewards=groups.rewards,
             score_norms=products.diagonal(),
-            prompts=np.asarray(prompts),
+            prompts=ids_array("prompts", prompts),
             # Rounding may pass zero where a gradient vanishes.
             gradient_norms=np.maximum(between.diagonal(), 0.0),
             gradient_products=between.sum(axis=1),
