@@ -8,7 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ustat_grpo import NoiseComponents, checks
+from ustat_grpo import NoiseComponents
+from ustat_grpo import checks as checks
+from ustat_grpo.ustatistics import u_statistic
 
 INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3)]
 NO_INTEGERS = [True, np.True_, 3.0, np.float64(3), "3", None, 3j, np.array([3])]
@@ -147,3 +149,14 @@ def test_noise_components_are_finite_and_not_negative(name, value):
     NoiseComponents(**zero)
     with raises(f"{name} noise must be finite and not negative, got {value}"):
         NoiseComponents(**zero | {name: value})
+
+
+def test_masked_entries_are_refused():
+    """Would catch: the number behind a mask in a law, a sample of outputs or a U-statistic."""
+    masked = np.ma.array([1.0, -999.0, 2.0], mask=[0, 1, 0])
+    for value in (masked, [masked, masked]):
+        with pytest.raises(ValueError, match=r"^x must have no masked entries, got [12]$"):
+            checks.finite("x", value, ndim=np.ndim(value))
+    with pytest.raises(ValueError, match=r"^sample must have no masked entries, got 1: drop"):
+        u_statistic(masked, lambda a, b: (a - b) ** 2 / 2)
+    assert checks.finite("x", np.ma.array([1.0, 2.0]), ndim=1).tolist() == [1.0, 2.0]
