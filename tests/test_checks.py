@@ -8,8 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ustat_grpo import NoiseComponents
-from ustat_grpo import checks as checks
+from ustat_grpo import NoiseComponents, checks
 from ustat_grpo.ustatistics import u_statistic
 
 INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3)]

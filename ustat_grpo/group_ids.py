@@ -52,7 +52,8 @@ def _array(name: str, ids: Any) -> NDArray[Any]:
     """Return an array that is not masked, off torch."""
     if isinstance(ids, np.ma.MaskedArray) and np.ma.is_masked(ids):
         raise ValueError(_missing(name, int(np.ma.count_masked(ids))))
-    return np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+    given: Any = ids
+    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
 
 
 def _require_named(name: str, keys: Sequence[Any], given: Any) -> None:
