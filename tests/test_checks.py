@@ -10,6 +10,7 @@ import pytest
 
 from ustat_grpo import NoiseComponents, checks
 from ustat_grpo.quoting import one_line, quoted
+from ustat_grpo.ustatistics import u_statistic
 
 INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3)]
 NO_INTEGERS = [True, np.True_, 3.0, np.float64(3), "3", None, 3j, np.array([3])]
@@ -170,3 +171,14 @@ def test_noise_components_are_finite_and_not_negative(name, value):
     NoiseComponents(**zero)
     with raises(f"{name} noise must be finite and not negative, got {value}"):
         NoiseComponents(**zero | {name: value})
+
+
+def test_masked_entries_are_refused():
+    """Would catch: the number behind a mask in a law, a sample of outputs or a U-statistic."""
+    masked = np.ma.array([1.0, -999.0, 2.0], mask=[0, 1, 0])
+    for value in (masked, [masked, masked]):
+        with pytest.raises(ValueError, match=r"^x must not be masked, got [12] masked entries"):
+            checks.finite("x", value, ndim=np.ndim(value))
+    with pytest.raises(ValueError, match=r"^sample must have no masked entries, got 1: drop"):
+        u_statistic(masked, lambda a, b: (a - b) ** 2 / 2)
+    assert checks.finite("x", np.ma.array([1.0, 2.0]), ndim=1).tolist() == [1.0, 2.0]

@@ -79,6 +79,67 @@ def test_a_regular_index_is_the_flat_order(rng):
     np.testing.assert_array_equal(groups.rewards, from_flat(rewards, 4))
 
 
+BIG = 2**63
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        ([BIG + 1, BIG + 2, 7, BIG + 1], [0, 1, 2, 0]),
+        ([2**60 + 1, 2**60 + 2, 2**60 + 1, 3], [0, 1, 0, 2]),
+        (np.array([BIG + 1, BIG + 2, 7, 7], dtype=np.uint64), [0, 1, 2, 2]),
+        (torch.tensor([2**24 + 1, 2**24, 2**24 + 1, 0]), [0, 1, 0, 2]),
+        (np.array(["b", "a", "b", "c"], dtype=object), [0, 1, 0, 2]),
+        (np.array([0.5, 1.5, 0.5, 2.0]), [0, 1, 0, 2]),
+    ],
+    ids=str,
+)
+def test_ids_stay_apart(index, expected):
+    """Would catch: ids that become float64 or text on the way, and so meet."""
+    groups = from_index(np.arange(4.0), index)
+    np.testing.assert_array_equal(groups.row, expected)
+    first = [expected.index(row) for row in range(len(groups.labels))]
+    names = index.tolist() if hasattr(index, "tolist") else index
+    assert list(groups.labels) == [names[place] for place in first]
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ([1, None, 2], "a number or a text that is not empty, got None in row 1"),
+        (["a", None, "b"], "a number or a text that is not empty, got None in row 1"),
+        ([1.0, NAN, NAN], "a number or a text that is not empty, got nan in row 1"),
+        ([("x", 1), "x", "y"], "a number or a text that is not empty, got ('x', 1) in row 0"),
+        (["1", 1, "2"], "of one type where they are spelled alike, a number and a text, got 1 "
+         "in row 1"),
+        (np.array([1, 2**24, 3], np.float32),
+         "exact: reals from 2^24 on stand for several numbers, got 16777216.0 in row 1"),
+        (torch.tensor([2.0**60, 1, 1], dtype=torch.float64),
+         "exact: reals from 2^53 on stand for several numbers, got 1.152921504606847e+18 in row 0"),
+    ],
+)  # fmt: skip
+def test_ids_that_do_not_say_which_group_are_refused(index, said):
+    """Would catch: one group of all missing ids, a TypeError of a sort, merged neighbours."""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'index must be {said}')}$"):
+        from_index(np.ones(3), index)
+
+
+def test_masked_ids_are_refused():
+    """Would catch: the number below a mask taken for an id."""
+    with pytest.raises(ValueError, match="^index must not be masked, got 1 masked entries"):
+        from_index(np.ones(3), np.ma.array([1, 2, 2], mask=[0, 0, 1]))
+
+
+def test_lists_and_masked_arrays_are_rewards():
+    """Would catch: an AttributeError of a list, the number behind a mask."""
+    np.testing.assert_array_equal(from_flat([1.0, None, 3.0, 4.0], 2), [[1, NAN], [3, 4]])
+    masked = np.ma.array([1.0, -999.0, 3.0], mask=[0, 1, 0])
+    groups = from_index(masked, ["a", "a", "b"])
+    np.testing.assert_array_equal(groups.rewards, [[1, NAN], [3, NAN]])
+    np.testing.assert_array_equal(groups.flat([[1, 2], [3, 4]]), [1, 2, 3])
+    np.testing.assert_array_equal(groups.grouped([5, 6, 7]), [[5, 6], [7, NAN]])
+
+
 def test_torch_gradients_flow_there_and_back():
     rewards = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     groups = from_index(rewards, [0, 1, 0])

@@ -240,3 +240,30 @@ def test_problems_are_what_the_laws_need():
     assert problem.reward_levels.min() < 0 and len(problem.reward_levels) == 3
     assert np.ptp(PROBLEMS["tabular"].prompt_probs) > 0.1
     assert np.abs(problem.moments.score_norm_reward_covariance).min() > 1e-3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("baseline", lambda m, bad: mse.constant_baseline(m, group_size=4, baseline=bad)),
+        ("weight", lambda m, bad: mse.shrinkage(m, group_size=4, weight=bad)),
+        ("target", lambda m, bad: mse.shrinkage(m, group_size=4, weight=0.5, target=bad)),
+        (
+            "mean_error",
+            lambda m, bad: mse.critic(m, group_size=4, mean_error=bad, mean_square_error=1.0),
+        ),
+        (
+            "mean_square_error",
+            lambda m, bad: mse.critic(m, group_size=4, mean_error=0.0, mean_square_error=bad),
+        ),
+        ("mean", lambda m, bad: mse.greedy_baseline(m, group_size=4, mean=bad, variance=0.0)),
+        ("variance", lambda m, bad: mse.greedy_baseline(m, group_size=4, mean=0.5, variance=bad)),
+        ("gain", lambda m, bad: mse.minibatch(m.value, m, batch_size=2, gain=bad)),
+        ("errors", lambda m, bad: mse.minibatch(m.value + bad, m, batch_size=None)),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_by_name(name, law, bad):
+    """Would catch: a NaN that becomes the error of every prompt without a word."""
+    with pytest.raises(ValueError, match=rf"^{name} must be .*finite"):
+        law(PROBLEMS["tabular"].moments, bad)

@@ -8,7 +8,8 @@ from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.checks import integer
-from ustat_grpo.estimators.arrays import Array, floating
+from ustat_grpo.estimators.arrays import Array, floating, plain
+from ustat_grpo.ids import identified, plain_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Groups:
         Raises:
             ValueError: if it has another shape than the rewards.
         """
+        grouped = plain("grouped", grouped)
         if tuple(grouped.shape) != tuple(self.rewards.shape):
             raise ValueError(
                 f"grouped must have the shape of rewards, {tuple(self.rewards.shape)}, "
@@ -48,6 +50,7 @@ class Groups:
         Raises:
             ValueError: if it has not one entry for each reward.
         """
+        flat = plain("flat", flat)
         if tuple(flat.shape) != self.row.shape:
             raise ValueError(f"flat must have the shape {self.row.shape}, got {tuple(flat.shape)}")
         return _padded(flat, self.row, self.column)
@@ -59,7 +62,7 @@ def from_flat(rewards: Array, group_size: int) -> Array:
     The way back is `reshape(-1)`.
 
     Args:
-        rewards: shape (B·G,), NumPy or torch.
+        rewards: shape (B·G,), NumPy or torch, or a list; masked ones and None become NaN.
         group_size: G.
 
     Returns:
@@ -68,7 +71,7 @@ def from_flat(rewards: Array, group_size: int) -> Array:
     Raises:
         ValueError: if rewards are not flat, or their number is no multiple of the group size.
     """
-    size = integer("group_size", group_size)
+    size, rewards = integer("group_size", group_size), plain("rewards", rewards)
     if rewards.ndim != 1:
         raise ValueError(f"rewards must be flat, (N,), got shape {tuple(rewards.shape)}")
     if rewards.shape[0] % size:
@@ -85,30 +88,34 @@ def from_index(rewards: Array, index: ArrayLike) -> Groups:
     first names them, and outputs in theirs. `Groups.flat` is the way back.
 
     Args:
-        rewards: shape (N,), NumPy or torch.
-        index: which group each reward belongs to, shape (N,): numbers or strings.
+        rewards: shape (N,), NumPy or torch, or a list; masked ones and None become NaN.
+        index: which group each reward belongs to, shape (N,): numbers or strings. Large integers of
+            a list stay apart.
 
     Returns:
         The groups; their rewards (B, G) live where the rewards live.
 
     Raises:
-        ValueError: if rewards are not flat or none, or the index has another shape.
+        TypeError: if rewards are no real numbers, or the index neither numbers nor text.
+        ValueError: if rewards are not flat or none, the index has another shape, or an entry of it
+            is missing, or a floating-point number too large to be told from its neighbours.
     """
+    rewards = plain("rewards", rewards)
     if rewards.ndim != 1 or not rewards.shape[0]:
         raise ValueError(f"rewards must be flat, (N,), and not empty, got {tuple(rewards.shape)}")
-    names = np.asarray(index)
-    if names.shape != tuple(rewards.shape):
+    shape = (len(index),) if isinstance(index, list | tuple) else tuple(np.shape(index))
+    if shape != tuple(rewards.shape):
         raise ValueError(
-            f"index must have the shape of rewards, {tuple(rewards.shape)}, got {names.shape}"
+            f"index must have the shape of rewards, {tuple(rewards.shape)}, got {shape}"
         )
-    labels, first, inverse = np.unique(names, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    row = np.argsort(order)[inverse]
+    ids = identified("index", index)
+    listed = isinstance(index, list | tuple)
+    row, labels = ids.place, (ids.values if listed else plain_ids(index))[ids.first]
     by_row = np.argsort(row, kind="stable")
     starts = np.searchsorted(row[by_row], np.arange(len(labels)))
     column = np.empty_like(row)
     column[by_row] = np.arange(len(row)) - starts[row[by_row]]
-    return Groups(_padded(rewards, row, column), row, column, labels[order])
+    return Groups(_padded(rewards, row, column), row, column, labels)
 
 
 def _padded(flat: Array, row: NDArray[np.int64], column: NDArray[np.int64]) -> Array:

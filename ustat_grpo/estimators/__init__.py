@@ -9,10 +9,11 @@ with A_i = Z_i for vanilla, Z_i − V(x) for the oracle and Z_i less the mean of
 for GRPO (Table 1 of arXiv 2603.01162). NumPy arrays and torch tensors both work, over any leading
 axes; the result lives where the rewards live.
 
-A NaN reward marks an output that could not be scored, or one that a smaller group does not have.
-It is left out of its group: it enters no baseline, its advantage is 0, and `gradient` averages over
-the other outputs. In a group with a single scorable output there are no others to compare it with:
-the leave-one-out mean is then the reward itself. `KeepSingletons` does otherwise, as verl does.
+A reward that is not finite (NaN, ±∞, masked, None in a list) marks an output that could not be
+scored, or one that a smaller group does not have. It is left out of its group: it enters no
+baseline, its advantage is 0, and `gradient` averages over the other outputs. In a group with a
+single scorable output there are no others to compare it with: the leave-one-out mean is then the
+reward itself. `KeepSingletons` does otherwise, as verl does.
 
 Most estimators look at one group; `BatchStdNormalised`, `Whitened`, `HitScaled`, `DropEqualGroups`
 and `JamesStein` look at a batch of them, rewards (..., B, G). `LIBRARIES` lists what trainers ship.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ustat_grpo.checks import real
-from ustat_grpo.estimators.arrays import Array, prompt_level, subtract
+from ustat_grpo.estimators.arrays import Array, Scored, in_working_precision, prompt_level
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
 
 
@@ -13,7 +13,10 @@ class Vanilla:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the rewards themselves; see `Estimator.advantages`."""
-        return subtract(rewards, 0.0)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return z.values
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,10 @@ class Oracle:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the value; see `Estimator.advantages`."""
-        return subtract(rewards, prompt_level("value", "Oracle", side.value, rewards))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return z.less(prompt_level("value", "Oracle", side.value, z))
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,10 @@ class ConstantBaseline:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the constant; see `Estimator.advantages`."""
-        return subtract(rewards, float(self.baseline))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return z.less(float(self.baseline))
 
 
 @dataclass(frozen=True)
@@ -54,5 +63,8 @@ class OptimalBaseline:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the optimal baseline; see `Estimator.advantages`."""
-        known = prompt_level("optimal_baseline", "OptimalBaseline", side.optimal_baseline, rewards)
-        return subtract(rewards, known)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        known = prompt_level("optimal_baseline", "OptimalBaseline", side.optimal_baseline, z)
+        return z.less(known)

@@ -5,13 +5,15 @@ from typing import Any
 
 from ustat_grpo.estimators.arrays import (
     Array,
-    all_equal,
-    deviations,
+    Scored,
+    extremes,
+    in_working_precision,
+    offset,
     output_level,
+    power_of_two,
     require_batch,
     require_ddof,
     require_eps,
-    scorable,
 )
 from ustat_grpo.estimators.group import GroupMean
 from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
@@ -19,8 +21,11 @@ from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
 PLACES = ("variance", "std", "floor")
 """What keeps a whitening finite: 1/√(var + ε), 1/(√var + ε), or 1/√max(var, ε)."""
 
+_BATCH = (-2, -1)
+"""The axes of a batch of groups."""
+
 _ROUNDING = 16
-"""Spacings of floating-point numbers at the largest reward, within which advantages are equal."""
+"""Spacings of floating-point numbers at the largest baseline, within which advantages are equal."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,15 @@ class BatchStdNormalised:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return scaled advantages (..., B, G); see `Estimator.advantages`."""
-        require_batch("BatchStdNormalised", rewards)
-        xp, _, _, _ = scorable(rewards)
-        centred = GroupMean().advantages(rewards)
-        flat = xp.reshape(rewards, (*rewards.shape[:-2], -1))
-        if not flat.shape[-1]:
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        require_batch("BatchStdNormalised", z)
+        xp, centred, whole = z.xp, GroupMean().advantages(z.rewards), z.as_one_group()
+        if not whole.values.shape[-1]:
             return centred
-        equal = all_equal(flat)[..., None]
-        _, std = deviations(flat, self.ddof)
+        equal = whole.all_equal[..., None]
+        _, std = whole.deviations(self.ddof)
         scaled = centred / xp.where(equal, 1.0, std[..., None] + float(self.eps))
         return xp.where(equal, xp.zeros_like(scaled), scaled)
 
@@ -64,8 +70,8 @@ class Whitened:
 
     A = (A′ − mean A′)·(var A′ + ε)^(−½). With `Vanilla` inside it is REINFORCE++ (arXiv
     2501.03262), with `GroupMean` its baseline variant. Mean and variance are over tokens, that is
-    outputs weighted by their lengths, if `side.lengths` are known. Advantages that are all equal
-    within rounding give 0 at every ε.
+    outputs weighted by their lengths, if `side.lengths` are known. Advantages that are all equal,
+    within the rounding of a baseline where the rewards of every group are equal, give 0 at every ε.
 
     Args:
         inner: gives A′.
@@ -73,6 +79,8 @@ class Whitened:
         ddof: the variance divides by n − ddof, with n tokens (outputs, if lengths are not known).
         place: of ε, one of `PLACES`: verl adds it to the variance, OpenRLHF puts a floor there.
         per_token: False for moments over outputs whatever is known of their lengths.
+        keep_singletons: False leaves the single scorable output of a group out of mean and
+            variance, with advantage 0, as TRL does.
     """
 
     inner: Estimator
@@ -80,6 +88,7 @@ class Whitened:
     ddof: int = 1
     place: str = "variance"
     per_token: bool = True
+    keep_singletons: bool = True
 
     def __post_init__(self) -> None:
         """Raise if a value is out of its range."""
@@ -90,32 +99,53 @@ class Whitened:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return whitened advantages (..., B, G); see `Estimator.advantages`."""
-        require_batch("Whitened", rewards)
-        xp, scored, filled, _ = scorable(rewards)
-        values = self.inner.advantages(rewards, side)
-        if not rewards.shape[-2] * rewards.shape[-1]:
-            return values
-        weights = xp.astype(scored, values.dtype)
-        if self.per_token and side.lengths is not None:
-            weights = output_level("lengths", "Whitened", side.lengths, rewards)
-        total = xp.sum(weights, axis=(-2, -1), keepdims=True)
-        mean = xp.sum(weights * values, axis=(-2, -1), keepdims=True)
-        deviation = values - mean / xp.where(total > 0, total, 1.0)
-        squares = xp.sum(weights * deviation**2, axis=(-2, -1), keepdims=True)
-        variance = squares / xp.where(total > self.ddof, total - self.ddof, 1.0)
-        largest = xp.max(xp.abs(filled), axis=(-2, -1), keepdims=True)
-        distance = xp.max(xp.where(scored, xp.abs(deviation), 0.0), axis=(-2, -1), keepdims=True)
-        equal = distance <= _ROUNDING * xp.finfo(values.dtype).eps * largest
-        whitened = deviation / xp.where(equal, 1.0, self._scale(xp, variance))
-        return xp.where(scored & ~equal, whitened, xp.zeros_like(whitened))
+        return in_working_precision(self._of, rewards, side)
 
-    def _scale(self, xp: Any, variance: Array) -> Array:
-        eps = float(self.eps)
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        require_batch("Whitened", z)
+        xp, values = z.xp, self.inner.advantages(z.rewards, side)
+        if not z.values.shape[-2] * z.values.shape[-1]:
+            return values
+        known = z.scored if self.keep_singletons else z.scored & (z.count > 1)
+        weights = xp.astype(known, values.dtype)
+        if self.per_token and side.lengths is not None:
+            weights = weights * output_level("lengths", "Whitened", side.lengths, z)
+        total = xp.sum(weights, axis=_BATCH, keepdims=True)
+        shifted = xp.where(known, values - offset(xp, values, known, _BATCH), 0.0)
+        unit = power_of_two(xp, xp.max(xp.abs(shifted), axis=_BATCH, keepdims=True))
+        shifted = shifted / unit  # whose squares neither over- nor underflow
+        mean = xp.sum(weights * shifted, axis=_BATCH, keepdims=True)
+        deviation = shifted - mean / xp.where(total > 0, total, 1.0)
+        squares = xp.sum(weights * deviation**2, axis=_BATCH, keepdims=True)
+        variance = squares / xp.where(total > self.ddof, total - self.ddof, 1.0)
+        equal = _equal(z, known, values)
+        whitened = deviation / xp.where(equal, 1.0, self._scale(xp, variance, unit))
+        return xp.where(known & ~equal, whitened, xp.zeros_like(whitened))
+
+    def _scale(self, xp: Any, variance: Array, unit: Array) -> Array:
+        """Return the regularised deviation in a unit, from the variance in its square."""
+        eps = float(self.eps) / unit
         if self.place == "std":
             return xp.sqrt(variance) + eps
+        eps = eps / unit
         if self.place == "variance":
             return xp.sqrt(variance + eps)
         return xp.sqrt(xp.where(variance > eps, variance, eps))
+
+
+def _equal(z: Scored, known: Array, advantages: Array) -> Array:
+    """Return whether the known advantages of a batch are one number, (..., 1, 1).
+
+    Where the rewards of every group are equal, what an inner estimator has subtracted leaves its
+    rounding. Elsewhere a difference, however small beside the rewards, is one of the rewards.
+    """
+    xp = z.xp
+    least, largest = extremes(xp, advantages, known, _BATCH)
+    baseline = xp.abs(xp.where(known, z.values - advantages, 0.0))
+    spacing = xp.finfo(advantages.dtype).eps * xp.max(baseline, axis=_BATCH, keepdims=True)
+    is_rounding = xp.all(z.all_equal, axis=_BATCH, keepdims=True)
+    is_rounding = is_rounding & (largest - least <= _ROUNDING * spacing)
+    return (largest <= least) | is_rounding
 
 
 @dataclass(frozen=True)
@@ -133,9 +163,12 @@ class HitScaled:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return scaled advantages (..., B, G); see `Estimator.advantages`."""
-        require_batch("HitScaled", rewards)
-        xp, _, filled, count = scorable(rewards)
-        advantages = self.inner.advantages(rewards, side)
-        hits = xp.sum(xp.astype(filled != 0, filled.dtype), axis=(-2, -1), keepdims=True)
-        total = xp.sum(count, axis=(-2, -1), keepdims=True)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        require_batch("HitScaled", z)
+        xp, values = z.xp, z.values
+        advantages = self.inner.advantages(z.rewards, side)
+        hits = xp.sum(xp.astype(values != 0, values.dtype), axis=(-2, -1), keepdims=True)
+        total = xp.sum(z.count, axis=(-2, -1), keepdims=True)
         return advantages * xp.where(hits > 0, total / xp.where(hits > 0, hits, 1.0), 1.0)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ustat_grpo.estimators.arrays import Array, prompt_level, subtract
+from ustat_grpo.estimators.arrays import Array, Scored, in_working_precision, prompt_level
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
 
 
@@ -16,8 +16,10 @@ class GreedyBaseline:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the greedy reward; see `Estimator.advantages`."""
-        known = prompt_level("greedy_reward", "GreedyBaseline", side.greedy_reward, rewards)
-        return subtract(rewards, known)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return z.less(prompt_level("greedy_reward", "GreedyBaseline", side.greedy_reward, z))
 
 
 @dataclass(frozen=True)
@@ -30,4 +32,7 @@ class Critic:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the prediction; see `Estimator.advantages`."""
-        return subtract(rewards, prompt_level("prediction", "Critic", side.prediction, rewards))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return z.less(prompt_level("prediction", "Critic", side.prediction, z))

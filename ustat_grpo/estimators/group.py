@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ustat_grpo.checks import leave_one_out_group_size, real
-from ustat_grpo.estimators.arrays import Array, leave_one_out_mean, scorable, subtract
+from ustat_grpo.estimators.arrays import Array, Scored, in_working_precision
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
 
 
@@ -17,7 +17,11 @@ class Grpo:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the mean of the others; see `Estimator.advantages`."""
-        return subtract(rewards, leave_one_out_mean(rewards))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        return z.masked(z.shifted - z.mean_of_others)
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ class GroupMean:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the group mean; see `Estimator.advantages`."""
-        leave_one_out_group_size(rewards.shape[-1])
-        xp, _, filled, count = scorable(rewards)
-        mean = xp.sum(filled, axis=-1, keepdims=True) / xp.where(count > 0, count, 1.0)
-        return subtract(rewards, mean)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        return z.masked(z.shifted - z.mean)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class Shrinkage:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the shrunk mean of the others; see `Estimator.advantages`."""
-        mean = leave_one_out_mean(rewards)
-        weight = float(self.weight)
-        return subtract(rewards, (1 - weight) * mean + weight * float(self.target))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        weight, target = float(self.weight), float(self.target) - z.offset
+        return z.masked(z.shifted - ((1 - weight) * z.mean_of_others + weight * target))

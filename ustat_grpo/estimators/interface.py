@@ -5,7 +5,7 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.estimators.arrays import Array, floating, scorable
+from ustat_grpo.estimators.arrays import Array, Scored, beside, floating, plain, working
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ class SideInformation:
         """Return ‖W‖² of each output, shape (..., G), if it or the scores are known."""
         if self.score_norm_squared is not None or self.scores is None:
             return self.score_norm_squared
-        return array_namespace(self.scores).sum(self.scores * self.scores, axis=-1)
+        scores = working(plain("scores", self.scores))
+        return array_namespace(scores).sum(scores * scores, axis=-1)
 
 
 NOTHING = SideInformation()
@@ -48,7 +49,8 @@ class Estimator(Protocol):
         """Return the advantage of each output.
 
         Args:
-            rewards: Z, shape (..., G), or (..., B, G) for estimators that look at the whole batch.
+            rewards: Z, shape (..., G), or (..., B, G) for estimators that look at the whole batch:
+                an array, masked or not, or a list. What is not finite is not scorable.
             side: what else is known.
 
         Raises:
@@ -67,7 +69,8 @@ def gradient(
     Args:
         estimator: turns rewards into advantages.
         scores: W = ∇_θ log π_θ(Y∣X), shape (..., G, d).
-        rewards: Z, shape (..., G); NaN marks an unscorable output, over which no mean is taken.
+        rewards: Z, shape (..., G); of an unscorable output it is not finite, and no mean is taken
+            over it.
         side: for estimators that need more; the scores are known to them in any case. Torch
             gradients flow through what it holds.
 
@@ -77,15 +80,20 @@ def gradient(
     Raises:
         ValueError: if `scores` and `rewards` differ in their leading axes.
     """
-    if tuple(scores.shape[:-1]) != tuple(rewards.shape):
+    given, rewards = plain("scores", scores), plain("rewards", rewards)
+    if tuple(given.shape[:-1]) != tuple(rewards.shape):
         raise ValueError(
             "scores must have the shape of rewards plus one axis, got scores "
-            f"{tuple(scores.shape)} and rewards {tuple(rewards.shape)}"
+            f"{tuple(given.shape)} and rewards {tuple(rewards.shape)}"
         )
-    xp, scored, _, count = scorable(rewards)
-    scores = floating(xp, scores)
-    advantages = estimator.advantages(rewards, replace(side, scores=scores))
-    if not xp.all(scored):  # an unscorable output may well have no score either
-        scores = xp.where(scored[..., None], scores, xp.zeros_like(scores))
-    weights = xp.astype(advantages / xp.where(count > 0, count, 1.0), scores.dtype, copy=False)
-    return xp.matmul(weights[..., None, :], scores)[..., 0, :]
+    if hasattr(given, "detach"):  # torch derivatives must survive
+        rewards = beside("rewards", rewards, given)
+    given = beside("scores", given, rewards)
+    z = Scored.of(rewards)
+    xp, result = z.xp, floating(z.xp, given).dtype
+    scores = working(floating(xp, given))
+    advantages = estimator.advantages(z.rewards, replace(side, scores=scores))
+    if not xp.all(z.scored):  # an unscorable output may well have no score either
+        scores = xp.where(z.scored[..., None], scores, xp.zeros_like(scores))
+    weights = xp.astype(advantages / xp.where(z.count > 0, z.count, 1.0), scores.dtype, copy=False)
+    return xp.astype(xp.matmul(weights[..., None, :], scores)[..., 0, :], result, copy=False)

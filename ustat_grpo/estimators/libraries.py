@@ -44,7 +44,7 @@ LIBRARIES: Mapping[str, LibraryForm] = MappingProxyType(
         "trl_rloo_normalised": LibraryForm(
             "TRL",
             "RLOOTrainer, normalize_advantages=True",
-            Whitened(Grpo(), eps=1e-4, place="std", per_token=False),
+            Whitened(Grpo(), eps=1e-4, place="std", per_token=False, keep_singletons=False),
         ),
         "verl_grpo": LibraryForm("verl", "grpo", _VERL_GRPO),
         "verl_dr_grpo": LibraryForm(

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from ustat_grpo.checks import leave_one_out_group_size
 from ustat_grpo.estimators.arrays import (
     Array,
-    all_equal,
-    deviations,
+    Scored,
+    in_working_precision,
     require_ddof,
     require_eps,
-    scorable,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
 
@@ -36,7 +35,10 @@ class StdNormalised:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return standardised rewards; see `Estimator.advantages`."""
-        return _standardised(rewards, self.eps, self.ddof, leave_one_out=False)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return _standardised(z, self.eps, self.ddof, leave_one_out=False)
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,25 @@ class LeaveOneOutNormalised:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the normalised difference from the others; see `Estimator.advantages`."""
-        return _standardised(rewards, self.eps, self.ddof, leave_one_out=True)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        return _standardised(z, self.eps, self.ddof, leave_one_out=True)
 
 
-def _standardised(rewards: Array, eps: float, ddof: int, *, leave_one_out: bool) -> Array:
-    leave_one_out_group_size(rewards.shape[-1])
-    xp, _, _, count = scorable(rewards)
-    equal = all_equal(rewards)
-    deviation, std = deviations(rewards, ddof)
+def _standardised(z: Scored, eps: float, ddof: int, *, leave_one_out: bool) -> Array:
+    leave_one_out_group_size(z.values.shape[-1])
+    xp, count = z.xp, z.count
+    deviation, std = z.deviations(ddof)
     if leave_one_out:  # Z_i − Z̄^(−i) = n/(n−1) (Z_i − Z̄)
         deviation = deviation * (count / xp.where(count > 1, count - 1, 1.0))
-    advantages = deviation / xp.where(equal, 1.0, std + float(eps))
-    return xp.where(equal, xp.zeros_like(advantages), advantages)
+    advantages = deviation / xp.where(z.all_equal, 1.0, std + float(eps))
+    return xp.where(z.all_equal, xp.zeros_like(advantages), advantages)
 
 
 _ROUNDING = 8
-"""Spacings of floating-point numbers at the largest reward, within which a reward is the mean."""
+"""Spacings of floating-point numbers at the largest reward, less the offset of its group, within
+which a reward is the mean."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,11 @@ class Sign:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the signs; see `Estimator.advantages`."""
-        leave_one_out_group_size(rewards.shape[-1])
-        xp, _, filled, _ = scorable(rewards)
-        deviation, _ = deviations(rewards, 0)
-        largest = xp.max(xp.abs(filled), axis=-1, keepdims=True)
-        close = xp.abs(deviation) <= _ROUNDING * xp.finfo(filled.dtype).eps * largest
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        xp, deviation = z.xp, z.masked(z.shifted - z.mean)
+        largest = xp.max(xp.abs(z.shifted), axis=-1, keepdims=True)
+        close = xp.abs(deviation) <= _ROUNDING * xp.finfo(deviation.dtype).eps * largest
         return xp.where(close, xp.zeros_like(deviation), xp.sign(deviation))

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
+from array_api_compat import array_namespace
+
 from ustat_grpo.checks import integer, leave_one_out_group_size
 from ustat_grpo.estimators.arrays import (
     Array,
-    deviations,
-    leave_one_out_mean,
+    Scored,
+    in_working_precision,
+    plain,
     require_ddof,
     require_eps,
-    scorable,
-    subtract,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+_OTHER_VALUE = "rewards must be 0 or 1 for the PassAtK estimator, got another value"
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,29 @@ class PassAtK:
         integer("k", self.k)
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
-        """Return advantages; see `Estimator.advantages`. Raises for rewards other than 0 and 1."""
-        size = leave_one_out_group_size(rewards.shape[-1])
+        """Return advantages; see `Estimator.advantages`.
+
+        Raises for rewards other than 0 and 1, infinite ones among them; NaN alone is left out.
+        """
+        rewards = plain("rewards", rewards)
+        if array_namespace(rewards).any(array_namespace(rewards).isinf(rewards)):
+            raise ValueError(_OTHER_VALUE)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        size = leave_one_out_group_size(z.values.shape[-1])
         if self.k > size:
             raise ValueError(f"k must be at most group_size = {size}, got {self.k}")
-        xp, _, filled, count = scorable(rewards)
-        if not xp.all((filled == 0) | (filled == 1)):
-            raise ValueError("rewards must be 0 or 1 for the PassAtK estimator, got another value")
-        failures = count - 1 - (xp.sum(filled, axis=-1, keepdims=True) - filled)
-        chance = xp.ones_like(filled)
+        xp, values, count = z.xp, z.values, z.count
+        if not xp.all((values == 0) | (values == 1)):
+            raise ValueError(_OTHER_VALUE)
+        failures = count - 1 - (xp.sum(values, axis=-1, keepdims=True) - values)
+        chance = xp.ones_like(values)
         for drawn in range(self.k - 1):  # C(f, k−1)/C(n−1, k−1), one draw after the other
             left = xp.where(failures > drawn, failures - drawn, 0.0)
             chance = chance * left / xp.where(count - 1 > drawn, count - 1 - drawn, 1.0)
         weight = xp.where(count >= self.k, float(self.k) * chance, 0.0)
-        return weight * subtract(rewards, leave_one_out_mean(rewards))
+        return weight * z.masked(z.shifted - z.mean_of_others)
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,16 @@ class BestOfGroup:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the lead of the best output; see `Estimator.advantages`."""
-        leave_one_out_group_size(rewards.shape[-1])
-        xp, scored, filled, count = scorable(rewards)
-        ranked = xp.sort(xp.where(scored, filled, -xp.inf), axis=-1)
-        ranked = xp.where(count > 1, ranked, xp.zeros_like(ranked))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        xp, values = z.xp, z.values
+        ranked = xp.sort(xp.where(z.scored, values, -xp.inf), axis=-1)
+        ranked = xp.where(z.count > 1, ranked, xp.zeros_like(ranked))
         best = ranked[..., -1:]
         lead = best - ranked[..., -2:-1]
         if self.eps is not None:
-            _, std = deviations(rewards, self.ddof)
+            _, std = z.deviations(self.ddof)
             lead = xp.where(lead > 0, lead / xp.where(lead > 0, std + float(self.eps), 1.0), 0.0)
-        return xp.where(scored & (filled == best), lead, xp.zeros_like(filled))
+        return xp.where(z.scored & (values == best), lead, xp.zeros_like(values))

@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ustat_grpo.checks import finite, probabilities, same_length, unit_interval
-from ustat_grpo.estimators.arrays import Array, all_equal, require_batch, require_eps, scorable
+from ustat_grpo.estimators.arrays import (
+    Array,
+    Scored,
+    in_working_precision,
+    require_batch,
+    require_eps,
+)
 from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
 
 
@@ -31,11 +37,13 @@ class KeepSingletons:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the advantages of both kinds of groups; see `Estimator.advantages`."""
-        xp, _, filled, count = scorable(rewards)
-        kept = filled / (1 + float(self.eps))
-        if rewards.shape[-1] == 1:
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        kept = z.values / (1 + float(self.eps))
+        if z.values.shape[-1] == 1:
             return kept
-        return xp.where(count == 1, kept, self.inner.advantages(rewards, side))
+        return z.xp.where(z.count == 1, kept, self.inner.advantages(z.rewards, side))
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,16 @@ class DropEqualGroups:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return advantages (..., B, G), 0 in equal groups; see `Estimator.advantages`."""
-        require_batch("DropEqualGroups", rewards)
-        advantages = self.inner.advantages(rewards, side)
-        xp, _, _, count = scorable(rewards)
-        kept = ~all_equal(rewards)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        require_batch("DropEqualGroups", z)
+        advantages = self.inner.advantages(z.rewards, side)
+        xp, kept = z.xp, ~z.all_equal
         if self.keep_singletons:
-            kept = kept | (count == 1)
+            kept = kept | (z.count == 1)
         number = xp.sum(xp.astype(kept, advantages.dtype), axis=-2, keepdims=True)
-        factor = rewards.shape[-2] / xp.where(number > 0, number, 1.0)
+        factor = z.values.shape[-2] / xp.where(number > 0, number, 1.0)
         return xp.where(kept, advantages * factor, xp.zeros_like(advantages))
 
 

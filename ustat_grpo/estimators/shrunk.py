@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from ustat_grpo.checks import real
+from ustat_grpo.checks import leave_one_out_group_size, real
 from ustat_grpo.estimators.arrays import (
     Array,
-    leave_one_out_mean,
+    Scored,
+    beside,
+    in_working_precision,
+    offset,
+    power_of_two,
     require_batch,
     require_eps,
-    scorable,
-    subtract,
     sum_of_others,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+
+_BATCH = (-2, -1)
+"""The axes of a batch of groups."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,29 @@ class RunningRewards:
             raise ValueError(f"memory must lie in (0, 1], got {self.memory!r}")
 
     def updated(self, rewards: Array) -> "RunningRewards":
-        """Return these statistics after one more batch of rewards, shape (..., G)."""
-        means, counts, within = (_numbers(part) for part in _group_sums(rewards))
-        used = counts > 0
-        means, counts, within = means[used], counts[used], within[used]
+        """Return these statistics after one more batch of rewards, shape (..., G).
+
+        They are taken in double precision.
+
+        Raises:
+            ValueError: if rewards are so large that their squares are not finite.
+        """
+        z = Scored.of(np.asarray(beside("rewards", rewards, np.empty(0)), dtype=np.float64))
+        used = z.count[..., 0] > 0
+        means, counts = (z.offset + z.mean)[..., 0][used], z.count[..., 0][used]
         if not len(means):
             return self
+        with np.errstate(over="ignore", invalid="ignore"):
+            after = self._with(means, counts, np.sum(z.deviations(0)[0] ** 2, axis=-1)[used])
+        if not np.isfinite([after.mean, after.spread, after.within]).all():
+            raise ValueError(
+                "rewards must be small enough that their squares are finite, "
+                f"got {np.abs(z.values).max():g} in size"
+            )
+        return after
+
+    def _with(self, means: Array, counts: Array, within: Array) -> "RunningRewards":
+        """Return these statistics after groups with given means, sizes and Σ (Z − mean)²."""
         old = self.memory * self.groups
         groups = old + len(means)
         step = float(means.mean()) - self.mean
@@ -68,7 +89,7 @@ class RunningRewards:
             self,
             groups=groups,
             mean=self.mean + step * len(means) / groups,
-            spread=self.memory * self.spread + spread + step**2 * old * len(means) / groups,
+            spread=self.memory * self.spread + spread + step * step * old * len(means) / groups,
             within=self.memory * self.within + float(within.sum()),
             freedom=self.memory * self.freedom + float(np.sum(counts - 1)),
             inverse_size=self.memory * self.inverse_size + float(np.sum(1 / counts)),
@@ -111,15 +132,19 @@ class EmpiricalBayes:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the shrunk mean; see `Estimator.advantages`."""
-        others = leave_one_out_mean(rewards)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
         if self.history.groups <= 1:
-            return subtract(rewards, others)
-        xp, _, _, count = scorable(rewards)
+            return z.masked(z.shifted - z.mean_of_others)
+        xp = z.xp
         error = self.history.between_variance + self.history.mean_variance / self.history.groups
-        total = self.history.within_variance + error * (count - 1)
+        total = self.history.within_variance + error * (z.count - 1)
         weight = _ratio(xp, xp.full_like(total, self.history.within_variance), total)
-        weight = xp.where(count > 1, weight, 1.0)
-        return subtract(rewards, (1 - weight) * others + weight * self.history.mean)
+        weight = xp.where(z.count > 1, weight, 1.0)
+        target = self.history.mean - z.offset
+        return z.masked(z.shifted - ((1 - weight) * z.mean_of_others + weight * target))
 
 
 @dataclass(frozen=True)
@@ -144,12 +169,22 @@ class JamesStein:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return advantages (..., B, G); see `Estimator.advantages`."""
-        require_batch("JamesStein", rewards)
-        own = leave_one_out_mean(rewards)
-        if not rewards.shape[-2]:
-            return subtract(rewards, own)
-        xp = array_namespace(rewards)
-        means, counts, squares = _group_sums(rewards)
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        require_batch("JamesStein", z)
+        leave_one_out_group_size(z.values.shape[-1])
+        if not z.values.shape[-2]:
+            return z.values
+        values = z.masked(z.values - offset(z.xp, z.values, z.scored, _BATCH))
+        unit = power_of_two(z.xp, z.xp.max(z.xp.abs(values), axis=_BATCH, keepdims=True))
+        scaled = Scored(z.xp, z.scored, values / unit, z.dtype)  # whose squares do not overflow
+        return unit * scaled.less(self._baseline(scaled, float(self.eps) / unit / unit))
+
+    def _baseline(self, z: Scored, eps: Array) -> Array:
+        """Return (1−λ_b) Z̄_b^(−i) + λ_b T_b, with ε in the unit of squared rewards."""
+        xp, own = z.xp, z.offset + z.mean_of_others
+        means, counts, squares = _group_sums(z)
         used, several = (xp.astype(counts > least, means.dtype) for least in (0, 1))
         number = sum_of_others(xp, used)
         total, size = (xp.sum(part, axis=-1, keepdims=True) for part in (used * means, used))
@@ -159,28 +194,20 @@ class JamesStein:
         within = _ratio(xp, squares, counts - 1)
         noise = _ratio(xp, sum_of_others(xp, several * within), sum_of_others(xp, several))
         noise = _ratio(xp, noise, counts)
-        weight = _ratio(xp, noise, noise + xp.where(spread > 0, spread, 0.0) + float(self.eps))
+        weight = _ratio(xp, noise, noise + xp.where(spread > 0, spread, 0.0) + eps[..., 0])
         weight = xp.where(counts == 1, xp.ones_like(weight), weight)
         weight = xp.where(number > 0, weight, 0.0)[..., None]
         target = _ratio(xp, sum_of_others(xp, used * means), number)[..., None]
-        return subtract(rewards, (1 - weight) * own + weight * target)
+        return (1 - weight) * own + weight * target
 
 
-def _group_sums(rewards: Array) -> tuple[Array, Array, Array]:
+def _group_sums(z: Scored) -> tuple[Array, Array, Array]:
     """Return mean, number and Σ (Z − mean)² of the scorable rewards of each group, (...)."""
-    xp, scored, filled, count = scorable(rewards)
-    mean = _ratio(xp, xp.sum(filled, axis=-1, keepdims=True), count)
-    squares = xp.where(scored, (filled - mean) ** 2, xp.zeros_like(filled))
-    return mean[..., 0], count[..., 0], xp.sum(squares, axis=-1)
+    squares = z.masked(z.shifted - z.mean) ** 2
+    return (z.offset + z.mean)[..., 0], z.count[..., 0], z.xp.sum(squares, axis=-1)
 
 
 def _ratio(xp: Any, numerator: Array, denominator: Array) -> Array:
     """Return the quotient, 0 where the denominator is not positive."""
     positive = denominator > 0
     return xp.where(positive, numerator / xp.where(positive, denominator, 1.0), 0.0)
-
-
-def _numbers(array: Array) -> np.ndarray:
-    """Return any array as a flat NumPy one of float64, detached from torch."""
-    detached = array.detach().cpu() if hasattr(array, "detach") else array
-    return np.asarray(detached, dtype=np.float64).ravel()

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from ustat_grpo.checks import leave_one_out_group_size
 from ustat_grpo.estimators.arrays import (
     Array,
-    leave_one_out_mean,
+    Scored,
+    in_working_precision,
     output_level,
-    scorable,
-    subtract,
     sum_of_others,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
@@ -24,12 +23,15 @@ class ScoreWeightedMean:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the weighted mean of the others; see `Estimator.advantages`."""
-        plain = leave_one_out_mean(rewards)
-        norms = output_level("score_norm_squared", "ScoreWeightedMean", side.norms(), rewards)
-        xp, _, filled, _ = scorable(rewards)
-        weight = sum_of_others(xp, norms)
-        mean = sum_of_others(xp, norms * filled) / xp.where(weight > 0, weight, 1.0)
-        return subtract(rewards, xp.where(weight > 0, mean, plain))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        norms = output_level("score_norm_squared", "ScoreWeightedMean", side.norms(), z)
+        xp, weight = z.xp, sum_of_others(z.xp, norms)
+        mean = sum_of_others(xp, norms * (z.shifted / z.unit))
+        mean = mean / xp.where(weight > 0, weight, 1.0) * z.unit
+        return z.masked(z.shifted - xp.where(weight > 0, mean, z.mean_of_others))
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ class LengthWeightedMean:
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the length-weighted mean; see `Estimator.advantages`."""
-        leave_one_out_group_size(rewards.shape[-1])
-        lengths = output_level("lengths", "LengthWeightedMean", side.lengths, rewards)
-        xp, scored, filled, _ = scorable(rewards)
-        total = xp.sum(lengths, axis=-1, keepdims=True)
-        weights = xp.where(total > 0, lengths, xp.astype(scored, lengths.dtype))
+        return in_working_precision(self._of, rewards, side)
+
+    def _of(self, z: Scored, side: SideInformation) -> Array:
+        leave_one_out_group_size(z.values.shape[-1])
+        lengths = output_level("lengths", "LengthWeightedMean", side.lengths, z)
+        xp, total = z.xp, z.xp.sum(lengths, axis=-1, keepdims=True)
+        weights = xp.where(total > 0, lengths, xp.astype(z.scored, lengths.dtype))
         total = xp.sum(weights, axis=-1, keepdims=True)
-        mean = xp.sum(weights * filled, axis=-1, keepdims=True) / xp.where(total > 0, total, 1.0)
-        return subtract(rewards, mean)
+        mean = xp.sum(weights * (z.shifted / z.unit), axis=-1, keepdims=True)
+        return z.masked(z.shifted - mean / xp.where(total > 0, total, 1.0) * z.unit)

@@ -3,11 +3,12 @@
 Needs the extra `trl`. See docs/trl.md.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,12 @@ from torch import Tensor
 from ustat_grpo.checks import integer, real
 from ustat_grpo.integrations.trained_policy import TrainedPolicy, evaluating
 from ustat_grpo.lm.language_model import Prompts, Rollouts
-from ustat_grpo.lm.output_sample import MIN_GROUPS, measured_outputs, scorable
+from ustat_grpo.lm.output_sample import (
+    MIN_GROUPS,
+    UnmeasurableModelError,
+    measurable,
+    measured_outputs,
+)
 from ustat_grpo.lm.score_layers import trained_layers
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
@@ -30,6 +36,9 @@ except ImportError as error:
     raise ImportError(
         f"trl must be installed for this (pip install ustat_grpo[trl]), got: {error}"
     ) from error
+
+_STATE = "NoiseGRPOTrainer"
+"""Where the state that TRL keeps with a checkpoint has what was measured."""
 
 WAY_OUT = "docs/planner.md says how any trainer can feed the planner, by a file or by sign probes"
 
@@ -63,13 +72,22 @@ class NoiseLogging:
             integer("groups_per_pass", self.groups_per_pass, at_least=MIN_GROUPS)
 
 
+class _Failure(NamedTuple):
+    """Why a process could not measure, and whether no other batch of this model can be measured."""
+
+    reason: str
+    refused: bool = False
+
+
 class NoiseGRPOTrainer(GRPOTrainer):
     """A `GRPOTrainer` that logs c₁, c₂, c₃ of its gradient and the best group size.
 
     What is measured is the plain GRPO gradient ĝ = (1/B) Σ_b (1/G) Σ_i (Z_bi − Z̄_b⁽⁻ⁱ⁾) ∇ log
     π(y_bi∣x_b): of whole outputs, rewards not normalised, no clipping, no penalty, no dropout.
     `loss_type` and `scale_rewards` make no difference to it. Training is not changed: weights,
-    optimiser and random numbers are, bit for bit, those without measurement.
+    optimiser and random numbers are, bit for bit, those without measurement. A measurement that
+    fails, for want of memory or whatever else, ends no training: the trainer warns once, says why,
+    and tries again at the next one. What was measured is kept with a checkpoint.
 
     Args:
         *args: as for `GRPOTrainer`.
@@ -80,7 +98,8 @@ class NoiseGRPOTrainer(GRPOTrainer):
         ValueError: if this training cannot be measured: fewer than 3 generations, a process without
             2 whole groups, images, tools, environments or rollouts of the user's own, masked
             truncated outputs, sharded parameters, or a model that
-            `ustat_grpo.lm.score_norms` refuses.
+            `ustat_grpo.lm.score_norms` refuses, of which some are seen to be such before the first
+            step only.
     """
 
     args: Any  # a GRPOConfig
@@ -94,6 +113,8 @@ class NoiseGRPOTrainer(GRPOTrainer):
         self._noise = noise
         self._noise_window: int | None = None
         self._noise_samples: deque[OutputSample] = deque(maxlen=noise.keep if noise else 0)
+        self._noise_run: Any = None  # the state of the run that these belong to
+        self._noise_warned = False
         if noise is not None:
             require_measurable(self)
             with _naming_way_out():
@@ -112,17 +133,87 @@ class NoiseGRPOTrainer(GRPOTrainer):
         """Measure what was generated, before TRL shuffles it and while the policy is still it."""
         batch = super()._generate_and_score_completions(inputs)
         if self._noise is not None and self.model.training:
+            if self._noise_run is not self.state:
+                self._begin_noise(self._noise)
             window = self.state.global_step // self._noise.every
             if window != self._noise_window:
                 self._noise_window = window
-                self._log_noise(self._noise, batch)
+                self._measure_and_log(self._noise, batch)
         return batch
 
-    def _log_noise(self, noise: NoiseLogging, batch: dict[str, Any]) -> None:
-        """Measure a batch and log what it says together with those before."""
-        of_processes = gather_object(self._measured(noise, batch))
+    def _begin_noise(self, noise: NoiseLogging) -> None:
+        """Take up what a checkpoint has kept, or begin anew."""
+        state: Any = self.state
+        self._noise_run, step = state, state.global_step
+        self._noise_samples.clear()
+        # A run that is resumed in mid-window goes on to the next one, whatever has become of the
+        # samples: of this window's first batch none is left.
+        self._noise_window = step // noise.every if step % noise.every else None
+        kept = state.stateful_callbacks.get(_STATE)
+        if kept is None:
+            return
+        try:
+            samples = [OutputSample(**each) for each in kept["attributes"]["samples"]]
+            self._noise_window = int(kept["attributes"]["window"])
+        except Exception as error:
+            self._warn(f"samples of a checkpoint could not be read: {error!r}")
+        else:
+            self._noise_samples.extend(samples)
+
+    def _measure_and_log(self, noise: NoiseLogging, batch: dict[str, Any]) -> None:
+        """Measure a batch and log what it says together with those before; never end a training.
+
+        Every process takes part in the gathering, whatever has befallen its own measurement.
+
+        Raises:
+            ValueError: before the first step, if the model is one that cannot be measured.
+        """
+        refusal = None
+        try:
+            of_processes = gather_object(self._attempt(noise, batch))
+            failures = [each for each in of_processes if isinstance(each, _Failure)]
+            if any(each.refused for each in failures) and self.state.global_step == 0:
+                refusal = next(each.reason for each in failures if each.refused)
+            elif failures:
+                self._warn(failures[0].reason)
+            self._log_noise(
+                noise, [each for each in of_processes if isinstance(each, OutputSample)]
+            )
+        except Exception as error:
+            self._warn(repr(error))
+        if refusal is not None:
+            raise ValueError(f"{refusal}; {WAY_OUT}")
+
+    def _attempt(
+        self, noise: NoiseLogging, batch: dict[str, Any]
+    ) -> list[OutputSample] | list[_Failure]:
+        """Return the sample of this process, or why there is none: its memory is free again."""
+        try:
+            return self._measured(noise, batch)
+        except UnmeasurableModelError as error:
+            return [_Failure(str(error), refused=True)]
+        except Exception as error:
+            return [_Failure(repr(error))]
+
+    def _warn(self, reason: str) -> None:
+        """Say once, on one process, that the noise could not be measured."""
+        if self._noise_warned or not self.accelerator.is_main_process:
+            return
+        self._noise_warned = True
+        warnings.warn(
+            f"noise could not be measured at step {self.state.global_step}, training goes on "
+            f"without (this is said once): {reason}",
+            stacklevel=2,
+        )
+
+    def _log_noise(self, noise: NoiseLogging, of_processes: list[OutputSample]) -> None:
+        """Log what all processes have measured, together with the batches before."""
         if of_processes:
             self._noise_samples.append(OutputSample.joined(of_processes))
+        kept = [_fields(sample) for sample in self._noise_samples]
+        attributes = {"window": self._noise_window, "samples": kept}
+        state: Any = self.state
+        state.stateful_callbacks[_STATE] = {"args": {}, "attributes": attributes}
         if self._noise_samples:
             metrics = noise_metrics(
                 OutputSample.joined(self._noise_samples),
@@ -137,10 +228,10 @@ class NoiseGRPOTrainer(GRPOTrainer):
         """Return the sample of this process; none if too few outputs have a reward."""
         rollouts = _rollouts(batch, self.num_generations)
         rewards = self._own_rewards(len(batch["prompt_ids"]))
-        if len(scorable(rewards)) < MIN_GROUPS:
+        if len(measurable(rewards)) < MIN_GROUPS:
             return []
         policy, of_pass = self._trained_policy(), noise.groups_per_pass
-        with _naming_way_out(), evaluating(policy.model), self.compute_loss_context_manager():
+        with evaluating(policy.model), self.compute_loss_context_manager():
             return [measured_outputs(policy, rollouts, rewards, groups_per_pass=of_pass)]
 
     def _own_rewards(self, count: int) -> Float[Tensor, "B G"]:
@@ -239,6 +330,12 @@ def _naming_way_out() -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{error}; {WAY_OUT}") from error
+
+
+def _fields(sample: OutputSample) -> dict[str, list[Any]]:
+    """Return the arrays of a joined sample as lists, which JSON keeps to the last bit."""
+    arrays = {each.name: getattr(sample, each.name) for each in fields(sample)}
+    return {name: array.tolist() for name, array in arrays.items()}
 
 
 def _rollouts(batch: dict[str, Tensor], group_size: int) -> Rollouts:

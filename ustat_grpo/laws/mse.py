@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, leave_one_out_group_size, not_negative
+from ustat_grpo.checks import finite, integer, leave_one_out_group_size, not_negative, real
 from ustat_grpo.moments import Moments
 
 Errors = Float[Array, " P"]
@@ -29,7 +29,7 @@ def vanilla(moments: Moments, *, group_size: int) -> Errors:
 
 def constant_baseline(moments: Moments, *, group_size: int, baseline: float) -> Errors:
     """Error with one baseline c for all prompts: (τ + 2(V−c)m + (V−c)²s − ‖g‖²)/G."""
-    return _prompt_only(moments, group_size, baseline)
+    return _prompt_only(moments, group_size, real("baseline", baseline))
 
 
 def optimal_baseline(moments: Moments, *, group_size: int) -> Errors:
@@ -83,10 +83,11 @@ def shrinkage(moments: Moments, *, group_size: int, weight: float, target: float
         target: c.
 
     Raises:
-        ValueError: if `group_size` is below 2.
+        ValueError: if `group_size` is below 2, or a number is not finite.
     """
     size = leave_one_out_group_size(group_size)
-    shrunk = moments.value + weight * (target - moments.value)
+    weight = real("weight", weight)
+    shrunk = moments.value + weight * (real("target", target) - moments.value)
     first_order = _prompt_only(moments, size, shrunk)
     return first_order + (1 - weight) ** 2 * moments.residual_norm_squared / (size * (size - 1))
 
@@ -105,10 +106,11 @@ def critic(
         mean_square_error: e² = E(V̂(x) − V(x))², one number or shape (P,).
 
     Raises:
-        ValueError: if a mean square error is less than the square of the mean error.
+        ValueError: if a mean square error is less than the square of the mean error, or a number
+            is not finite.
     """
-    bias = np.asarray(mean_error, dtype=float)
-    square = np.asarray(mean_square_error, dtype=float)
+    bias = _known("mean_error", mean_error)
+    square = _known("mean_square_error", mean_square_error)
     least = bias**2
     if not (square >= least * (1 - 1e-12)).all():  # equal up to rounding where V̂ is certain
         raise ValueError(
@@ -131,14 +133,14 @@ def greedy_baseline(
         variance: Var(r∣x), 0 where its reward is certain, one number or shape (P,).
 
     Raises:
-        ValueError: if a variance is negative.
+        ValueError: if a variance is negative, or a number is not finite.
 
     Reference:
         Li et al., ReMax (arXiv 2310.10505).
     """
-    bias = np.asarray(mean, dtype=float) - moments.value
+    bias = _known("mean", mean) - moments.value
     scale = 1.0 + np.square(mean)  # E r², of which a variance is a difference
-    spread = not_negative("variance", variance, scale=scale)
+    spread = not_negative("variance", _known("variance", variance), scale=scale)
     return critic(
         moments, group_size=group_size, mean_error=bias, mean_square_error=spread + bias**2
     )
@@ -171,10 +173,10 @@ def minibatch(
         gain: α; 1 for unbiased estimators, `group_mean_gain(G)` for the group mean.
 
     Raises:
-        ValueError: if `batch_size` is not positive.
+        ValueError: if `batch_size` is not positive, or an error or the gain is not finite.
     """
     probs = moments.prompt_probs
-    per_prompt = np.asarray(errors, dtype=float)
+    per_prompt, gain = _known("errors", errors), real("gain", gain)
     bias = (1 - gain) ** 2
     if batch_size is None:
         variance = per_prompt - bias * moments.gradient_norm_squared
@@ -183,6 +185,11 @@ def minibatch(
     single = probs @ per_prompt + (2 * gain - 1) * moments.prompt_noise
     shared = (1 - 1 / size) * bias * moments.objective_gradient_norm_squared
     return float(single / size + shared)
+
+
+def _known(name: str, values: ArrayLike) -> Array:
+    """Return finite numbers, one or one for each prompt, or raise."""
+    return finite(name, values, ndim=np.ndim(values))
 
 
 def _prompt_only(

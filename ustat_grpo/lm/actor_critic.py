@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.checks import real
-from ustat_grpo.estimators.arrays import subtract
+from ustat_grpo.estimators.arrays import Scored, scorable
 from ustat_grpo.lm.critic import regression
 from ustat_grpo.lm.language_model import LanguageModel, Rollouts
 from ustat_grpo.lm.optimizers import Optimizer, Sgd
-from ustat_grpo.lm.policy_gradient import GroupSampling, Task, draw_step
+from ustat_grpo.lm.policy_gradient import GroupSampling, Task, draw_step, mean_reward
 from ustat_grpo.lm.sampling import sample_rows
 from ustat_grpo.lm.scoring import Answers, Gradient, merged, token_weighted_score
 
@@ -122,7 +122,7 @@ def policy_step_gradient(
         batch: its outputs.
         advantages: of each token, or of each output if T = 1; 0 where there is no reward.
     """
-    scored = (~batch.rewards.isnan()).sum(dim=-1).clamp(min=1)
+    scored = scorable(batch.rewards).sum(dim=-1).clamp(min=1)
     weights = batch.summed(advantages / (scored * len(scored))[:, None, None])
     kept = (weights != 0).any(dim=1).nonzero()[:, 0]
     return token_weighted_score(
@@ -166,17 +166,18 @@ def train_step(
     else:
         with phase("critic"):
             predictions = _train_critic(critic, batch, iteration)
-        advantages = subtract(batch.rewards[..., None], predictions[batch.place])
+        z = Scored.of(batch.rewards[..., None])
+        advantages = z.rounded(z.less(predictions[batch.place]))
     with phase("policy"):
         policy.ascend(policy_step_gradient(policy.network, batch, advantages), iteration)
-    return float(batch.rewards.double().nanmean())
+    return float(mean_reward(batch.rewards))
 
 
 def _train_critic(critic: LearnedCritic, batch: Batch, iteration: int) -> Float[Tensor, "U T"]:
     """Step the critic; return its predictions before the step."""
-    scored = ~batch.rewards.isnan()
+    scored = scorable(batch.rewards)
     counts = batch.summed(scored.to(batch.rewards.dtype))
-    returns = batch.summed(batch.rewards.nan_to_num()) / counts.clamp(min=1)
+    returns = batch.summed(batch.rewards.where(scored, 0)) / counts.clamp(min=1)
     gradient, predictions = regression(
         critic.learner.network, batch.answers, returns, counts, per_token=critic.per_token
     )

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ustat_grpo.checks import integer
+from ustat_grpo.estimators.arrays import power_of_two, scorable
 from ustat_grpo.lm.language_model import LanguageModel, Rollouts
 from ustat_grpo.lm.score_layers import (
     Layer,
@@ -55,15 +56,16 @@ def measured_outputs(
         model: a policy that `score_norms` takes; its dropout, if any, is for the caller to switch
             off.
         rollouts: G outputs to each of B prompts.
-        rewards: Z of every output; NaN leaves an output out, and a prompt with fewer than 3 others.
+        rewards: Z of every output; what is not finite leaves an output out, and a prompt with fewer
+            than 3 others.
         groups_per_pass: bounds the memory: so many prompts at a time, which are a batch of the
             sample then; None takes all. A prompt that would be alone joins the pass before.
 
     Raises:
         TypeError: if the model is no torch.nn.Module.
-        ValueError: if rewards do not have the groups' shape or are infinite, fewer than 2 prompts
-            are left, `groups_per_pass` is below 2, no parameter is trained, or the model is one
-            that `score_norms` refuses.
+        ValueError: if rewards do not have the groups' shape, fewer than 2 prompts are left,
+            `groups_per_pass` is below 2, no parameter is trained, or the model is one that
+            `score_norms` refuses (`UnmeasurableModelError`, where only its outputs show it).
         RuntimeError: if a layer runs without derivatives (reentrant gradient checkpointing).
 
     Reference: Goodfellow 2015, arXiv 1510.01799; Li et al. 2021, arXiv 2110.05679.
@@ -90,23 +92,30 @@ def measured_batches(
     if not layers:
         raise ValueError("model must have a parameter that requires a gradient, got none")
     every = answers_of(rollouts)
-    require_separable(model, every, layers)
+    try:
+        require_separable(model, every, layers)
+    except ValueError as error:
+        raise UnmeasurableModelError(str(error)) from error
     return (
         _one_pass(model, layers, every, values, chosen[batch])
         for batch in _batches(len(chosen), groups_per_pass)
     )
 
 
-def scorable(rewards: Float[Tensor, "B G"]) -> Int[Tensor, " b"]:
-    """Return the prompts with enough outputs whose reward is not NaN."""
-    return ((~rewards.isnan()).sum(dim=1) >= MIN_OUTPUTS).nonzero().squeeze(-1)
+class UnmeasurableModelError(ValueError):
+    """A model whose gradient is not made of the parts that its layers show."""
+
+
+def measurable(rewards: Float[Tensor, "B G"]) -> Int[Tensor, " b"]:
+    """Return the prompts with enough outputs whose reward is scorable."""
+    return (scorable(rewards).sum(dim=1) >= MIN_OUTPUTS).nonzero().squeeze(-1)
 
 
 def _chosen(rewards: Float[Tensor, "B G"]) -> Int[Tensor, " b"]:
-    """Return the scorable prompts, or raise if they are too few."""
-    if rewards.isinf().any():
+    """Return the measurable prompts, or raise if they are too few."""
+    chosen = measurable(rewards)
+    if len(chosen) < MIN_GROUPS and rewards.isinf().any():
         raise ValueError("rewards must be finite, or NaN to leave an output out, got inf")
-    chosen = scorable(rewards)
     if len(chosen) < MIN_GROUPS:
         raise ValueError(
             f"rewards must leave at least {MIN_GROUPS} prompts with {MIN_OUTPUTS} outputs that "
@@ -131,14 +140,17 @@ def _one_pass(
     chosen: Int[Tensor, " b"],
 ) -> OutputSample:
     """Return the sample of some of the prompts; equal outputs to a prompt are read once."""
-    group, member = (~rewards[chosen].isnan()).nonzero(as_tuple=True)
+    group, member = scorable(rewards[chosen]).nonzero(as_tuple=True)
     rows = chosen[group] * rewards.shape[1] + member
     groups = grouped(rewards.flatten()[rows].numpy(), group.numpy())
     answers, place = merged(without_padding(every[rows.to(every.tokens.device)]))
     place = place.cpu()
     weights = torch.zeros(len(answers), dtype=torch.float64)
     weights.index_add_(0, place, torch.from_numpy(groups.weights))
-    norms, products = _measured(model, layers, answers, weights)
+    # Squares of gradients must fit into single precision, whatever the unit of rewards.
+    unit = power_of_two(torch, weights.abs().max())
+    norms, products = _measured(model, layers, answers, weights / unit)
+    products *= unit**2
     return OutputSample(
         rewards=groups.rewards,
         score_norms=norms[place].numpy(),

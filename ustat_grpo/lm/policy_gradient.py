@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.estimators import Estimator, SideInformation
+from ustat_grpo.estimators.arrays import scorable
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.rewards import Reward
 from ustat_grpo.lm.sampling import sample_rows, uniforms
@@ -124,6 +125,11 @@ class Draw(NamedTuple):
 
     questions: Int[Tensor, " B"]
     numbers: Float[Tensor, "N L"]
+
+
+def mean_reward(rewards: Float[Tensor, "B G"]) -> Float[Tensor, ""]:
+    """Return the mean of the scorable rewards, in double precision; NaN where there is none."""
+    return rewards.double().masked_fill(~scorable(rewards), torch.nan).nanmean()
 
 
 def draw_step(run: GroupSampling, prompts: Prompts, rng: torch.Generator) -> Draw:
@@ -244,7 +250,7 @@ def _weights(
     rewards = task.reward(rollouts, questions)
     if tuple(rewards.shape) != groups:
         raise ValueError(f"reward must return the shape {groups}, got {tuple(rewards.shape)}")
-    side = SideInformation(value, lengths=rollouts.mask.sum(dim=-1).to(rewards))
+    side = SideInformation(value, lengths=rollouts.mask.sum(dim=-1).to(rewards.device))
     try:
         advantages = run.estimator.advantages(rewards, side)
     except ValueError as error:
@@ -252,11 +258,13 @@ def _weights(
             "training knows lengths, and values if the task does, but no scores or norms"
         )
         raise
-    scored = ~rewards.isnan()
+    scored = scorable(rewards)
+    if not scored.any() and rewards.isinf().any():
+        advantages = torch.full_like(advantages, torch.nan)  # stops training before it is spoilt
     count = scored.sum(dim=-1, keepdim=True).clamp(min=1)
     count = count * (run.batch_size // run.practice.num_minibatches)
     return (
         (advantages / count).flatten(),
         (scored.to(advantages) / count).flatten(),
-        rewards.double().nanmean(),
+        mean_reward(rewards),
     )

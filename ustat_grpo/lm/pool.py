@@ -13,6 +13,7 @@ from torch.nn import functional
 from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Grpo
+from ustat_grpo.estimators.arrays import scorable
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.rewards import ExactMatch, Reward
@@ -86,7 +87,7 @@ def _exact_pool(model: LanguageModel, solutions: Answers, drawn: Sequence[_Drawn
 def _sampled_pool(model: LanguageModel, drawn: Sequence[_Drawn], outputs_at_once: int) -> Pool:
     pools = []
     for prompt, (answers, place, rewards) in enumerate(_by_prompt(drawn)):
-        scored = np.isfinite(rewards)
+        scored = scorable(rewards)
         if scored.sum() < 4:
             raise ValueError(
                 f"prompts must have at least 4 outputs with a reward, got {scored.sum()} "
@@ -139,7 +140,7 @@ def _gradient_products(
     for block in range(NUM_BLOCKS):
         total = None
         for rollouts, rewards in drawn:
-            scored = rewards.isfinite()
+            scored = scorable(rewards)
             part = scored & ((scored.cumsum(dim=1) - 1) % NUM_BLOCKS == block)
             advantages = Grpo().advantages(rewards.masked_fill(~part, torch.nan))
             weights = advantages / (part.sum(dim=1, keepdim=True).clamp(min=1) * count)

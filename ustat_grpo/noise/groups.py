@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
 from ustat_grpo.checks import finite
-from ustat_grpo.noise.ids import identified
+from ustat_grpo.ids import identified
 from ustat_grpo.quoting import LONGEST_VALUE, one_line
 
 MIN_OUTPUTS = 3

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.noise.ids import IdError, Ids, ids_of
+from ustat_grpo.ids import IdError, Ids, ids_of
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
 from ustat_grpo.quoting import quoted, quoted_names

@@ -152,6 +152,8 @@ def as_parts(sample: Sample, name: str) -> tuple[tuple[Array, ...], bool]:
 
 def as_floats(name: str, *arrays: ArrayLike) -> tuple[Array, ...]:
     """Convert to one floating dtype: that of the floating inputs, else float64."""
+    if masked := sum(np.ma.count_masked(a) for a in arrays if isinstance(a, np.ma.MaskedArray)):
+        raise ValueError(f"{name} must have no masked entries, got {masked}: drop observations")
     parts = [np.asarray(array) for array in arrays]
     for part in parts:
         if part.dtype.kind not in "fiub":

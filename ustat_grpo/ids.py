@@ -65,7 +65,7 @@ def identified(name: str, given: object) -> Ids:
     """
     require_unmasked(name, given)
     if not isinstance(given, list | tuple):
-        array = np.asarray(given)
+        array = plain_ids(given)
         if array.ndim != 1:
             raise ValueError(f"{name} must be one id a row, got shape {array.shape}")
         given = array
@@ -74,6 +74,11 @@ def identified(name: str, given: object) -> Ids:
     except IdError as error:
         told = f"{name} must be {error.requirement}, got {quoted(error.value)} in row {error.row}"
         raise ValueError(told) from None
+
+
+def plain_ids(ids: Any) -> NDArray[Any]:
+    """Return an array of NumPy or torch as one of NumPy."""
+    return np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
 
 
 def ids_of(rows: NDArray[Any] | Sequence[Any]) -> Ids:
