@@ -107,8 +107,8 @@ class Plan:
         largest: the largest G considered: what the budget has room for, at most 65536.
         contributions: of K prompts, or blocks of prompts, to c₁, c₂, c₃, from which they were
             estimated, shape (K, 3); None if they were given.
-        noise: the components at the point estimate, except that c₂ is not below `plan`'s bound.
-        is_oracle_raised: whether it was below, so that c₂ cannot be told from zero.
+        noise: the components at the point estimate; of c₂, see `plan`.
+        is_oracle_raised: whether c₂ was moved up, because it cannot be told from zero.
         noise_range: the components at the lower and at the upper end of the interval of G*.
         level: coverage of the interval; None if the components were given, not estimated.
         optimal: G*, the best group size if prompts cost nothing.
@@ -194,10 +194,9 @@ def plan(
     recommended (B, G) has the least worst excess over that interval, so it is not driven to a
     single huge group by an estimate of c₁ that happens to be zero. Nor is it by one of c₂: of a c₂
     near zero a huge group has many times the error of a larger one still, and the worst case would
-    look at nothing else. So c₂ moves within its interval, from its estimate up to the distance h
-    between the estimate and the interval's upper end, if that is more: where c₂ cannot be told
-    from zero it is taken as h, the upper end of the interval of an estimate that is zero. With
-    components that are known the choice is the best one.
+    look at nothing else. So c₂ moves, too: where its interval reaches below zero, where no c₂ is,
+    the interval is moved up until it begins at zero, and the estimate with it. With components that
+    are known the choice is the best one.
 
     Args:
         noise: estimates with their intervals, or components that are known.
@@ -268,8 +267,8 @@ def _estimates(noise: NoiseEstimate | NoiseComponents) -> tuple[GroupSizeEstimat
 
 
 def _oracle(noise: NoiseEstimate) -> float:
-    """Return ĉ₂, or how far above it its interval ends if that is more; see `plan`."""
-    return max(noise.oracle, noise.intervals[1].high - noise.oracle)
+    """Return ĉ₂, moved up by as much as its interval reaches below zero; see `plan`."""
+    return noise.oracle - min(noise.intervals[1].low, 0.0)
 
 
 def _largest(share: float, cost: Cost) -> int:

@@ -178,8 +178,8 @@ def conditions(plan: "Plan") -> list[str]:
     notes = []
     if plan.is_oracle_raised:
         notes.append(
-            f"c₂ cannot be told from zero: it is taken as {plan.noise.oracle:.3g}, the upper end "
-            "of the interval of an estimate of zero."
+            f"c₂ cannot be told from zero: it is taken as {plan.noise.oracle:.3g}, moved up with "
+            "its interval until that begins at zero."
         )
     if plan.level is not None and plan.contributions is not None:
         count = len(plan.contributions)
