@@ -48,6 +48,15 @@ def test_the_commands_of_the_recipes_print_a_plan(ran, name, capsys, monkeypatch
     assert "recommended" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("budget", [512, 510])
+def test_the_recommended_size_of_the_toy_is_near_optimal_for_certain(ran, budget, capsys):
+    """Two outputs fewer change nothing. Would catch: G = 4, which spends 512 in full, at 1.035."""
+    assert main(["plan", str(ran[0] / "toy.csv"), "--budget", str(budget), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["surely_near_optimal"] == {"low": 3, "high": 3}
+    assert made["recommended"] == {"batch_size": 170, "group_size": 3}
+
+
 def test_the_answer_is_what_the_command_prints(capsys, monkeypatch):
     (block,) = re.findall(r"<!-- plan: generated -->\n(.*?)<!-- plan: end -->", read(NAME), re.S)
     (command,) = re.findall(r"^\$ ustat-grpo (.*)$", fences(read(NAME), "console")[0], re.M)

@@ -12,7 +12,7 @@ at one of the two ends, and least at the c₁ for which G is best, or the neares
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.arrays import Array, Booleans, Integers
 from ustat_grpo.checks import real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
@@ -32,7 +32,8 @@ TOLERANCE = 0.05
 ROUNDING = 1e-12
 """B(a + bG) may miss the budget by this much, relative."""
 
-_LARGEST_CHOICE = 2**16  # more outputs to a prompt than any trainer draws
+LARGEST_GROUP_SIZE = 2**16
+"""No larger G is considered, in choices, sets and tables: no trainer draws more to a prompt."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,34 @@ class Choice(NamedTuple):
 
     batch_size: int
     group_size: int
+
+
+class WholeBudget(NamedTuple):
+    """What it costs to prefer a choice that spends the budget to the last output.
+
+    Args:
+        passed_over: the (B, G) that would have been chosen, which leaves something over.
+        cost: by how much the error of the choice is above that of `passed_over`, relative, with all
+            that either leaves over counted as lost: the most over the interval of G*.
+    """
+
+    passed_over: Choice
+    cost: float
+
+
+class Decision(NamedTuple):
+    """A choice, and what was passed over for it.
+
+    Args:
+        choice: (B, G).
+        whole_budget: what preferring a budget spent in full costs; None where it changed nothing.
+        wasteful: the best (B, G) with a near-optimal G, where none was taken because all of them
+            leave too much of the budget over; else None.
+    """
+
+    choice: Choice
+    whole_budget: WholeBudget | None
+    wasteful: Choice | None
 
 
 class Band(NamedTuple):
@@ -163,14 +192,11 @@ def band(point: Curve, ends: Sequence[Curve], group_size: int) -> Band:
         ends: the curves at the ends of the interval of G*, which differ from it in c₁.
         group_size: G.
     """
+    errors = [float(curve.relative(group_size)) for curve in ends]
     possible = [curve.noise.prompt for curve in ends]
-    kindest = np.clip(_prompt_noise_best_for(point, group_size), min(possible), max(possible))
-    low = replace(point, noise=replace(point.noise, prompt=float(kindest)))
-    return Band(
-        float(point.relative(group_size)),
-        float(low.relative(group_size)),
-        max(float(curve.relative(group_size)) for curve in ends),
-    )
+    is_best_once = min(possible) <= _prompt_noise_best_for(point, group_size) <= max(possible)
+    value = float(point.relative(group_size))
+    return Band(value, min(1.0 if is_best_once else np.inf, value, *errors), max(value, *errors))
 
 
 def _prompt_noise_best_for(curve: Curve, size: int) -> float:
@@ -181,26 +207,66 @@ def _prompt_noise_best_for(curve: Curve, size: int) -> float:
 
 
 def choose(curves: Sequence[Curve], budget: float, tolerance: float = TOLERANCE) -> Choice:
-    """Return the (B, G) whose relative error is least in the worst case over the curves.
+    """Return the (B, G) of `decide` if no group size is near-optimal before others."""
+    return decide(curves, budget, [], tolerance).choice
 
-    B is what the budget has room for, ⌊budget/(a + bG)⌋. Choices that spend the budget to the last
-    output, the divisors of N if prompts cost nothing, are preferred if the best of them is within
-    the tolerance of the best of all.
+
+def decide(
+    curves: Sequence[Curve],
+    budget: float,
+    near_optimal: Sequence[Interval | None],
+    tolerance: float = TOLERANCE,
+) -> Decision:
+    """Choose the (B, G) whose relative error is least in the worst case over the curves.
+
+    B is what the budget has room for, ⌊budget/(a + bG)⌋, and what is left over counts as lost. No G
+    above `LARGEST_GROUP_SIZE` is considered. Two rules go before the worst case; both together
+    raise it by no more than the tolerance:
+
+    - G is taken from the first of the `near_optimal` sets that has one whose worst case, leftover
+      included, is within the tolerance of the least of all (B, G): a choice does not contradict
+      what is said for certain unless the budget does.
+    - Choices that spend the budget to the last output, the divisors of N if prompts cost nothing,
+      are preferred among those that the first rule leaves if their error is within the tolerance of
+      that of the best of these on every curve, hence for every G* of the interval. What that costs
+      is part of the answer.
 
     Args:
         curves: of one cost and one largest G; one, or the two ends of an interval of G*.
         budget: with room for one prompt of two outputs.
+        near_optimal: sets of G, the preferred one first; None is an empty one.
         tolerance: relative.
     """
-    cost, largest = curves[0].cost, min(curves[0].largest, _LARGEST_CHOICE)
+    cost, largest = curves[0].cost, min(curves[0].largest, LARGEST_GROUP_SIZE)
     sizes = np.arange(2, largest + 1)
     of_prompt = cost.of_prompt(sizes)
     batches = np.floor(budget / of_prompt * (1 + ROUNDING))
-    worst: Float[Array, " sizes"] = np.max(
-        [curve.of_prompt(sizes) / batches * (budget / curve.least) for curve in curves], axis=0
+    errors: Float[Array, "curves sizes"] = np.stack(
+        [curve.of_prompt(sizes) / batches * (budget / curve.least) for curve in curves]
     )
+    worst = errors.max(axis=0)
+    good = worst <= (1 + tolerance) * worst.min()
+    sets = [_inside(sizes, each) for each in near_optimal if each is not None]
+    allowed = next((good & each for each in sets if (good & each).any()), good)
+
+    def best_of(some: Booleans) -> int:
+        return int(np.where(some, worst, np.inf).argmin())
+
+    def choice(place: int) -> Choice:
+        return Choice(int(batches[place]), int(sizes[place]))
+
+    free = best_of(allowed)
     spent = batches * of_prompt >= budget * (1 - ROUNDING)
-    best, exact = int(worst.argmin()), int(np.where(spent, worst, np.inf).argmin())
-    if spent[exact] and worst[exact] <= (1 + tolerance) * worst[best]:
-        best = exact
-    return Choice(int(batches[best]), int(sizes[best]))
+    # At fixed c₂ and c₃ the ratio of two errors is monotone in c₁: the most is at an end.
+    ratios = (errors / errors[:, [free]]).max(axis=0)
+    whole = allowed & spent & (ratios <= 1 + tolerance)
+    taken = best_of(whole) if whole.any() else free
+    return Decision(
+        choice(taken),
+        WholeBudget(choice(free), float(ratios[taken]) - 1) if taken != free else None,
+        choice(best_of(sets[0])) if sets and sets[0].any() and not sets[0][taken] else None,
+    )
+
+
+def _inside(sizes: Integers, interval: Interval) -> Booleans:
+    return (sizes >= interval.low) & (sizes <= interval.high)

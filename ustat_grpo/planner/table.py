@@ -7,6 +7,7 @@ import numpy as np
 
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.noise import GroupSizeEstimate
+from ustat_grpo.planner.curve import LARGEST_GROUP_SIZE, TOLERANCE, Decision
 
 if TYPE_CHECKING:
     from ustat_grpo.planner.plan import Plan, Prediction
@@ -25,7 +26,7 @@ def table(plan: "Plan", *, preface: str = "") -> str:
     """
     rows = [*_choices(plan), *_consequences(plan)]
     least = f", at least {plan.min_batch_size} prompts" if plan.min_batch_size > 1 else ""
-    lines = [f"A plan for steps of {_budget(plan)}{least}", ""]
+    lines = [*_wrapped(f"A plan for steps of {_budget(plan)}{least}", _WIDTH, indent="  "), ""]
     for label, text in rows:
         lines += _labelled(label, text)
     before = [*_doubts(plan), *([preface, ""] if preface else [])]
@@ -68,6 +69,7 @@ def _choices(plan: "Plan") -> list[tuple[str, str]]:
     batch, size = plan.recommended
     rows = [
         ("recommended", f"B = {batch} prompts with G = {size} outputs each"),
+        *(("", reason) for reason in _reasons(plan, plan.decision)),
         ("best group size G*", size_in_words(plan.optimal, plan.level)),
     ]
     if plan.cost.per_prompt > 0:
@@ -75,10 +77,40 @@ def _choices(plan: "Plan") -> list[tuple[str, str]]:
     if plan.at_estimate != plan.recommended:
         batch, size = plan.at_estimate
         rows.append(("at the estimate alone", f"B = {batch}, G = {size}"))
-    rows.append(("within 5 % of the best", f"{_range(plan.near_optimal)} at the estimate"))
+        rows += [("", reason) for reason in _reasons(plan, plan.decision_at_estimate)]
+    return [*rows, *_near_optimal(plan)]
+
+
+def _reasons(plan: "Plan", decision: Decision) -> list[str]:
+    """Say where a choice is not simply that of the least error."""
+    reasons, percent = [], f"{100 * TOLERANCE:g} %"
+    if decision.whole_budget is not None:
+        (batch, size), cost = decision.whole_budget
+        reasons.append(
+            f"spends the budget in full, preferred within {percent}: its error is at most "
+            f"{_percent(cost)} above that of B = {batch}, G = {size}"
+        )
+    if decision.wasteful is not None:
+        batch, size = decision.wasteful
+        spent = batch * float(plan.cost.of_prompt(size))
+        reasons.append(
+            f"not G = {size}, near-optimal at equal cost: of the budget B = {batch} leaves "
+            f"{_percent(1 - spent / plan.budget)} unspent"
+        )
+    return reasons
+
+
+def _near_optimal(plan: "Plan") -> list[tuple[str, str]]:
+    alike = " (c₁ taken as 0)" if plan.noise.prompt == 0 else ""
+    label = f"within {100 * TOLERANCE:g} % of the best"
+    rows = [(label, f"{_range(plan.near_optimal)} at the estimate{alike}")]
     if plan.level is not None:
-        sure, perhaps = _range(plan.surely_near_optimal), _range(plan.possibly_near_optimal)
-        rows.append(("", f"{sure} for certain, {perhaps} perhaps ({100 * plan.level:g} %)"))
+        perhaps, share = plan.possibly_near_optimal, f"({100 * plan.level:g} %)"
+        has_no_end = plan.optimal.is_lower_bound and perhaps and perhaps.high == plan.largest
+        shown = f"G from {perhaps.low:.0f} on" if perhaps and has_no_end else _range(perhaps)
+        rows.append(
+            ("", f"{_range(plan.surely_near_optimal)} for certain, {shown} perhaps {share}")
+        )
     return rows
 
 
@@ -139,8 +171,8 @@ def _prediction(plan: "Plan", row: "Prediction", has_band: bool) -> str:
 
 def _notes(plan: "Plan") -> list[str]:
     notes = [
-        "error: of the gradient, squared, at the same cost, relative to the best G; "
-        "* is the recommended G.",
+        "error: of the gradient, squared, at the same cost, as if B could be a fraction, relative "
+        "to the best G; * is the recommended G.",
         "seeds: runs of each G that show it differs from the recommended one (level 5 %, power "
         "80 %) if nothing but gradient noise in one direction does; d equal directions take a "
         "d-th as many.",
@@ -151,13 +183,47 @@ def _notes(plan: "Plan") -> list[str]:
         notes.append("dead groups: all rewards equal.")
     if any(row.is_extrapolated for row in plan.predictions):
         notes[-1] += " ~ beyond the outputs sampled, by a beta law of the success probabilities."
-    return [line for note in notes for line in wrap(note, _WIDTH, subsequent_indent="  ")]
+    notes += [*_bound(plan), *conditions(plan)]
+    return [line for note in notes for line in _wrapped(note, _WIDTH, indent="  ")]
+
+
+def conditions(plan: "Plan") -> list[str]:
+    """Say on what a plan depends beside its numbers, whatever the budget: what the sample shows."""
+    notes = []
+    if plan.is_oracle_raised:
+        notes.append(
+            f"c₂ cannot be told from zero: it is taken as {plan.noise.oracle:.3g}, moved up with "
+            "its interval until that begins at zero."
+        )
+    if plan.level is not None and plan.contributions is not None:
+        count = len(plan.contributions)
+        what = "prompts" if plan.has_prompts else "prompts, or blocks of them,"
+        notes.append(
+            f"{100 * plan.level:g} %, for certain, perhaps: as far as {count} {what} can tell. A "
+            f"kind of prompt rarer than about 3/{count} = {_percent(3 / count)} may be missing "
+            "from the sample, hence from all of this; where a few prompts carry most of the noise, "
+            "intervals hold less often than they say."
+        )
+    return notes
+
+
+def _bound(plan: "Plan") -> list[str]:
+    """Say that there is a largest G where one that is named is it."""
+    named = [plan.recommended.group_size, plan.at_estimate.group_size]
+    named += [each.high for each in (plan.near_optimal, plan.possibly_near_optimal) if each]
+    return [f"No G above {LARGEST_GROUP_SIZE} is considered."] * (LARGEST_GROUP_SIZE in named)
 
 
 def _labelled(label: str, text: str) -> list[str]:
-    first, *rest = wrap(text, _WIDTH - _LABEL - 2)
+    first, *rest = _wrapped(text, _WIDTH - _LABEL - 2)
     indent = " " * (_LABEL + 2)
     return [f"{label:<{_LABEL}}  {first}", *(indent + line for line in rest)]
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return lines of a text that keep numbers with their units and names."""
+    tied = text.replace(" = ", "\xa0=\xa0").replace(" %", "\xa0%")
+    return [line.replace("\xa0", " ") for line in wrap(tied, width, subsequent_indent=indent)]
 
 
 def _range(interval: Interval | None) -> str:
@@ -172,7 +238,15 @@ def _size(value: float) -> str:
 
 
 def _ratio(value: float) -> str:
+    """Write a relative error; one above the tolerance never looks as if it were within."""
+    if value > 1 + TOLERANCE and f"{value:.3f}" == f"{1 + TOLERANCE:.3f}":
+        return f">{1 + TOLERANCE:.3f}"
     return f"{value:.3f}" if value < 100 else f"{value:.3g}"
+
+
+def _percent(share: float) -> str:
+    """Write a share that is not negative, rounded up, so that it bounds what it stands for."""
+    return f"{np.ceil(1000 * share - 1e-9) / 10:g} %"
 
 
 def _seeds(seeds: float) -> str:
