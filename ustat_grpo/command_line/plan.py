@@ -80,12 +80,15 @@ def check_plan_options(args: argparse.Namespace) -> None:
         args.usage_error(str(error))
 
 
-def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> int:
+def show_plan(
+    sample: OutputSample | SignSample, args: argparse.Namespace, *, unjudged: int = 0
+) -> int:
     """Print the plan of a sample and return the exit code.
 
     Args:
         sample: of outputs or of blocks.
         args: parsed by a parser with `add_plan_options`.
+        unjudged: outputs that were drawn, but are not in the sample for want of a verdict.
 
     Raises:
         ValueError: if the sample cannot give a plan.
@@ -98,9 +101,12 @@ def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> in
         answer.to_html(args.html)
         print(f"ustat-grpo {args.command}: wrote {args.html}", file=sys.stderr)
     if args.json:
-        print(json.dumps(as_json(sample, noise, answer), allow_nan=False, indent=2))
+        told = as_json(sample, noise, answer)
+        told["sample"] |= {"unjudged": unjudged} if unjudged else {}
+        print(json.dumps(told, allow_nan=False, indent=2))
     else:
-        print(f"{_in_words(sample, noise)}\n\n{answer}")
+        left_out = f"{unjudged} outputs had no verdict and are left out\n" if unjudged else ""
+        print(f"{_in_words(sample, noise)}\n{left_out}\n{answer}")
     return 0
 
 
