@@ -2,9 +2,11 @@
 
 Whether math-verify comes to a verdict must not depend on how busy the machine is, nor on the thread
 that asks. So the limit is processor time of the judging process; see `ustat_grpo.lm.judge_worker`.
+It needs a POSIX system.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +38,7 @@ class JudgeProcess:
     def __init__(self) -> None:
         """Start nothing yet."""
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def verdicts(self, pairs: Sequence[tuple[str, str]], seconds: int) -> list[float]:
         """Return 1 or 0 for each right answer and text, NaN where there is no verdict.
@@ -82,7 +84,7 @@ class JudgeProcess:
             self._end()
         return found if len(found) == len(pairs) else [*found, float("nan")]
 
-    def _started(self) -> "subprocess.Popen[str]":
+    def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
@@ -91,8 +93,7 @@ class JudgeProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
+            bufsize=0,  # so that a fork inherits neither unsent bytes nor a lock
             env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms may depend on it
             start_new_session=True,  # so that its forks end with it
         )
@@ -118,45 +119,45 @@ class JudgeProcess:
         process, self._process = self._process, None
         self._lock = threading.Lock()
         if process is not None:
-            _close(process)
+            _close(process)  # else it would not see the end of its input when its parent ends
             process.returncode = 0  # not ours to wait for
 
 
-def _tell(process: "subprocess.Popen[str]", message: object) -> None:
+def _tell(process: "subprocess.Popen[bytes]", message: object) -> None:
     assert process.stdin is not None
-    process.stdin.write(json.dumps(message) + "\n")
-    process.stdin.flush()
+    unsent = memoryview(json.dumps(message).encode("ascii") + b"\n")
+    while unsent:
+        unsent = unsent[process.stdin.write(unsent) :]
 
 
-def _answer(process: "subprocess.Popen[str]", seconds: float) -> str:
+def _answer(process: "subprocess.Popen[bytes]", seconds: float) -> str:
     """Return the next line, or nothing if the process ends or is stuck."""
     assert process.stdout is not None
     watch = threading.Timer(seconds, _kill, (process,))
     watch.daemon = True
     watch.start()
     try:
-        return process.stdout.readline().rstrip("\n")
+        return process.stdout.readline().decode("ascii").rstrip("\n")
     finally:
         watch.cancel()
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
+def _kill(process: "subprocess.Popen[bytes]") -> None:
     """End the process and its forks."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _close(process: "subprocess.Popen[str]") -> None:
+def _close(process: "subprocess.Popen[bytes]") -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            try:
-                stream.close()
-            except OSError:
-                continue  # what was not written can no longer be
+            stream.close()
 
 
 JUDGE = JudgeProcess()
 """The one process of this one."""
 
 atexit.register(JUDGE.close)
-os.register_at_fork(after_in_child=JUDGE._forget)
+if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+    os.register_at_fork(after_in_child=JUDGE._forget)
