@@ -5,6 +5,7 @@ import time
 import pytest
 
 from ustat_grpo.lm.boxes import boxes, last_boxed
+from ustat_grpo.lm.equivalence import decided
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,15 @@ def test_time_is_linear(text, inside):
     found = last_boxed(text)
     assert time.process_time() - start < 5
     assert found == inside
+
+
+@pytest.mark.parametrize(
+    "part", [r"\boxed{", "3½ ", "101_3 ", "28% ", "- 5 ", "9", "(9", r"\text{"]
+)
+def test_time_before_math_verify_is_linear(part):
+    """Would catch: a pattern of the guards that goes back (10⁹ steps here, minutes)."""
+    long = part * (30_000 // len(part))
+    start = time.process_time()
+    for text, answer in ((long, "18"), (f"\\boxed{{{long}}}", r"28\%"), ("18", long)):
+        decided(text, answer)
+    assert time.process_time() - start < 5

@@ -8,7 +8,7 @@ grammar of `ustat_grpo.lm.written_numbers` a part only. So, in front of it:
   same several times, nothing else of the text counts; of several, math-verify chooses or makes a
   set. Without a box, `#### 72` at the end is the answer, as GSM8K's solutions have it.
 - A number is handed on as plain digits. Two integers are compared here, digit by digit.
-- Mixed numbers, `3 1/2` and `3\frac{1}{2}`, are sums: 7/2.
+- Mixed numbers, `3 1/2`, `3½` and `3\frac{1}{2}`, are sums: 7/2.
 - x% is x/100; next to a number without the sign it may also mean x, which math-verify has for some
   integers.
 - Numbers with bases on both sides are compared by value: 11_2 is 3_{10}. Next to one without a base
@@ -24,6 +24,7 @@ symbols; sentences in a box (`\boxed{The answer is 5}`), of which it makes produ
 """
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from ustat_grpo.lm.boxes import boxes
@@ -175,6 +176,7 @@ def _latex(number: Number) -> str:
     return f"\\frac{{{plain}}}{{100}}" if number.percent else plain
 
 
+_VULGAR = re.compile("[¼½¾⅐-⅞]")
 _MIXED = re.compile(
     rf"(?<![0-9A-Za-z.,/^_])(?P<whole>[0-9]{{1,9}})"
     rf"(?:{_SPACE}{{1,3}}(?P<top>[0-9]{{1,9}})/(?P<bottom>[0-9]{{1,9}})(?![0-9/]|\.[0-9])"
@@ -188,7 +190,7 @@ _BINDS_TIGHTER = re.compile(r"(?:[\^_/÷]|\*\*|\\div)\s*\Z")
 
 def _plain_numbers(text: str) -> str:
     """Return a text with mixed numbers as fractions and other numbers as any reader knows them."""
-    text = _MIXED.sub(_as_fraction, text)
+    text = _MIXED.sub(_as_fraction, _VULGAR.sub(_written_out, text))
     end, parts = 0, []
     for each in numbers_in(text):
         if not each.is_plain and not _BINDS_TIGHTER.search(
@@ -197,6 +199,11 @@ def _plain_numbers(text: str) -> str:
             parts += [text[end : each.start], _latex(each.number)]
             end = each.end
     return "".join([*parts, text[end:]])
+
+
+def _written_out(vulgar: re.Match[str]) -> str:
+    """Return ½ as 1/2, apart from a whole number before it."""
+    return " " + unicodedata.normalize("NFKC", vulgar.group()).replace("\N{FRACTION SLASH}", "/")
 
 
 def _as_fraction(mixed: re.Match[str]) -> str:

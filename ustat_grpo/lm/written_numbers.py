@@ -14,9 +14,9 @@ is not grouped, and a comma is no decimal point. `.5` and `5.` are numbers; 3/7,
 
 In a text, a minus is the sign of the number behind it unless it stands between two operands, as in
 `27-4`, `27 - 4`, `(2+3)-4` and `step-4`. One with space behind it (`= - 5`, `is - 5`) is no sign
-either at the start of a line, where it is a bullet, and after a word that is no verb of being,
-where it is a dash (`the answer – 5`). What stands after a number, a percent sign or a unit, does
-not change it.
+either at the start of a line, where it is a bullet, and after a word that is no verb of being or
+preposition, where it is a dash (`the answer – 5`). What stands behind a number, a percent sign or
+a unit, does not change it.
 """
 
 import re
@@ -57,7 +57,7 @@ _OPERAND_BEFORE_SPACE = re.compile(rf"{_OPERAND}[{_SPACES}]+\Z")
 _AFTER_WORD = re.compile(r"([^\W\d_]+)\Z|[^\W_]\*\*\Z")
 _VERBS = {
     "is", "are", "was", "were", "be", "equals", "equal", "gives", "give", "get", "gets", "becomes",
-    "to", "times", "cdot", "div",
+    "to", "of", "at", "times", "cdot", "div",
 }  # fmt: skip
 """Words, some of them TeX's, after which a minus with space behind it is a sign."""
 
