@@ -124,7 +124,7 @@ class TestEquivalent:
         (r"\fbox{2} and \fbox{3}", "2,3"), (r"\boxed{5}, that is \boxed{5}", "5"),
         (r"\boxed{1234 dollars}", "1234"), (r"\boxed{1,234\text{ dollars}}", "1234"),
         (r"\boxed{12 eggs per day}", "12"), (r"\boxed{1234 USD}", "1234"),
-        (r"\boxed{18}", "18 pens"),
+        (r"\boxed{18}", "18 pens"), (r"\boxed{\text{18 pens}}", "18"),
         (r"\boxed{5 million dollars}", "5000000"), (r"\boxed{10\,000\text{ km}}", "10000"),
         (r"\boxed{-\$5}", "-5"), (r"\boxed{–5}", "-5"), ("is -$5", "-5"),
         (r"\boxed{1\,234}", "1234"),
@@ -146,6 +146,7 @@ class TestEquivalent:
         (r"\boxed{0.28}", "28"), (r"\boxed{5 dollars}", "5 cents"), (r"\boxed{5 million}", "5"),
         (r"\boxed{5\text{ million}}", "5"), (r"\boxed{5 dozen}", "5"), (r"\boxed{2 pi}", "2"),
         (r"\boxed{5 or more}", "5"), (r"\boxed{-\$5}", "5"), (r"\boxed{123}", "1234"),
+        (r"\boxed{5 xyz}", "5"), (r"\boxed{5!}", "5"),
         ("7" * 6000, "18"),
     )  # fmt: skip
 

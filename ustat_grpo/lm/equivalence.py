@@ -28,7 +28,7 @@ import unicodedata
 from typing import NamedTuple
 
 from ustat_grpo.lm.boxes import boxes
-from ustat_grpo.lm.written_numbers import Number, as_number, numbers_in
+from ustat_grpo.lm.written_numbers import Number, as_number, numbers_in, unwrapped
 
 MARK = "####"
 """Stands before the answer in the solutions of GSM8K."""
@@ -102,7 +102,7 @@ quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighth
 tenth tenths hundredth hundredths thousandth thousandths hundreds thousands millions billions
 trillions one two three four five six seven eight nine ten eleven twelve twenty double triple
 twice negative squared cubed times plus minus divided less more fewer over under below above and
-not but nor or than most least short percent percentage
+not but nor or than most least short percent percentage abc abcd def pqr rst uvw xyz wxyz
 """
 _NO_UNITS = frozenset(_WORDS_OF_MATHEMATICS.split())
 _SPACE = r"(?:[\s~\u00a0]|\\[ ,;:])"
@@ -122,7 +122,7 @@ def _quantity(text: str) -> _Quantity | None:
     number = as_number(text)
     if number is not None:
         return _Quantity(number, "")
-    text = text.strip().removeprefix("$").removesuffix("$")
+    text = unwrapped(text)
     found = _UNIT.fullmatch(text) if len(text) <= _LONGEST else None
     number = as_number(found["number"]) if found else None
     if found is None or number is None:

@@ -139,7 +139,7 @@ def as_number(text: str) -> Number | None:
 
     Space and a pair of `$` around it do not count, nor do `\(`, `\text{}` and the like.
     """
-    found = _WHOLE.fullmatch(_bare(text))
+    found = _WHOLE.fullmatch(unwrapped(text))
     if found is None:
         return None
     return _number(found, _has_minus(found), bool(found["percent"]))
@@ -147,7 +147,7 @@ def as_number(text: str) -> Number | None:
 
 def written_plainly(text: str) -> str | None:
     """Return a number without separators, currency and percent sign, its zeros kept, or None."""
-    found = _WHOLE.fullmatch(_bare(text))
+    found = _WHOLE.fullmatch(unwrapped(text))
     if found is None:
         return None
     if _exponent(found):
@@ -169,8 +169,8 @@ _WRAPPED = re.compile(
 )
 
 
-def _bare(text: str) -> str:
-    """Return a text without space and wrappers around it."""
+def unwrapped(text: str) -> str:
+    r"""Return a text without the space, `$`, `\text{}` and the like around it."""
     for _ in range(4):
         text = text.strip()
         wrapped = _WRAPPED.fullmatch(text)
