@@ -20,7 +20,7 @@ from ustat_grpo.lm import instructions
 from ustat_grpo.lm.datasets import Question, questions_of, select_questions
 from ustat_grpo.lm.huggingface import HuggingFaceModel, HuggingFaceTokenizer, load
 from ustat_grpo.lm.text_rewards import Equivalent, TextReward, is_boxed, same_number
-from ustat_grpo.lm.text_tasks import LOADERS, posed, prompt_text
+from ustat_grpo.lm.text_tasks import LOADERS, posed, prompt_text, require_judgeable
 
 
 class Loaded(NamedTuple):
@@ -122,5 +122,6 @@ def _reward(
     answers = [question.answer for question in questions]
     if isinstance(task, Arithmetic):
         return TextReward(answers, tokenizer, same_number)
+    require_judgeable(questions, "math")
     form = is_boxed if task.reward == "accuracy_and_format" else None
     return TextReward(answers, tokenizer, Equivalent(), form)

@@ -241,6 +241,35 @@ def test_questions_that_are_not_there(folder, files, tmp_path, capsys):
     assert message == "--prompts must be at most the 500 questions of the task arithmetic, got 501"
 
 
+def test_answers_that_are_no_numbers(folder, tmp_path, capsys):
+    """Would catch: 3/7 that is judged by its 7, also if the seed draws other questions."""
+    path = tmp_path / "fractions.jsonl"
+    rows = [*PROMPTS, PROMPTS[0] | {"answer": "3/7"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("--task", "prompts", "--reward", "number", "--questions", path)
+    assert failed(capsys, *of_model(folder, *asked)) == (
+        f"{path}, line 13: answer must be a number, as a whole, for the reward number, got '3/7'"
+    )
+
+
+def test_outputs_without_a_verdict_are_counted(folder, files, monkeypatch, capsys):
+    """Would catch: outputs that are missing from the sample without a word."""
+
+    def same_text(text: str, answer: str) -> float:
+        return float("nan") if (text, answer) == ("3", "2") else float(text == answer)
+
+    monkeypatch.setitem(text_tasks.ACCURACIES, "text", lambda: same_text)
+    file = ("--task", "prompts", "--reward", "text", "--questions", files / "prompts.jsonl")
+    options = of_model(folder, *file, "--max-tokens", 1, "--outputs", 40)
+    assert main([*options, "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["sample"]
+    assert counts["unjudged"] > 0
+    assert counts["outputs"] + counts["unjudged"] == 12 * 40
+    assert main(options) == 0
+    said = f"{counts['unjudged']} outputs had no verdict and are left out"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_outputs_that_do_not_fit_the_context(folder, capsys):
     message = failed(capsys, *of_model(folder, "--max-tokens", 500))
     assert message.startswith("--max-tokens must be at most ")

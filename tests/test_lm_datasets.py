@@ -19,6 +19,7 @@ from ustat_grpo.lm.datasets import (
     select_questions,
 )
 from ustat_grpo.lm.extras import from_extra
+from ustat_grpo.lm.text_tasks import require_judgeable
 
 GSM8K = [
     {
@@ -230,6 +231,55 @@ class TestSelection:
         found = questions_of(problems)
         assert [question.kind for question in found] == [*KINDS, *KINDS]
         assert all(eval(question.text) == int(question.answer) for question in found)
+
+
+class TestAnswers:
+    """What is wrong with an answer is said when it is read, not found in the rewards."""
+
+    def prompts(self, tmp_path, *answers: str) -> tuple[Question, ...]:
+        rows = [{"prompt": "1+1?", "answer": answer} for answer in answers]
+        return load_prompts(write(tmp_path / "mine.jsonl", rows))
+
+    def test_questions_know_their_line(self, tmp_path):
+        """Would catch: an error without a line, and a line that makes equal questions differ."""
+        one, other = self.prompts(tmp_path, "2", "2")
+        assert one == other and other.place == f"{tmp_path / 'mine.jsonl'}, line 2"
+
+    def test_numbers_of_gsm8k(self, tmp_path):
+        """Would catch: an answer that keeps signs or separators which no output repeats."""
+        written = ["-$5", "\N{EN DASH}5", "- 5", "9{,}500", "10\u202f000", "28%", "5 €", "1.5e3"]
+        rows = [{"question": "How many?", "answer": f"So.\n#### {each}"} for each in written]
+        found = load_gsm8k(write(tmp_path / "a.jsonl", rows))
+        assert [each.answer for each in found] == [
+            "-5",
+            "-5",
+            "-5",
+            "9500",
+            "10000",
+            "28",
+            "5",
+            "1500",
+        ]
+
+    @pytest.mark.parametrize("answer", ["3/7", r"\frac{1}{2}", "2^{10}", "5 pens", "1 2"])
+    def test_no_number(self, tmp_path, answer):
+        """Would catch: 3/7 judged by its 7."""
+        questions = self.prompts(tmp_path, "-$2.50", answer)
+        with pytest.raises(ValueError) as error:
+            require_judgeable(questions, "number")
+        assert str(error.value) == (
+            f"{tmp_path / 'mine.jsonl'}, line 2: answer must be a number, as a whole, for the "
+            f"reward number, got {answer!r}"
+        )
+        require_judgeable(questions, "text")
+
+    def test_no_mathematics(self, tmp_path):
+        """Would catch: an answer that math-verify cannot read, so that all outputs are wrong."""
+        pytest.importorskip("math_verify", reason="needs the extra llm")
+        require_judgeable(self.prompts(tmp_path, "3/7", r"\text{Eve}", "x^2", "(1,2]"), "math")
+        questions = self.prompts(tmp_path, "3/7", "1/0")
+        with pytest.raises(ValueError, match="line 2: answer must be one that math-verify finds"):
+            require_judgeable(questions, "math")
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,11 @@ def _run(args: argparse.Namespace) -> int:
         _check(args)
     except ValueError as error:
         args.usage_error(str(error))
-    sample = _measured(_with_defaults(args))
+    sample, unjudged = _measured(_with_defaults(args))
     if args.save is not None:
         save_sample(sample, args.save)
         tell(f"ustat-grpo {args.command}: wrote {args.save}")
-    return show_plan(sample, args)
+    return show_plan(sample, args, unjudged=unjudged)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -187,8 +187,10 @@ def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**vars(args) | unset)
 
 
-def _measured(args: argparse.Namespace) -> OutputSample:
-    """Return the sample that the options ask for; progress goes to stderr.
+def _measured(args: argparse.Namespace) -> tuple[OutputSample, int]:
+    """Return the sample that the options ask for, and the number of outputs without a verdict.
+
+    Progress goes to stderr.
 
     Raises:
         ValueError: if a file is missing or wrong, or the device's memory is too small.
@@ -217,7 +219,7 @@ def _measured(args: argparse.Namespace) -> OutputSample:
             "memory of the device must hold --outputs-at-once and --groups-per-pass, "
             f"got {args.outputs_at_once} and {size or args.prompts}: lower them"
         ) from error
-    return OutputSample.joined(samples)
+    return OutputSample.joined(samples), int(rewards.isnan().sum())
 
 
 def _drawn(

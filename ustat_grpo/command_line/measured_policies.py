@@ -15,7 +15,13 @@ from ustat_grpo.lm.questions import Questions, arithmetic_questions
 from ustat_grpo.lm.rewards import Reward
 from ustat_grpo.lm.sampling import require_context
 from ustat_grpo.lm.text_rewards import TextReward
-from ustat_grpo.lm.text_tasks import ACCURACIES, LOADERS, posed, prompt_text
+from ustat_grpo.lm.text_tasks import (
+    ACCURACIES,
+    LOADERS,
+    posed,
+    prompt_text,
+    require_judgeable,
+)
 
 NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
 """The arithmetic questions that the shipped policies have not seen."""
@@ -50,8 +56,10 @@ def _shipped(args: argparse.Namespace) -> Asked:
 
 
 def _in_folder(args: argparse.Namespace) -> Asked:
+    reward = args.reward or _ACCURACY_OF_TASK[args.task]
+    accuracy = ACCURACIES[reward]()
     questions = _questions(args)
-    accuracy = ACCURACIES[args.reward or _ACCURACY_OF_TASK[args.task]]()
+    require_judgeable(questions, reward)
     model, tokenizer = load(
         args.model, dtype=args.dtype, device=args.device, chat=args.chat, name="--model"
     )
@@ -65,6 +73,8 @@ def _questions(args: argparse.Namespace) -> Sequence[Question]:
     if args.task == "arithmetic":
         return questions_of(_problems(args))
     every = LOADERS[args.task](args.questions, name="--questions")
+    if args.reward == "number":  # in the whole file, since that costs nothing
+        require_judgeable(every, args.reward)
     return _drawn(every, args, f"questions of {args.questions}")
 
 

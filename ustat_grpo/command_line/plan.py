@@ -87,12 +87,15 @@ def check_plan_options(args: argparse.Namespace) -> None:
         args.usage_error(f"costs must be of a size that a budget can be divided by, got {given}")
 
 
-def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> int:
+def show_plan(
+    sample: OutputSample | SignSample, args: argparse.Namespace, *, unjudged: int = 0
+) -> int:
     """Print the plan of a sample and return the exit code.
 
     Args:
         sample: of outputs or of blocks.
         args: parsed by a parser with `add_plan_options`.
+        unjudged: outputs that were drawn, but are not in the sample for want of a verdict.
 
     Raises:
         ValueError: if the sample cannot give a plan.
@@ -107,9 +110,12 @@ def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> in
     if args.json:
         for doubt in answer.doubts:
             tell(f"ustat-grpo {args.command}: WARNING: {doubt}")
-        print(json.dumps(as_json(sample, noise, answer), allow_nan=False, indent=2))
+        told = as_json(sample, noise, answer)
+        told["sample"] |= {"unjudged": unjudged} if unjudged else {}
+        print(json.dumps(told, allow_nan=False, indent=2))
     else:
-        print(table(answer, preface=_in_words(sample, noise)))
+        left_out = f"\n{unjudged} outputs had no verdict and are left out" if unjudged else ""
+        print(table(answer, preface=_in_words(sample, noise) + left_out))
     return 0
 
 

@@ -5,9 +5,8 @@ local files in the forms in which they are published. Nothing is downloaded. Nee
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,16 +14,16 @@ import numpy as np
 
 from ustat_grpo.checks import generator, integer
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
+from ustat_grpo.lm.boxes import last_boxed
+from ustat_grpo.lm.equivalence import MARK
 from ustat_grpo.lm.extras import from_extra
+from ustat_grpo.lm.written_numbers import written_plainly
 from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted
 
 Item = TypeVar("Item")
 
 PROMPT = "prompt"
 """The kind of a question that is asked word for word."""
-
-_MARK = "####"
-_NUMBER = re.compile(r"[-+]?\$?(\d[\d,]*(\.\d+)?|\.\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Question:
         text: the question, or just the expression of an arithmetic one.
         answer: the right answer, as it is written.
         kind: the sort of question, such as `gsm8k`, `Algebra` or `two_step`.
+        place: where it was read, such as `train.jsonl, line 3`; does not count in comparisons.
 
     Raises:
         ValueError: if one of them is empty.
@@ -43,6 +43,7 @@ class Question:
     text: str
     answer: str
     kind: str
+    place: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that nothing is empty."""
@@ -59,7 +60,8 @@ def questions_of(problems: Sequence[ArithmeticProblem]) -> tuple[Question, ...]:
 def load_gsm8k(path: str | Path, *, name: str = "path") -> tuple[Question, ...]:
     """Read a GSM8K file: `question`, and `answer` that ends in `#### 1,234`.
 
-    The answer is the number after the last mark, without thousands commas and dollar signs.
+    The answer is the number after the last mark, without separators, currency and percent sign;
+    `ustat_grpo.lm.written_numbers` says what is a number.
 
     Args:
         path: a local `.jsonl` or `.parquet` file.
@@ -124,31 +126,6 @@ def select_questions(
     return tuple(questions[place] for place in order[:num_questions])
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Return what is in the last complete `\boxed{...}`, braces balanced, or None.
-
-    `\fbox{...}` and the brace-less `\boxed 5`, which MATH has too, count as boxes.
-    """
-    found = None
-    for start in re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])\s*", text):
-        bare = re.match(r"[^\s{}$]+(?=[\s}$]|\Z)", text[start.end() :])
-        inside = bare.group().rstrip(".,;") if bare else _in_braces(text, start.end())
-        found = inside.strip() if inside and inside.strip() else found
-    return found
-
-
-def _in_braces(text: str, start: int) -> str | None:
-    r"""Return what the brace at `start` and its partner enclose; `\{` and `\}` are no braces."""
-    depth = 0
-    if not text.startswith("{", start):
-        return None
-    for token in re.finditer(r"\\.|[{}]", text[start:], flags=re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(token.group(), 0)
-        if depth == 0:
-            return text[start + 1 : start + token.start()]
-    return None
-
-
 def _load(
     path: Path, read: Callable[[Mapping[str, Any]], Question], requirement: str
 ) -> tuple[Question, ...]:
@@ -161,7 +138,7 @@ def _load(
     questions = []
     for place, row in rows(path):
         try:
-            questions.append(read(row))
+            questions.append(replace(read(row), place=f"{path}, {place}"))
         except ValueError as error:
             raise ValueError(f"{one_line(path)}, {place}: {error}") from error
     if not questions:
@@ -216,6 +193,11 @@ def _prompt(row: Mapping[str, Any]) -> Question:
 
 def _gsm8k(row: Mapping[str, Any]) -> Question:
     text, answer = _text(row, "question"), _text(row, "answer")
+    _, mark, end = answer.rpartition(MARK)
+    number = written_plainly(end)
+    if not mark or number is None:
+        raise ValueError(f"answer must end in {MARK} and a number, got {_short(answer[-60:])}")
+    return Question(text.strip(), number, "gsm8k")
     _, mark, end = answer.rpartition(_MARK)
     number = end.strip()
     if not mark or not _NUMBER.fullmatch(number):

@@ -6,23 +6,22 @@ cut off is read as far as it goes.
 """
 
 import logging
-import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.checks import integer
-from ustat_grpo.lm.datasets import last_boxed
+from ustat_grpo.lm.boxes import last_boxed
+from ustat_grpo.lm.equivalence import decided
 from ustat_grpo.lm.extras import from_extra
+from ustat_grpo.lm.judge_process import JUDGE
 from ustat_grpo.lm.language_model import Rollouts
+from ustat_grpo.lm.written_numbers import as_number, last_number
 
-_NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?![0-9])(?:\.[0-9]+)?|(?<![A-Za-z])\.[0-9]+")
 _logger = logging.getLogger(__name__)
 
 
@@ -39,13 +38,16 @@ class TextReward:
     """Accuracy of the text, plus its format if that counts: in [0, 1] or in [0, 2].
 
     Meets `ustat_grpo.lm.rewards.Reward`. An output that could not be judged has reward NaN, which
-    the estimators leave out of its group.
+    the estimators leave out of its group; how many these are is logged as a warning.
 
     Args:
         answers: the right answer to each question of the set.
         reader: decodes outputs.
         accuracy: judges a text by the right answer: `same_number` or `Equivalent()`.
         form: judges the form of a text, such as `is_boxed`; None if it does not count.
+
+    Raises:
+        ValueError: if `same_number` shall judge by an answer that is no number.
     """
 
     answers: Sequence[str]
@@ -53,53 +55,67 @@ class TextReward:
     accuracy: Callable[[str, str], float]
     form: Callable[[str], float] | None = None
 
+    def __post_init__(self) -> None:
+        """Check that there are numbers to compare with."""
+        if self.accuracy is same_number:
+            for question, answer in enumerate(self.answers):
+                if as_number(answer) is None:
+                    raise ValueError(
+                        f"answers must be numbers for same_number, got {answer!r} to question "
+                        f"{question}"
+                    )
+
     def __call__(self, rollouts: Rollouts, questions: Int[Tensor, " B"]) -> Float[Tensor, "B G"]:
         """Return the reward of each output; equal texts are judged once. See `Reward`."""
-        judged = lru_cache(maxsize=None)(self.judge)
-        rewards = [
+        groups = [
             [
-                judged(self.reader.decode(output[real].tolist()), self.answers[question])
+                (self.reader.decode(output[real].tolist()), self.answers[int(question)])
                 for output, real in zip(outputs, mask, strict=True)
             ]
             for outputs, mask, question in zip(
                 rollouts.outputs.cpu(), rollouts.mask.cpu(), questions.tolist(), strict=True
             )
         ]
+        pairs = list(dict.fromkeys(pair for group in groups for pair in group))
+        judged = dict(zip(pairs, self._judged(pairs), strict=True))
         like = rollouts.log_probs
-        return torch.tensor(rewards, dtype=like.dtype, device=like.device)
+        rewards = torch.tensor(
+            [[judged[pair] for pair in group] for group in groups],
+            dtype=like.dtype,
+            device=like.device,
+        )
+        unjudged = int(rewards.isnan().sum())
+        if unjudged:
+            _logger.warning("%d of %d outputs had no verdict", unjudged, rewards.numel())
+        return rewards
 
     def judge(self, text: str, answer: str) -> float:
         """Return the reward of one text."""
-        return self.accuracy(text, answer) + (self.form(text) if self.form else 0.0)
+        return self._judged([(text, answer)])[0]
+
+    def _judged(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        verdicts = verdicts_of(self.accuracy, pairs)
+        forms = [self.form(text) if self.form else 0.0 for text, _ in pairs]
+        return [verdict + form for verdict, form in zip(verdicts, forms, strict=True)]
+
+
+def verdicts_of(
+    accuracy: Callable[[str, str], float], pairs: Sequence[tuple[str, str]]
+) -> list[float]:
+    """Return what a judge says of each text and right answer, all at once if it can do that."""
+    if isinstance(accuracy, Equivalent):
+        return accuracy.verdicts(pairs)
+    return [accuracy(text, answer) for text, answer in pairs]
 
 
 def same_number(text: str, answer: str) -> float:
     """Return 1 if the last number of the text is the answer, else 0.
 
-    `1,234` and `58.0` are the numbers 1234 and 58. A minus belongs to the number unless it stands
-    between two, as in `27-4`.
+    `ustat_grpo.lm.written_numbers` says what is a number; `1,234`, `58.0` and `-$5` are the numbers
+    1234, 58 and -5. An answer that is none, as a whole, is no text's last number.
     """
-    wanted = last_number(answer)
-    return float(wanted is not None and last_number(text) == wanted)
-
-
-def last_number(text: str) -> str | None:
-    """Return the last number of a text, without leading and trailing zeros, or None."""
-    numbers = list(_NUMBER.finditer(text))
-    if not numbers:
-        return None
-    last = numbers[-1]
-    whole, _, fraction = last.group().replace(",", "").partition(".")
-    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
-    size = f"{whole}.{fraction}" if fraction else whole
-    return f"-{size}" if size != "0" and _negative(text[: last.start()]) else size
-
-
-def _negative(before: str) -> bool:
-    """Return whether the minus at the end of a text, if any, is a sign and no operator."""
-    if not before.endswith(("-", "\N{MINUS SIGN}")):
-        return False
-    return not re.search(r"([^\W_]|[)\]}])\Z|[0-9)\]}] +\Z", before[:-1])
+    wanted = as_number(answer)
+    return float(wanted is not None and last_number(text) == str(wanted))
 
 
 def is_boxed(text: str) -> float:
@@ -111,13 +127,13 @@ def is_boxed(text: str) -> float:
 class Equivalent:
     r"""1 if math-verify finds the text's answer equivalent to the right one, else 0.
 
-    A `\boxed{}` answer is preferred to other formulas and numbers. If math-verify fails or runs
-    out of time, the verdict is NaN. Its limit on time is an alarm signal, which only the main
-    thread may set: in another thread there is no limit, and a text such as 9^{9^{9^9}} may take
-    forever.
+    A `\boxed{}` answer is preferred to other formulas and numbers; what is decided before
+    math-verify is asked, `ustat_grpo.lm.equivalence` says. It works in a process of its own, within
+    a limit of processor time, so that neither the load of the machine nor the thread that asks
+    changes a verdict. If it fails, runs out of time or of memory, the verdict is NaN.
 
     Args:
-        seconds: the most time for reading a text, and for comparing it.
+        seconds: the most processor time for a text.
 
     Raises:
         ValueError: if `seconds` is no positive integer, or math-verify is not installed.
@@ -132,21 +148,20 @@ class Equivalent:
 
     def __call__(self, text: str, answer: str) -> float:
         """Return 0, 1 or NaN."""
-        verify = from_extra("math_verify").verify
-        timeout = from_extra("math_verify.errors").TimeoutException  # no Exception, to math-verify
-        main = threading.current_thread() is threading.main_thread()
-        limit = self.seconds if main else None
-        try:
-            right = _parsed(f"\\boxed{{{answer}}}", limit)
-            given = _parsed(text, limit)
-            return float(verify(right, given, timeout_seconds=limit, raise_on_error=True))
-        except (Exception, timeout) as error:
-            _logger.info("could not judge a text: %s", type(error).__name__)
-            return float("nan")
+        return self.verdicts([(text, answer)])[0]
+
+    def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return 0, 1 or NaN for each text and right answer, which costs less than one by one."""
+        found = [decided(text, answer) for text, answer in pairs]
+        posed = [each for each in found if isinstance(each, tuple)]
+        asked = [question for questions in posed for question in questions]
+        answers = iter(JUDGE.verdicts(asked, self.seconds) if asked else ())
+        return [
+            _any([next(answers) for _ in each]) if isinstance(each, tuple) else each
+            for each in found
+        ]
 
 
-def _parsed(text: str, limit: int | None) -> list[Any]:
-    """Return what math-verify reads in a text, boxed answers first."""
-    library = from_extra("math_verify")
-    forms = [library.LatexExtractionConfig(boxed_match_priority=0), library.ExprExtractionConfig()]
-    return library.parse(text, forms, parsing_timeout=limit, raise_on_error=True)
+def _any(verdicts: Sequence[float]) -> float:
+    """Return 1 if one is; else NaN if one is."""
+    return 1.0 if 1.0 in verdicts else sum(verdicts)

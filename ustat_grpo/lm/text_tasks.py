@@ -9,6 +9,7 @@ from ustat_grpo.lm.instructions import arithmetic_prompt, math_prompt
 from ustat_grpo.lm.language_model import Prompts
 from ustat_grpo.lm.sampling import require_context
 from ustat_grpo.lm.text_rewards import Equivalent, same_number
+from ustat_grpo.lm.written_numbers import as_number
 
 LOADERS: Mapping[str, Callable[..., tuple[Question, ...]]] = {
     "gsm8k": load_gsm8k,
@@ -29,6 +30,33 @@ ACCURACIES: Mapping[str, Callable[[], Callable[[str, str], float]]] = {
     "text": lambda: same_text,
 }
 """What makes a judge of texts by the right answer."""
+
+
+def require_judgeable(questions: Sequence[Question], reward: str) -> None:
+    """Raise if an answer is one by which no text can be judged right.
+
+    Args:
+        questions: what is asked; each knows the line of its file.
+        reward: one of the `ACCURACIES`. By `number`, answers must be numbers as a whole, which
+            costs nothing; by `math`, right by themselves, which costs as much as an output each.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    wrong, requirement = [], ""
+    if reward == "number":
+        requirement = "a number, as a whole"
+        wrong = [each for each in questions if as_number(each.answer) is None]
+    elif reward == "math":
+        requirement = "one that math-verify finds equivalent to itself"
+        pairs = [(f"\\boxed{{{each.answer}}}", each.answer) for each in questions]
+        verdicts = Equivalent().verdicts(pairs)
+        wrong = [each for each, right in zip(questions, verdicts, strict=True) if right != 1.0]
+    if wrong:
+        where = f"{wrong[0].place}: " if wrong[0].place else ""
+        raise ValueError(
+            f"{where}answer must be {requirement}, for the reward {reward}, got {wrong[0].answer!r}"
+        )
 
 
 def prompt_text(question: Question, *, examples: Sequence[ArithmeticProblem] = ()) -> str:
