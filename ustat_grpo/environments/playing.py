@@ -135,9 +135,9 @@ def _step(
     rewards, ended = [], []
     actions = (chosen + copies.first_action).tolist()
     for place, (environment, action) in enumerate(zip(live.environments, actions, strict=True)):
-        live.current[place], reward, over = take_step(environment, action)
+        live.current[place], reward, terminated, truncated = take_step(environment, action)
         rewards.append(reward)
-        if over:
+        if terminated or truncated:
             ended.append(place)
     tape.returns[live.episode] += plan.discount**live.taken * np.array(rewards)
     live.taken[:] += 1

@@ -206,11 +206,11 @@ def _followed(environment: gym.Env, observation: Any, choice: np.random.Generato
     """Take random steps from where the environment is."""
     space = environment.action_space
     assert isinstance(space, spaces.Discrete)
-    path = [Outcome(_copied(environment, observation), 0.0, False)]
+    path = [Outcome(_copied(environment, observation))]
     for action in (choice.integers(space.n, size=_PROBE_STEPS) + space.start).tolist():
-        observation, reward, ended = take_step(environment, action)
-        path.append(Outcome(_copied(environment, observation), reward, ended))
-        if ended:
+        given = take_step(environment, action)
+        path.append(given._replace(observation=_copied(environment, given.observation)))
+        if given.ended:
             break
     return path
 

@@ -10,11 +10,17 @@ _STEP = "(observation, reward, terminated, truncated, info)"
 
 
 class Outcome(NamedTuple):
-    """What a step gives; a time limit ends an episode as any other end does."""
+    """What a step gives."""
 
     observation: Any
-    reward: float
-    ended: bool
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode is over: a time limit ends it as any other end does."""
+        return self.terminated or self.truncated
 
 
 def start_episode(environment: gym.Env, seed: int, noise: np.random.Generator) -> Any:
@@ -50,7 +56,7 @@ def take_step(environment: gym.Env, action: int) -> Outcome:
     observation, reward, terminated, truncated, _ = given
     if type(reward) is not float or not math.isfinite(reward):
         reward = _number(reward)
-    return Outcome(observation, reward, bool(terminated) or bool(truncated))
+    return Outcome(observation, reward, bool(terminated), bool(truncated))
 
 
 def _number(reward: Any) -> float:
