@@ -4,6 +4,7 @@ Every number comes from the theory chapters, which are run, or from the committe
 """
 
 import json
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -294,4 +295,5 @@ def _error(claim: Claim, unit: str = "") -> str:
 
 
 if __name__ == "__main__":
+    ArgumentParser(prog="python -m experiments.ledger", description=__doc__).parse_args()
     main()
