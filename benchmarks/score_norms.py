@@ -5,6 +5,7 @@ what a training step does with them. Memory is what a process takes beyond one t
 """
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
@@ -168,4 +169,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ArgumentParser(prog="python -m benchmarks.score_norms", description=__doc__).parse_args()
     sys.exit(main())

@@ -1,7 +1,9 @@
 """The main job on its smoke scale: measure, draw, print; `python -m experiments [FOLDER]`."""
 
+import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,9 +107,19 @@ def _gaps(data: pd.DataFrame) -> Table:
     return table
 
 
-if __name__ == "__main__":
+def command_line(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m experiments`; a mistake is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("results"), help="of the results (%(default)s)"
+    )
+    folder = parser.parse_args(arguments).folder
     try:
-        main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
+        main(folder)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    command_line()

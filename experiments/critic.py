@@ -25,8 +25,8 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import language_tasks
-from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import require_divisors
+from experiments.gradient_mse import Scale
+from experiments.group_size import sizes_at
 from experiments.language_tasks import Arithmetic, SmallPolicies
 from experiments.runner import (
     execute,
@@ -78,10 +78,11 @@ class CriticConfig:
         if not isinstance(self.policy, SmallPolicies):
             raise ValueError(f"policy must be small, got {self.policy.name}")
         self.policy = replace(self.policy, skills=[self.start])
-        self.group_size = group_sizes(self.group_size)
-        self.critic_group_size = group_sizes(self.critic_group_size)
+        self.group_size = sizes_at(self.budget, self.group_size, default=(2, 4, 8, 16), fewest=1)
+        self.critic_group_size = sizes_at(
+            self.budget, self.critic_group_size, default=(1, 4), fewest=1
+        )
         leave_one_out_group_size(min(self.group_size))
-        require_divisors(self.budget, [*self.group_size, *self.critic_group_size])
         increasing("iterations", self.iterations)
         integer("seeds", self.seeds, at_least=2)
         for name in ("noise_seeds", "noise_questions", "cost_steps"):

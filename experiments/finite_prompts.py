@@ -21,8 +21,8 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import tasks
-from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import measure, require_divisors, summary
+from experiments.gradient_mse import Scale
+from experiments.group_size import measure, sizes_at, summary
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
@@ -57,9 +57,10 @@ class FinitePrompts:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        self.group_size = group_sizes(self.group_size)
+        self.group_size = sizes_at(
+            self.budget, self.group_size, default=(4, 8, 16, 32, 64, 128), fewest=1
+        )
         leave_one_out_group_size(min(self.group_size))
-        require_divisors(self.budget, self.group_size)
         increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         if not self.prompt_sampling or len(set(self.prompt_sampling)) < len(self.prompt_sampling):

@@ -11,9 +11,10 @@ On sequential tasks the objective itself is measured, and the prediction is the 
 gradient error where runs begin: `experiments/sequential_training.py`.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+DEFAULT_SIZES = (2, 4, 8, 16, 32, 64, 128)
+"""Those of conf/group_size.yaml, of which a budget takes what divides it."""
+
+
 @dataclass
 class GroupSize:
     """The configuration of this app."""
@@ -60,8 +65,11 @@ class GroupSize:
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
         every = self.group_size is None
-        self.group_size = divisors(self.budget) if every else group_sizes(self.group_size)
-        require_divisors(self.budget, self.group_size)
+        self.group_size = (
+            divisors(self.budget)
+            if every
+            else sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
+        )
         increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         compared.require_group_size(self.estimators, min(self.group_size))
@@ -82,6 +90,41 @@ def require_divisors(budget: int, sizes: Sequence[int]) -> None:
     for size in sizes:
         if budget % size:
             raise ValueError(f"group_size must divide the budget {budget}, got {size}")
+
+
+def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: int = 2) -> list[int]:
+    """Return the group sizes at a budget: those asked for, or what it allows of an app's default.
+
+    Of the default list those are left out, with a line that says so, that do not divide the budget.
+    Where fewer than `fewest` are left, every divisor from 2 to half of the budget is taken.
+
+    Args:
+        budget: N = B·G.
+        group_size: of a configuration, one or a list.
+        default: what the app's configuration file holds.
+        fewest: how many sizes the app needs.
+
+    Raises:
+        ValueError: if a size that was asked for does not divide the budget, or the budget has no
+            divisor.
+    """
+    asked = group_sizes(group_size)
+    integer("budget", budget, at_least=2)
+    if asked != list(default):
+        require_divisors(budget, asked)
+        return asked
+    kept = [size for size in asked if budget % size == 0]
+    if len(kept) < fewest:
+        kept = divisors(budget)
+    if kept != asked:
+        _say_once(f"group_size: {kept}, which divide the budget {budget}, in place of {asked}")
+    return kept
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print a line on stderr, however often a configuration is checked."""
+    print(line, file=sys.stderr)
 
 
 def grpo_sweep(config: Any, budget: int, sizes: list[int]) -> GroupSize:

@@ -23,7 +23,7 @@ from rich.progress import track
 from experiments import tasks
 from experiments.confidence import compare
 from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import GroupSize, grpo_sweep, measure, predicted
+from experiments.group_size import GroupSize, divisors, grpo_sweep, measure, predicted
 from experiments.runner import execute, main_job
 from experiments.schedule import ScheduleConfig
 from experiments.tasks import Start
@@ -78,6 +78,10 @@ RULES: dict[str, Callable[[Known], float]] = {
 """
 
 
+DEFAULT_SIZES = [2**power for power in range(1, 12)]
+"""Those of conf/group_size_rules.yaml; a budget that none of them divides takes its divisors."""
+
+
 @dataclass
 class GroupSizeRules:
     """The configuration of this app."""
@@ -103,6 +107,8 @@ class GroupSizeRules:
     def sweep(self, budget: int) -> GroupSize:
         """Return the sweep over the group sizes that a budget allows, or raise if it has none."""
         sizes = [size for size in self.group_size if budget % size == 0 and 2 * size <= budget]
+        if not sizes and self.group_size == DEFAULT_SIZES:
+            sizes = divisors(budget)
         if not sizes:
             raise ValueError(
                 f"group_size must hold a divisor of budget {budget} of at most half of it, "

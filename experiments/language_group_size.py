@@ -30,8 +30,8 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import compared, language_tasks
-from experiments.gradient_mse import Scale, group_sizes
-from experiments.group_size import require_divisors
+from experiments.gradient_mse import Scale
+from experiments.group_size import DEFAULT_SIZES, sizes_at
 from experiments.language_tasks import HuggingFacePolicy, LanguageTask, SmallPolicies
 from experiments.resolution import summary
 from experiments.runner import (
@@ -78,8 +78,7 @@ class LanguageGroupSize:
         """Check the ranges; a mistake is found before any work starts."""
         if isinstance(self.policy, SmallPolicies):
             self.policy = replace(self.policy, skills=[self.start])
-        self.group_size = group_sizes(self.group_size)
-        require_divisors(self.budget, self.group_size)
+        self.group_size = sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
         if len(self.group_size) < 2 or len(set(self.group_size)) < len(self.group_size):
             raise ValueError(
                 f"group_size must hold at least two sizes to compare, got {self.group_size}"

@@ -5,7 +5,7 @@ Every number comes from the theory chapters, which are run, or from the committe
 """
 
 import json
-import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -312,4 +312,6 @@ def _error(claim: Claim, unit: str = "") -> str:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = ArgumentParser(prog="python -m experiments.ledger", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="where the documents go; in place")
+    main(parser.parse_args().folder)

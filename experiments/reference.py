@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -65,4 +66,5 @@ def _commands() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    ArgumentParser(prog="python -m experiments.reference", description=__doc__).parse_args()
     main()

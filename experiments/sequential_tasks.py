@@ -102,6 +102,7 @@ class Gym:
     hidden: list[int] = field(default_factory=lambda: [32])  # of the mlp
     discount: float = 1.0
     max_steps: int | None = None  # where the environment has no time limit of its own
+    hidden_start: bool = False  # whether resets draw what observations do not show
     num_prompts: int = 32  # reset seeds 0, 1, …
     num_outputs: int = 128  # episodes of each, from which moments are measured
     num_copies: int = 64  # episodes played at once
@@ -146,7 +147,9 @@ class Gym:
         """Open copies of the environment, and close them."""
         from ustat_grpo.environments import EnvironmentCopies
 
-        with EnvironmentCopies(self._make, self.num_copies, self.max_steps) as copies:
+        with EnvironmentCopies(
+            self._make, self.num_copies, self.max_steps, hidden_start=self.hidden_start
+        ) as copies:
             yield copies
 
     def pool(

@@ -1,7 +1,8 @@
 """Draw every figure from the committed references: `python -m figures`."""
 
+import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,5 +75,12 @@ def draw_all(tables: Iterable[Path], folder: Path) -> list[Path]:
         return [path for each in drawn for path in each.result()]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m figures`, which takes no arguments: a figure's own command does."""
+    description = f"{__doc__} `python -m figures.NAME --help` draws one from another table."
+    argparse.ArgumentParser(prog="python -m figures", description=description).parse_args(arguments)
     print(*draw_all(sorted(REFERENCE.glob("*.csv")), DRAWN), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,8 @@ import pytest
 from gymnasium import spaces
 
 from toy_environments import Counting, Walk
-from ustat_grpo.environments.copies import DEFAULT_MAX_STEPS, EnvironmentCopies, start_episode
+from ustat_grpo.environments.copies import DEFAULT_MAX_STEPS, EnvironmentCopies
+from ustat_grpo.environments.stepping import start_episode
 
 
 def opened(make, *args, **kwargs) -> EnvironmentCopies:

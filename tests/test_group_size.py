@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from apps import call_main, checked, refuses, resumes
-from experiments import group_size
+from experiments import critic, finite_prompts, group_size, group_size_rules, language_group_size
 from ustat_grpo import Grpo, Oracle
 
 TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]", "scale.runs=50")
@@ -150,3 +151,57 @@ def test_measured_runs_are_shared_between_group_sizes():
     np.testing.assert_array_equal(few, same)
     other = group_size.measure(config, panel, start, Oracle(), 4).gap
     assert np.corrcoef(few[:, -1], other[:, -1])[0, 1] > 0.5
+
+
+APPS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (critic, finite_prompts, group_size, group_size_rules, language_group_size)
+}
+"""Whose configurations are composed here: importing them makes their schemas known."""
+
+
+class TestSizesOfABudget:
+    """What a budget takes of the default list; would catch: `budget=64` refused for 128 in it."""
+
+    @pytest.mark.parametrize(
+        ("app", "budget", "sizes"),
+        [
+            ("group_size", 64, [2, 4, 8, 16, 32, 64]),
+            ("group_size", 256, [2, 4, 8, 16, 32, 64, 128]),
+            ("group_size", 96, [2, 4, 8, 16, 32]),
+            ("group_size", 10, [2, 5]),
+            ("group_size", 81, [3, 9, 27]),
+            ("finite_prompts", 96, [4, 8, 16, 32]),
+            ("finite_prompts", 50, [2, 5, 10, 25]),
+            ("language_group_size", 48, [2, 4, 8, 16]),
+            ("critic", 24, [2, 4, 8]),
+        ],
+    )
+    def test_default_list(self, app, budget, sizes):
+        assert checked(app, f"budget={budget}").group_size == sizes
+
+    def test_each_of_several_budgets(self):
+        config = checked("group_size_rules", "budgets=[64,81]")
+        assert config.sweep(64).group_size == [2, 4, 8, 16, 32]
+        assert config.sweep(81).group_size == [3, 9, 27]
+
+    def test_what_is_left_out_is_said_once(self, capsys):
+        group_size._say_once.cache_clear()
+        for _ in range(2):
+            checked("group_size", "budget=20")
+        assert capsys.readouterr().err == (
+            "group_size: [2, 4], which divide the budget 20, "
+            "in place of [2, 4, 8, 16, 32, 64, 128]\n"
+        )
+
+    @pytest.mark.parametrize("app", ["group_size", "finite_prompts", "language_group_size"])
+    def test_a_budget_without_divisors(self, app):
+        with pytest.raises(ValueError, match="budget must have a divisor from 2 on, got 13"):
+            checked(app, "budget=13")
+
+    def test_lists_in_the_code_are_those_of_the_configuration_files(self):
+        """Would catch: a list that is changed in one place, and then refused at most budgets."""
+        for app in APPS:
+            with mock.patch.object(group_size, "divisors", side_effect=AssertionError):
+                overrides = ["budgets=[36]"] if app == "group_size_rules" else ["budget=36"]
+                assert checked(app, *overrides)

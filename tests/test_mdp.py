@@ -8,6 +8,14 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+from gymnasium.wrappers import (
+    RecordEpisodeStatistics,
+    StickyAction,
+    TimeAwareObservation,
+    TimeLimit,
+    TransformReward,
+)
 
 from ustat_grpo.environments.mdp import TabularMdp, frozen_lake, make_frozen_lake, tabular_mdp
 from ustat_grpo.environments.mdp_moments import objective
@@ -79,6 +87,47 @@ def test_environments_without_chance_step_as_their_tables_do(name):
         assert mdp.terminated[row] == terminated
         if terminated or truncated:
             state, _ = environment.reset()
+
+
+class Surer(FrozenLakeEnv):
+    """Slips half as often as its table says."""
+
+    def step(self, action):
+        if self.np_random.random() < 0.5:
+            return super().step(action)
+        outcomes = self.P[self.s][action]
+        ahead = outcomes[len(outcomes) // 2]
+        self.s = ahead[1]
+        return self.s, ahead[2], ahead[3], False, {}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TransformReward(gym.make("FrozenLake-v1"), lambda reward: reward - 1),
+         ", reward -1, which is not among its outcomes there"),
+        (lambda: TransformReward(gym.make("FrozenLake-v1"), lambda reward: 2 * reward),
+         "gave state 15, reward 2 and the end, which is not among its outcomes there"),
+        (lambda: StickyAction(gym.make("FrozenLake-v1"), 0.1), "not among its outcomes there"),
+        (lambda: gym.make("Taxi-v4", fickle_passenger=True), "not among its outcomes there"),
+        (lambda: TimeLimit(Surer(), 100), "its outcomes come more or less often: Pearson's"),
+        (lambda: TimeAwareObservation(gym.make("FrozenLake-v1")),
+         "must have the 16 states and 4 actions of its table P, got Box"),
+    ],
+    ids=["costs", "doubled", "sticky", "fickle", "other frequencies", "other observations"],
+)  # fmt: skip
+def test_a_table_that_is_not_played_is_refused(make, message):
+    """Would catch: a wrapper ignored, "exact" .0124 where −7.50 is played."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tabular_mdp(make(), horizon=100)
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-v1", "Taxi-v4"])
+def test_a_wrapper_that_changes_nothing_is_read_through(name):
+    """Would catch: a check that refuses wrappers by name, or rain that the table knows of."""
+    plain = gym.make(name, **({"is_rainy": True} if name == "Taxi-v4" else {}))
+    wrapped = tabular_mdp(RecordEpisodeStatistics(plain))
+    np.testing.assert_array_equal(wrapped.probs, tabular_mdp(plain).probs)
 
 
 def test_a_lake_starts_in_every_free_cell():

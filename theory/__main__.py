@@ -1,5 +1,6 @@
 """Check the claims and print them: `python -m theory [CHAPTER ...]`."""
 
+import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,15 @@ _WIDTH_OF_A_FILE = 140  # where there is no terminal to ask
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check chapters; return 0 if every claim holds, 1 if one fails, 2 for an unknown chapter."""
+    """Check chapters; return 0 if every claim holds, 1 if one fails, 2 for an unknown chapter.
+
+    Raises:
+        SystemExit: after --help (0), or for an option, of which there is no other (2).
+    """
+    parser = argparse.ArgumentParser(prog="python -m theory", description=__doc__)
+    parser.add_argument("chapter", nargs="*", help="a file of theory/, without .py; all if none")
     try:
-        selected = theory.chapters(*arguments)
+        selected = theory.chapters(*parser.parse_args(arguments).chapter)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

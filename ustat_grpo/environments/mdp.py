@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.arrays import Array, Booleans, Integers
 from ustat_grpo.checks import finite, integer, probabilities, real
+from ustat_grpo.environments.mdp_check import require_played
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,21 +92,23 @@ def tabular_mdp(
     Args:
         environment: its unwrapped self must have P[s][a] = [(probability, next state, reward,
             terminated), …] and initial_state_distrib, shape (S,); starts are the states that this
-            gives a positive probability.
+            gives a positive probability. With its wrappers it is reset and played some 2,000 steps,
+            to see that it does what the table says.
         discount: γ in (0, 1].
         horizon: T; that of the environment's registration if None.
 
     Raises:
-        ValueError: if the environment has no such table, or neither it nor `horizon` limits an
-            episode.
+        ValueError: if the environment has no such table, neither it nor `horizon` limits an
+            episode, or steps do not do what the table says: a wrapper changes rewards, say.
     """
-    table = getattr(environment.unwrapped, "P", None)
-    initial = getattr(environment.unwrapped, "initial_state_distrib", None)
-    if table is None or initial is None:
-        raise ValueError(
-            "environment must have a transition table P and initial_state_distrib, "
-            f"got {environment}"
-        )
+    table, initial = _table_of(environment)
+    require_played(environment, table, np.flatnonzero(initial))
+    return _read(environment, discount, horizon)
+
+
+def _read(environment: gym.Env[Any, Any], discount: float, horizon: int | None) -> TabularMdp:
+    """Return the table of an environment, which it is taken to play."""
+    table, initial = _table_of(environment)
     limit = environment.spec.max_episode_steps if environment.spec else None
     if horizon is None and limit is None:
         raise ValueError(
@@ -128,6 +131,18 @@ def tabular_mdp(
         horizon=horizon if horizon is not None else int(limit or 0),
         discount=discount,
     )
+
+
+def _table_of(environment: gym.Env[Any, Any]) -> tuple[Any, Any]:
+    """Return P and initial_state_distrib, or raise if there is none."""
+    table = getattr(environment.unwrapped, "P", None)
+    initial = getattr(environment.unwrapped, "initial_state_distrib", None)
+    if table is None or initial is None:
+        raise ValueError(
+            "environment must have a transition table P and initial_state_distrib, "
+            f"got {environment}"
+        )
+    return table, initial
 
 
 def make_frozen_lake(
@@ -175,7 +190,7 @@ def frozen_lake(
         ValueError: as for `make_frozen_lake` and `TabularMdp`.
     """
     environment = make_frozen_lake(map_name, is_slippery=is_slippery, horizon=horizon)
-    return tabular_mdp(environment, discount=discount)
+    return _read(environment, discount, None)
 
 
 def _rows(map_name: str | Sequence[str]) -> list[str]:

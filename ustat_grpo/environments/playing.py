@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.environments.copies import EnvironmentCopies, start_episode
+from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Observations
+from ustat_grpo.environments.stepping import start_episode, take_step
 
 _BLOCK = 32
 """Uniform numbers that an episode draws at a time, one for each step: a call each is slow."""
@@ -134,11 +135,11 @@ def _step(
     rewards, ended = [], []
     actions = (chosen + copies.first_action).tolist()
     for place, (environment, action) in enumerate(zip(live.environments, actions, strict=True)):
-        live.current[place], reward, terminated, truncated, _ = environment.step(action)
+        live.current[place], reward, terminated, truncated = take_step(environment, action)
         rewards.append(reward)
         if terminated or truncated:
             ended.append(place)
-    tape.returns[live.episode] += plan.discount**live.taken * np.array(rewards, dtype=np.float64)
+    tape.returns[live.episode] += plan.discount**live.taken * np.array(rewards)
     live.taken[:] += 1
     late = live.taken >= copies.max_steps
     late[ended] = False
