@@ -179,7 +179,7 @@ class TestBlocks:
 
     def test_the_rest_of_the_moments(self):
         ours, theirs = self.blocks.score_moments, self.full.score_moments
-        for name in ("value", "optimal_baseline", "mean_reward", "mean_square_reward",
+        for name in ("value", "optimal_baseline", "mean_reward", "centred_square_reward",
                      "reward_variance"):  # fmt: skip
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), **EXACT)
 
@@ -223,9 +223,13 @@ class TestScoreMoments:
         np.testing.assert_allclose(moments.gradient.ravel(), gradient, **EXACT)
         for name in ("value", "reward_variance"):
             np.testing.assert_allclose(getattr(moments, name), known[name], **EXACT)
-        square = [[row @ np.square(bandit.reward_levels) for row in rows]
-                  for rows in bandit.reward_probs]  # fmt: skip
-        np.testing.assert_allclose(moments.mean_square_reward, square, **EXACT)
+        mean = moments.gradient
+        spread = diagonal_blocks(second, len(obtained)) - mean[:, :, None] * mean[:, None, :]
+        np.testing.assert_allclose(moments.gradient_covariance, spread, **EXACT)
+        deviations = bandit.reward_levels - known["value"][:, None]
+        pairs = zip(bandit.reward_probs, deviations, strict=True)
+        square = [[row @ np.square(deviation) for row in rows] for rows, deviation in pairs]
+        np.testing.assert_allclose(moments.centred_square_reward, square, **EXACT)
 
 
 class TestPrompts:

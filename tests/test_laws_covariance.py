@@ -17,6 +17,7 @@ from ustat_grpo import (
     Oracle,
     Shrinkage,
     Snapshot,
+    SoftmaxBandit,
     Vanilla,
 )
 from ustat_grpo.bandits.expansion import Expansion
@@ -255,3 +256,49 @@ def test_cross_term_of_a_baseline(tiny, factor):
     obtained = enumerated(ConstantBaseline(-0.4), tiny, group_size=2)
     distance = np.abs(wrong.minibatch(batch_size=1, group_size=2) - obtained).max()
     assert distance > 1e-3 * np.abs(obtained).max()
+
+
+LAWS = {
+    "oracle": covariance.oracle,
+    "optimal": covariance.optimal_baseline,
+    "grpo": covariance.grpo,
+    "constant": lambda moments, at: covariance.constant_baseline(moments, baseline=at),
+    "shrinkage": lambda moments, at: covariance.shrinkage(moments, weight=0.3, target=at),
+}
+
+
+@pytest.mark.parametrize("features", [None, 2])
+def test_a_large_offset_of_the_rewards_changes_nothing(features):
+    """Rewards {o, o+1}, o = 1e8. Would catch: E[Z²] − 2bE[Z] + b², which gave .2408 for .0829."""
+
+    def parts(offset):
+        levels = np.array([0.0, 1.0]) + offset
+        rng = np.random.default_rng(5)
+        problem = SoftmaxBandit(
+            None if features is None else rng.normal(size=(3, 3, features)),
+            levels,
+            rng.dirichlet(np.ones(2), size=(3, 3)),
+        )
+        moments = score_moments(problem.at(rng.normal(size=problem.dimension)))
+        at = {"constant": (offset + 0.4,), "shrinkage": (offset + 0.4,)}
+        return {name: law(moments, *at.get(name, ())) for name, law in LAWS.items()}
+
+    near, far = parts(0.0), parts(1e8)
+    for name in LAWS:
+        for expected, obtained in zip(near[name], far[name], strict=True):
+            np.testing.assert_allclose(obtained, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("distance", [1e-5, 1e-9])
+def test_prompts_that_nearly_agree_keep_their_noise(distance):
+    """Cov g(X) falls with the square of the distance. Would catch: E gg′ − gg′, negative there."""
+    rewards = np.array([[[0.1, 0.9], [0.6, 0.4]]])
+    features = np.array([[[1.0, 0.5], [-0.3, 0.2]]])
+    both = np.concatenate([features, features + distance * np.array([[[1.0, 0.0], [0.0, 1.0]]])])
+    problem = SoftmaxBandit(both, np.array([0.0, 1.0]), np.repeat(rewards, 2, axis=0))
+    snapshot = problem.at(np.zeros(2))
+    prompt = covariance.grpo(score_moments(snapshot)).prompt[0]
+    assert positive_semidefinite(prompt)
+    half = np.diff(snapshot.prompt_gradients, axis=0)[0] / 2
+    np.testing.assert_allclose(prompt, np.outer(half, half), rtol=1e-6, atol=1e-6 * half @ half)
+    assert np.trace(prompt) == pytest.approx(snapshot.noise.prompt, rel=1e-6)

@@ -146,6 +146,13 @@ class TestConsistency:
             assert scaled.pdf(0.7 * scale) * scale == pytest.approx(law.pdf(0.7), rel=1e-12)
             assert scaled.ppf(0.3) / scale == pytest.approx(law.ppf(0.3), rel=1e-12)
 
+    @pytest.mark.parametrize("scale", [1e-200, 1e-300, 1e160, 1e300])
+    def test_quantiles_at_any_scale(self, law, scale):
+        """Would catch: squares of weights that under- or overflow, whose quantiles were NaN."""
+        levels = np.array([0.01, 0.5, 0.99])
+        scaled = WeightedChiSquared(law.weights * scale)
+        np.testing.assert_allclose(scaled.ppf(levels), law.ppf(levels) * scale, rtol=1e-9)
+
 
 class TestDraws:
     def test_shares_below_quantiles(self, law):

@@ -17,7 +17,9 @@ stand in `ustat_grpo.laws.path`; a₁, a₂ and a₃ are what the three parts co
 error. The gap itself weighs noise by the Hessian along the path, so a's are not c's: the two best G
 agree where all noise lies along one direction (one identifiable coordinate, at the optimum), and
 differ elsewhere. Universality in N is exact to this order. Universality in n is not: early on noise
-may even help (a < 0), since J is not concave there.
+may even help (a < 0), since J is not concave there. And the first order itself is void where noise
+carries θ to places of other gradient, curvature and noise: `ustat_grpo.laws.spread` averages them
+over the spread of θ, which agrees to first order and differs by an estimate of the second.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,6 +41,7 @@ from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws import group_size
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
+from ustat_grpo.laws.spread import LARGEST_SHARE, second_order
 
 ITEM = "Theorem 7 (gap)"
 TITLE = "group size of least suboptimality"
@@ -60,6 +63,7 @@ def claims() -> Iterator[Claim]:
         gaps = _gaps(problem, budget)
         yield from _law_of_the_mean(laws, gaps, budget)
         yield from _minimiser(laws, gaps, budget)
+    yield from _where_it_holds(problem)
     yield from _rate_and_budget(problem, laws)
     yield from _not_universal()
 
@@ -126,6 +130,29 @@ def _minimiser(laws: Sequence[ExpectedGap], gaps: np.ndarray, budget: int) -> It
                 -_CLEARLY,
                 float(excess[_SIZES.index(size)]),
             )
+
+
+def _where_it_holds(problem: TugOfWar) -> Iterator[Claim]:
+    """The second order is small at the lesser of the budgets above, hence at both."""
+    budget, point = min(_BUDGETS), _CHECKPOINTS[0]
+    shares = [
+        second_order(
+            expand(problem.at),
+            grpo,
+            theta0=problem.theta(0.0),
+            rates=Constant(_RATE).rates(point),
+            batch_size=budget // size,
+            group_size=size,
+        ).share
+        for size in (_SIZES[0], _SIZES[-1])
+    ]
+    yield below(
+        f"N = {budget}, n = {point}: the share that the first order misses at G = {_SIZES[0]} and "
+        f"{_SIZES[-1]}",
+        IDENTITY,
+        LARGEST_SHARE,
+        max(shares),
+    )
 
 
 def _rate_and_budget(problem: TugOfWar, laws: Sequence[ExpectedGap]) -> Iterator[Claim]:

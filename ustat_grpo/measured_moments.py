@@ -152,7 +152,9 @@ def _u_statistics(prompt: PromptPool, kept: NDArray[np.bool_]) -> tuple[float, .
     τ averages ‖W_i‖²(Z_i − Z_j)(Z_i − Z_k) over distinct i, j, k; ‖g(x)‖² averages
     W_i·W_j (Z_i − C)(Z_j − C) over i ≠ j, C the mean of all other rewards.
     """
-    rewards, norms = prompt.rewards[kept], prompt.norms[kept]
+    norms, offset = prompt.norms[kept], prompt.rewards[kept][0]
+    # All but V are the same for Z − c; squares of a large offset would cancel. Exact for 0/1.
+    rewards = prompt.rewards[kept] - offset
     count, total = len(rewards), rewards.sum()
     from_others = count * rewards - total  # Σ_j (Z_i − Z_j)
     squares = count * rewards**2 - 2 * rewards * total + (rewards**2).sum()
@@ -160,7 +162,7 @@ def _u_statistics(prompt: PromptPool, kept: NDArray[np.bool_]) -> tuple[float, .
     others = (total - rewards[:, None] - rewards) / (count - 2)
     pairs = (rewards[:, None] - others) * (rewards - others) * prompt.products[np.ix_(kept, kept)]
     return (
-        total / count,
+        offset + total / count,
         rewards.var(ddof=1),
         norms.mean(),
         oracle,

@@ -135,10 +135,11 @@ class ScoreMoments:
         value: V(x), shape (P,).
         optimal_baseline: b*(x), shape (P,).
         mean_reward: E[Z∣x, y], shape (P, K).
-        mean_square_reward: E[Z²∣x, y], shape (P, K).
+        centred_square_reward: E[A²∣x, y], shape (P, K); E[Z²] would lose it for large rewards.
         reward_variance: σ²(x), shape (P,).
         gradient: ∇J, shape (M, k).
         gradient_second_moment: E[g(X)g(X)ᵀ], shape (M, k, k).
+        gradient_covariance: Cov g(X), made of deviations g(X) − ∇J, shape (M, k, k).
         weighted_score_covariance: maps weights w(x, y), shape (P, K), to E[w(X, Y) WWᵀ], shape
             (M, k, k).
     """
@@ -146,8 +147,9 @@ class ScoreMoments:
     value: Float[Array, " P"]
     optimal_baseline: Float[Array, " P"]
     mean_reward: Float[Array, "P K"]
-    mean_square_reward: Float[Array, "P K"]
+    centred_square_reward: Float[Array, "P K"]
     reward_variance: Float[Array, " P"]
     gradient: Float[Array, "M k"]
     gradient_second_moment: Float[Array, "M k k"]
+    gradient_covariance: Float[Array, "M k k"]
     weighted_score_covariance: Callable[[Float[Array, "P K"]], Float[Array, "M k k"]]

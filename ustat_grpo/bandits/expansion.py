@@ -50,18 +50,23 @@ class Expansion:
         snapshot = self.snapshot
         gradients = snapshot.prompt_gradients
         if snapshot.features is None:
+            # A block is g(x) of one prompt, which is drawn or not: Cov = f(1−f)·g(x)g(x)ᵀ.
             weights = snapshot.prompt_probs[:, None, None]
             second = weights * gradients[:, :, None] * gradients[:, None, :]
+            spread = (1 - weights) * second
         else:
+            deviations = gradients - snapshot.gradient
             second = (gradients.T * snapshot.prompt_probs @ gradients)[None]
+            spread = (deviations.T * snapshot.prompt_probs @ deviations)[None]
         return ScoreMoments(
             value=snapshot.value,
             optimal_baseline=snapshot.optimal_baseline,
             mean_reward=snapshot.mean_reward,
-            mean_square_reward=snapshot.reward_probs @ snapshot.reward_levels**2,
+            centred_square_reward=snapshot.centred_square_reward,
             reward_variance=snapshot.moments.reward_variance,
             gradient=self.gradient,
             gradient_second_moment=second,
+            gradient_covariance=spread,
             weighted_score_covariance=self._weighted,
         )
 

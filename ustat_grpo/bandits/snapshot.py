@@ -51,6 +51,12 @@ class Snapshot:
         return np.clip(value, rewards.min(axis=-1), rewards.max(axis=-1))
 
     @cached_property
+    def centred_square_reward(self) -> Float[Array, "P K"]:
+        """E[A²∣x, y] with A = Z − V(x), shape (P, K)."""
+        deviation = self.reward_levels - self.value[:, None]
+        return np.einsum("pkl,pl->pk", self.reward_probs, deviation**2)
+
+    @cached_property
     def objective(self) -> float:
         """J(θ) = E[Z]."""
         return float(self.prompt_probs @ self.value)
@@ -102,9 +108,8 @@ class Snapshot:
     @cached_property
     def moments(self) -> Moments:
         """The exact per-prompt moments, each of shape (P,)."""
-        deviation = self.reward_levels - self.value[:, None]
         centred = self.mean_reward - self.value[:, None]
-        centred_square = np.einsum("pkl,pl->pk", self.reward_probs, deviation**2)
+        centred_square = self.centred_square_reward
         probs, norm = self.action_probs, self.score_norm_squared
         weighted_norm = probs * norm
         gradients = self.prompt_gradients

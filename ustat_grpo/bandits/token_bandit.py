@@ -50,7 +50,8 @@ class TokenSnapshot:
 
     @cached_property
     def _prompt_gradients(self) -> Float[Array, "P d"]:
-        return np.einsum("pm,pmd->pd", self.output_probs * self.rewards, self.scores)
+        centred = self.rewards - self.value[:, None]  # E[W] = 0: a large offset must not cancel
+        return np.einsum("pm,pmd->pd", self.output_probs * centred, self.scores)
 
     @cached_property
     def noise(self) -> NoiseComponents:
@@ -62,6 +63,8 @@ class TokenSnapshot:
             return np.sum(self.output_probs * values, axis=-1)
 
         gradient_norms = np.sum(mean**2, axis=-1)
+        # E‖g(X)‖² − ‖g‖² would cancel where prompts agree.
+        deviations = np.sum((mean - self.gradient) ** 2, axis=-1)
         return Moments(
             prompt_probs=self.prompt_probs,
             value=self.value,
@@ -70,7 +73,7 @@ class TokenSnapshot:
             oracle_norm_squared=expected(norms * centred**2),
             score_norm_reward_covariance=expected(norms * centred),
             gradient_norm_squared=gradient_norms,
-            prompt_noise=float(self.prompt_probs @ gradient_norms - self.gradient @ self.gradient),
+            prompt_noise=float(self.prompt_probs @ deviations),
         ).noise
 
 

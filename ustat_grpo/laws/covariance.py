@@ -79,12 +79,13 @@ def shrinkage(moments: ScoreMoments, *, weight: float, target: float = 0.0) -> N
 
 
 def _prompt_only(moments: ScoreMoments, baseline: Array) -> NoiseMatrices:
-    level = baseline[:, None]
-    square = moments.mean_square_reward - 2 * level * moments.mean_reward + level**2
-    gradient, second = moments.gradient, moments.gradient_second_moment
-    prompt = second - gradient[:, :, None] * gradient[:, None, :]
+    shift = (moments.value - baseline)[:, None]
+    centred = moments.mean_reward - moments.value[:, None]
+    # E[(Z−b)²] around V: no square of a reward is larger than its deviation asks for.
+    square = moments.centred_square_reward + 2 * shift * centred + shift**2
+    second = moments.gradient_second_moment
     output = moments.weighted_score_covariance(square) - second
-    return NoiseMatrices(prompt, output, np.zeros_like(second))
+    return NoiseMatrices(moments.gradient_covariance, output, np.zeros_like(second))
 
 
 def _pair(moments: ScoreMoments) -> Array:

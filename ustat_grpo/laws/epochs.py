@@ -8,7 +8,8 @@ of the order. This law follows `laws.path`, with the dependence on the epoch's p
     u_x ← (I + ηH)u_x + (η/B)·m·(g(x) − g),   what θ keeps of prompt x, were it in all m past slots,
     Cov(θ, slot to come) = −E_x[u_x (g(x) − g)ᵀ]/(P−1),   drift −E_x[H(x) u_x]/(P−1),
 
-u being zero when an epoch begins. To first order in the noise, as there.
+u being zero when an epoch begins. To first order in the noise, as there; whether that is enough at
+a (B, G) of i.i.d. prompts says `laws.spread.second_order`, and epochs are less noisy than those.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ def prompt_effect(
     checkpoints: Sequence[int],
     batch_size: int,
 ) -> list[float]:
-    """Return what prompt noise adds to E Δ_n at each checkpoint; i.i.d. prompts add a₁/B.
+    """Return what prompt noise adds to E Δ_n, to first order; i.i.d. prompts add a₁/B.
 
     Args:
         expand: gives the expansion of the problem at any θ.

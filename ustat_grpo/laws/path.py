@@ -1,4 +1,4 @@
-"""The expected gap of Algorithm 1 after n iterations, at any (B, G): not a bound, a curve.
+"""The expected gap of Algorithm 1 after n iterations, to first order in the noise, at any (B, G).
 
 Write θ_i = m_i + δ_i + noise, where m follows the exact gradient from θ₀. To first order in the
 noise of a gradient estimate, Γ = prompt/B + output/(BG) + pair/(BG(G−1)),
@@ -13,6 +13,8 @@ carries its three parts, and the gap at all (B, G) follows,
 the form of the gradient's error with other weights: at a fixed budget the best group size is
 1 + √(a₃/a₁). The paper's bound (Lemma 6) has c₁, c₂ and c₃ in their place. No assumption on the
 landscape is made; what is left out is of second order in the noise, of order 1/N² at a fixed G.
+At small N, a large rate or on few prompts that may be more than all the rest, and then the law, its
+best G included, says nothing: ask `laws.spread.second_order` at the (B, G) in question.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +61,7 @@ class LocalExpansion(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ExpectedGap:
-    """The law of the mean gap after n iterations, for all (B, G).
+    """The law of the mean gap after n iterations, to first order in the noise, for all (B, G).
 
     Args:
         iteration: n.
@@ -77,11 +79,12 @@ class ExpectedGap:
 
     @property
     def best_group_size(self) -> float:
-        """The G of least E Δ_n at any fixed budget, over real G > 1: 1 + √(a₃/a₁).
+        """The G of least E Δ_n to first order at any fixed budget, over real G > 1: 1 + √(a₃/a₁).
 
         ∞ where few prompts are best: prompt noise does good (a₁ < 0), or no harm and the
         leave-one-out mean does some. NaN where neither matters, or where the leave-one-out mean
-        does good (a₃ < 0 ≤ a₁): the law falls toward G = 1, where it is void.
+        does good (a₃ < 0 ≤ a₁): the law falls toward G = 1, where it is void. It knows no budget,
+        so it cannot tell whether the first order holds there: `laws.spread.second_order` can.
         """
         if self.prompt < 0 or (self.prompt == 0 and self.pair > 0):
             return np.inf
@@ -90,7 +93,7 @@ class ExpectedGap:
         return 1 + float(np.sqrt(self.pair / self.prompt))
 
     def gap(self, *, batch_size: float, group_size: float, prompt_factor: float = 1.0) -> float:
-        """Return E Δ_n.
+        """Return E Δ_n to first order in the noise.
 
         Args:
             batch_size: B.
@@ -122,7 +125,7 @@ def expected_gap(
     checkpoints: Sequence[int],
     best_objective: float,
 ) -> list[ExpectedGap]:
-    """Carry the law from θ₀ along the path of exact gradient ascent.
+    """Carry the law, to first order in the noise, from θ₀ along the path of exact ascent.
 
     Args:
         expand: gives the expansion of the problem at any θ.

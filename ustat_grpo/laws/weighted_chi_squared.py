@@ -94,7 +94,12 @@ class WeightedChiSquared:
         quantiles = np.where(levels == 1, np.inf, 0.0)
         inside = (levels > 0) & (levels < 1)
         if inside.any():
-            quantiles[inside] = self._in_blocks(self._quantiles, levels[inside])
+            # Squares of weights may be beyond floating point: a power of two changes no digit.
+            _, exponent = np.frexp(self.weights.max())
+            unit = WeightedChiSquared(np.ldexp(self.weights, -exponent))
+            found = unit._in_blocks(unit._quantiles, levels[inside])
+            with np.errstate(over="ignore", under="ignore"):
+                quantiles[inside] = np.ldexp(found, exponent)
         return quantiles if quantiles.ndim else float(quantiles)
 
     def rvs(self, size: int | tuple[int, ...], *, rng: np.random.Generator) -> Array:

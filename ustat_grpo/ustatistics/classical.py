@@ -22,7 +22,16 @@ def gini_kernel(a: Array, b: Array) -> Array:
 
 
 def kendall_kernel(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-    """sign(x_i − x_j) sign(y_i − y_j) on (x, y): its U-statistic is Kendall's tau-a."""
+    """sign(x_i − x_j) sign(y_i − y_j) on (x, y): its U-statistic is Kendall's tau-a.
+
+    Ties count as 0 and still count as pairs: `scipy.stats.kendalltau` gives tau-b, which leaves
+    them out of its denominator and is larger where there are ties.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import u_statistic
+        >>> print(round(u_statistic(([1, 1, 2], [1, 2, 3]), kendall_kernel), 6))  # tau-b: 0.816497
+        0.666667
+    """
     return np.sign(a[0] - b[0]) * np.sign(a[1] - b[1])
 
 
