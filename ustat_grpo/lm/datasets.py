@@ -196,13 +196,8 @@ def _gsm8k(row: Mapping[str, Any]) -> Question:
     _, mark, end = answer.rpartition(MARK)
     number = written_plainly(end)
     if not mark or number is None:
-        raise ValueError(f"answer must end in {MARK} and a number, got {_short(answer[-60:])}")
+        raise ValueError(f"answer must end in {MARK} and a number, got {quoted(answer[-60:])}")
     return Question(text.strip(), number, "gsm8k")
-    _, mark, end = answer.rpartition(_MARK)
-    number = end.strip()
-    if not mark or not _NUMBER.fullmatch(number):
-        raise ValueError(f"answer must end in {_MARK} and a number, got {quoted(answer[-60:])}")
-    return Question(text.strip(), number.translate({ord(","): None, ord("$"): None}), "gsm8k")
 
 
 def _math(row: Mapping[str, Any]) -> Question:
