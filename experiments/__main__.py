@@ -1,5 +1,6 @@
 """The main job on its smoke scale: measure, draw, print; `python -m experiments [FOLDER]`."""
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -10,20 +11,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.commands import add_stale_options, ends_in_one_line
 from experiments.jobs import run_each
+from experiments.records import REFUSE
 from figures.__main__ import draw_all
 from figures.palette import by_task
 
 _LEDGER = Path(__file__).parents[1] / "paper_repro.md"
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, stale: str = REFUSE) -> None:
     """Run all experiments, draw their figures, and say what came out and where it lies."""
     started = time.perf_counter()
     console = Console()
     console.print("measuring gradient errors and suboptimality gaps, smoke scale")
     tables = folder / "smoke"
-    done = run_each("smoke", str(folder), tables)
+    done = run_each("smoke", str(folder), tables, stale)
     # The smoke scale pretrains no policy.
     drawn = draw_all((tables / f"{name}.csv" for name, jobs in done if jobs), folder / "figures")
     console.print(_errors(pd.read_csv(tables / "gradient_mse.csv")))
@@ -105,9 +108,21 @@ def _gaps(data: pd.DataFrame) -> Table:
     return table
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER",
+        help="where results lie (default: results)",
+    )  # fmt: skip
+    add_stale_options(parser)
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with ends_in_one_line():
+        arguments = _arguments()
+        try:
+            main(arguments.folder, arguments.stale)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)

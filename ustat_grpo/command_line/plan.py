@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ustat_grpo.checks import real
 from ustat_grpo.command_line.plan_json import as_json, counts_of
+from ustat_grpo.files import require_another_file
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import NoiseEstimate, OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample
@@ -106,6 +107,11 @@ def show_plan(sample: OutputSample | SignSample, args: argparse.Namespace) -> in
 
 def _run(args: argparse.Namespace) -> int:
     check_plan_options(args)
+    if args.html is not None:
+        try:
+            require_another_file("--html", args.html, [args.file])
+        except ValueError as error:
+            args.usage_error(str(error))
     return show_plan(load_sample(args.file), args)
 
 
