@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -137,12 +137,12 @@ def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> No
         missing = isinstance(error, MissingMandatoryValue)
         what = f"{error.full_key} must be given" if missing else str(error)
         if _is_in_a_sweep():
-            raise HydraException(f"error: {what}") from None
+            raise CompactHydraException(f"error: {what}") from None
         print(f"error: {what}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         if _is_in_a_sweep() and not isinstance(error, BrokenPipeError):
-            raise HydraException(f"error: {described(error)}") from None
+            raise CompactHydraException(f"error: {described(error)}") from None
         raise
 
 

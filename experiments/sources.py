@@ -98,12 +98,12 @@ def _sources() -> Mapping[str, Source]:
 def _names(module: str) -> tuple[_Name, ...]:
     """Return what a module imports; a line of a docstring that looks alike is one file too many."""
     source, found = _sources()[module], []
-    for origin, names, plain in _IMPORT.findall(source.text):
+    for origin, names, plain in _IMPORT.findall(_COMMENT.sub("", source.text)):
         if plain:
             found.append(_Name(plain))
             continue
         absolute = _absolute(origin, module, source.is_package)
-        for each in _COMMENT.sub("", names).strip("() \t\n").split(","):
+        for each in names.strip("() \t\n").split(","):
             words = each.split()
             if words:
                 found.append(_Name(absolute, words[0], words[-1]))

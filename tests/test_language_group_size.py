@@ -22,8 +22,8 @@ from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import language_group_size, language_training
 from experiments.language_group_size import Cell, report, run
 from experiments.language_tasks import training_sets
-from experiments.resolution import summary
 from experiments.parts import Parts
+from experiments.resolution import summary
 from experiments.runner import job_folder, to_csv
 from ustat_grpo.lm import language_model
 from ustat_grpo.lm.rewards import ExactMatch
