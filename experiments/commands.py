@@ -97,22 +97,23 @@ def ends_in_one_line() -> Iterator[None]:
         finally:  # here, where it can be dealt with, not when the interpreter ends
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        raise SystemExit(1) from None
     except OSError as error:
-        _discard_output()
+        raise refused(error) from None
+
+
+def refused(error: OSError) -> SystemExit:
+    """Say what the disk refuses, and return what ends the command."""
+    try:
+        print(end="", flush=True)
+    except OSError:  # what is buffered goes nowhere, or the interpreter would fail at it again
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
         print(f"error: {described(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+    return SystemExit(1)
 
 
 def described(error: OSError) -> str:
     """Say in one line what the disk refuses, and where."""
     what = error.strerror or " ".join(str(error).split())
     return f"{error.filename}: {what}" if error.filename else f"files must be writable, got: {what}"
-
-
-def _discard_output() -> None:
-    """Let what is still buffered go nowhere, or the interpreter would fail at it again."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from experiments import records
-from experiments.commands import described
+from experiments.commands import described, refused
 from experiments.records import Origin
 from ustat_grpo.checks import integer
 from ustat_grpo.files import write_whole
@@ -128,8 +128,8 @@ def job_folder(config: DictConfig, experiment: str, describe: Callable[[Any], st
 def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> None:
     """Run a Hydra job; a mistake of the user becomes one line on stderr and exit code 2.
 
-    So does a run that diverged: its learning rate was too large. In a sweep the line is left to
-    Hydra, so that the other jobs still run. What the disk refuses is for `hydra_main`.
+    So does a run that diverged: its learning rate was too large. What the disk refuses is one line,
+    too, and exit code 1. In a sweep the line is left to Hydra, so that the other jobs still run.
     """
     try:
         experiment(config)
@@ -141,9 +141,9 @@ def main_job(experiment: Callable[[DictConfig], Path], config: DictConfig) -> No
         print(f"error: {what}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if _is_in_a_sweep() and not isinstance(error, BrokenPipeError):
+        if _is_in_a_sweep():
             raise CompactHydraException(f"error: {described(error)}") from None
-        raise
+        raise refused(error) from None
 
 
 def _is_in_a_sweep() -> bool:
