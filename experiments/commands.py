@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from io import TextIOWrapper
@@ -36,15 +36,20 @@ def hydra_main(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[
 
         @wraps(task)
         def main() -> None:
-            overrides = [
-                f"stale={_OPTIONS[each]}" if each in _OPTIONS else each for each in sys.argv
-            ]
-            with ends_in_one_line(), mock.patch.object(sys, "argv", overrides):
+            with (
+                ends_in_one_line(),
+                mock.patch.object(sys, "argv", as_overrides(sys.argv)),
+            ):
                 _run(run)
 
         return main
 
     return decorate
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return an app's arguments with the options that Hydra does not know as overrides."""
+    return [f"stale={_OPTIONS[each]}" if each in _OPTIONS else each for each in arguments]
 
 
 def _run(run: Callable[[], None]) -> None:
