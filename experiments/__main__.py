@@ -12,20 +12,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.commands import add_stale_options, ends_in_one_line
 from experiments.jobs import run_each
+from experiments.records import REFUSE
 from figures.__main__ import draw_all
 from figures.palette import by_task
 
 _LEDGER = Path(__file__).parents[1] / "paper_repro.md"
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, stale: str = REFUSE) -> None:
     """Run all experiments, draw their figures, and say what came out and where it lies."""
     started = time.perf_counter()
     console = Console()
     console.print("measuring gradient errors and suboptimality gaps, smoke scale")
     tables = folder / "smoke"
-    done = run_each("smoke", str(folder), tables)
+    done = run_each("smoke", str(folder), tables, stale)
     # The smoke scale pretrains no policy.
     drawn = draw_all((tables / f"{name}.csv" for name, jobs in done if jobs), folder / "figures")
     console.print(_errors(pd.read_csv(tables / "gradient_mse.csv")))
@@ -113,12 +115,14 @@ def command_line(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path("results"), help="of the results (%(default)s)"
     )
-    folder = parser.parse_args(arguments).folder
-    try:
-        main(folder)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    add_stale_options(parser)
+    given = parser.parse_args(arguments)
+    with ends_in_one_line():
+        try:
+            main(given.folder, given.stale)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m experiments.collect gradient_mse --scale paper --to sweep.csv
 
-Collecting is a step of its own: a sweep with a failed job still leaves the others' results.
+Collecting is a step of its own: a sweep with a failed job still leaves the others' results. Data
+that are damaged, or of other code or input files than those of today, enter no table unasked.
 """
 
 import argparse
@@ -12,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments import records
+from experiments.commands import ends_in_one_line
 from experiments.runner import to_csv, write_atomically
+from ustat_grpo.files import require_another_file
 
 _POINT = (
     "task", "estimator", "prompt_sampling", "schedule", "rule", "optimizer", "budget", "batch_size",
@@ -20,17 +24,42 @@ _POINT = (
 )  # fmt: skip
 
 
-def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
+def collect(
+    experiment: str, scale: str, results: Path, *, keep_stale: bool = False
+) -> pd.DataFrame:
     """Return the data of all finished jobs of an experiment at one scale.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or one is damaged, or stale and it is not said to keep those.
     """
+    return merge(finished(experiment, scale, results, keep_stale=keep_stale))
+
+
+def finished(experiment: str, scale: str, results: Path, *, keep_stale: bool = False) -> list[Path]:
+    """Return the data files of all finished jobs; see `collect`."""
     folder = results / experiment / scale
-    paths = sorted(folder.glob("*/data.csv"))
-    if not paths:
+    found, stale = [], []
+    for path in sorted(folder.glob(f"*/{records.DATA}")):
+        state, reason = records.examine(path.parent)
+        if state == records.DAMAGED:
+            raise ValueError(
+                f"results must be whole, but {path} {reason}: run its job again, or remove the "
+                "folder"
+            )
+        if state == records.STALE:
+            stale.append(f"{path} {reason}")
+        if state != records.MISSING:
+            found.append(path)
+    if not found:
         raise ValueError(f"results must hold finished jobs, got none under {folder}")
-    return merge(paths)
+    if stale and not keep_stale:
+        raise ValueError(
+            f"results must be of today's code and input files, but {stale[0]} ({len(stale)} of "
+            f"{len(found)} jobs): run them again with --stale, or collect them with --keep-stale"
+        )
+    if stale:
+        print(f"{len(stale)} of {len(found)} jobs are stale: {stale[0]}", file=sys.stderr)
+    return found
 
 
 def merge(paths: list[Path]) -> pd.DataFrame:
@@ -60,16 +89,37 @@ def main() -> None:
     parser.add_argument("--scale", default="smoke")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--to", type=Path, required=True, help="the CSV to write")
+    parser.add_argument(
+        "--keep-stale", action="store_true",
+        help="collect also jobs whose code or input files have changed since",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    with ends_in_one_line():
+        try:
+            _run(arguments)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Collect, and write the table.
+
+    Raises:
+        ValueError: if there is nothing to collect, or the table cannot be written.
+    """
+    paths = finished(
+        arguments.experiment,
+        arguments.scale,
+        arguments.results,
+        keep_stale=arguments.keep_stale,
+    )
+    require_another_file("--to", arguments.to, paths)
+    data = merge(paths)
     try:
-        data = collect(arguments.experiment, arguments.scale, arguments.results)
         write_atomically(arguments.to, to_csv(data))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except OSError as error:
-        print(f"error: to must be writable, got {arguments.to} ({error})", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise ValueError(f"to must be writable, got {arguments.to} ({error})") from None
     print(f"{len(data)} rows in {arguments.to}")
 
 

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
@@ -25,17 +24,12 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import language_tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.group_size import sizes_at
 from experiments.language_tasks import Arithmetic, SmallPolicies
-from experiments.runner import (
-    execute,
-    job_folder,
-    main_job,
-    require_seed_and_threads,
-    to_csv,
-    write_atomically,
-)
+from experiments.parts import Parts
+from experiments.runner import execute, job_folder, main_job, require_seed_and_threads
 from ustat_grpo.checks import increasing, integer, leave_one_out_group_size, real
 
 NAME = "critic"
@@ -67,6 +61,7 @@ class CriticConfig:
     cost_steps: int = 15  # of each method, in turn, to time
     seed: int = 0
     threads: int | None = 1
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -131,12 +126,12 @@ def run(config: CriticConfig, parts: Path) -> pd.DataFrame:
     language_tasks.use_threads(config.threads)
     sets = language_tasks.training_sets(config.task, config.policy)
     cells = [Cell(method, seed) for method in config.methods() for seed in range(config.seeds)]
-    jobs = [(parts / "costs.csv", partial(costs, config, sets))]
-    jobs += [(cell.path(parts), partial(train, config, sets, cell)) for cell in cells]
-    left = [(path, work) for path, work in jobs if not path.exists()]
-    for path, work in track(left, config.task.name):
-        write_atomically(path, to_csv(work().reindex(columns=COLUMNS)))
-    return pd.concat([pd.read_csv(path) for path, _ in jobs], ignore_index=True)
+    kept = Parts(NAME, config)
+    jobs = {parts / "costs.csv": partial(costs, config, sets)}
+    jobs |= {cell.path(parts): partial(train, config, sets, cell) for cell in cells}
+    for path in track(kept.left(list(jobs)), config.task.name):
+        kept.write(path, jobs[path]().reindex(columns=COLUMNS))
+    return pd.concat([kept.read(path) for path in jobs], ignore_index=True)
 
 
 def report(data: pd.DataFrame) -> Table:
@@ -185,7 +180,7 @@ language_tasks.register()
 ConfigStore.instance().store(name=f"{NAME}_schema", node=CriticConfig)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name=NAME)
+@hydra_main(NAME)
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.critic`."""
     main_job(execute_config, config)

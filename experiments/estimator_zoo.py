@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import tasks, zoo
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.zoo_moments import MeanAndSecond, jackknife, simulate
@@ -92,6 +92,7 @@ class EstimatorZoo:
     group_size: Any = MISSING
     batch_size: int = MISSING
     seed: int = 0
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -255,7 +256,7 @@ ConfigStore.instance().store(
 )
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="estimator_zoo")
+@hydra_main("estimator_zoo")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.estimator_zoo`."""
     main_job(report, config)

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -23,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import compared, tasks
+from experiments.commands import hydra_main
 from experiments.confidence import LEVEL, compare
 from experiments.group_size import GroupSize, describe, measure, predicted
 from experiments.runner import execute, main_job
@@ -190,7 +190,7 @@ tasks.register()
 ConfigStore.instance().store(name="find_group_size_schema", node=GroupSize)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="find_group_size")
+@hydra_main("find_group_size")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.find_group_size`."""
     main_job(execute_config, config)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -21,6 +20,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.group_size import measure, sizes_at, summary
 from experiments.runner import execute, main_job, require_seed_and_threads
@@ -53,6 +53,7 @@ class FinitePrompts:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -170,7 +171,7 @@ tasks.register()
 ConfigStore.instance().store(name="finite_prompts_schema", node=FinitePrompts)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="finite_prompts")
+@hydra_main("finite_prompts")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.finite_prompts`."""
     main_job(execute_config, config)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -19,6 +18,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
@@ -41,6 +41,7 @@ class FixedBudget:
     group_size: Any = None  # null takes every divisor of the budget from 2 to half of it
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ tasks.register()
 ConfigStore.instance().store(name="fixed_budget_schema", node=FixedBudget)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="fixed_budget")
+@hydra_main("fixed_budget")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.fixed_budget`."""
     main_job(execute_config, config)

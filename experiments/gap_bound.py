@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -20,6 +19,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.group_size import summary
 from experiments.limit_law import require_enclosed_optimum, require_no_escape
@@ -57,6 +57,7 @@ class GapBound:
     project: bool = True
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -230,7 +231,7 @@ tasks.register()
 ConfigStore.instance().store(name="gap_bound_schema", node=GapBound)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="gap_bound")
+@hydra_main("gap_bound")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.gap_bound`."""
     main_job(execute_config, config)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, language_tasks, sequential_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.language_tasks import LanguageTask
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.sequential_tasks import Gym, SequentialTask
@@ -58,6 +58,7 @@ class GradientMse:
     batch_size: int | None = None  # null takes every prompt once
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ sequential_tasks.register()
 ConfigStore.instance().store(name="gradient_mse_schema", node=GradientMse)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="gradient_mse")
+@hydra_main("gradient_mse")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.gradient_mse`."""
     main_job(execute_config, config)

@@ -18,7 +18,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -26,6 +25,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, sequential_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.runner import execute, job_folder, main_job, require_seed_and_threads
 from experiments.schedule import ScheduleConfig
@@ -60,6 +60,7 @@ class GroupSize:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -265,7 +266,7 @@ sequential_tasks.register()
 ConfigStore.instance().store(name="group_size_schema", node=GroupSize)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="group_size")
+@hydra_main("group_size")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.group_size`."""
     main_job(execute_config, config)

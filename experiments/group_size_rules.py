@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -21,6 +20,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import tasks
+from experiments.commands import hydra_main
 from experiments.confidence import compare
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.group_size import GroupSize, divisors, grpo_sweep, measure, predicted
@@ -94,6 +94,7 @@ class GroupSizeRules:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -193,7 +194,7 @@ tasks.register()
 ConfigStore.instance().store(name="group_size_rules_schema", node=GroupSizeRules)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="group_size_rules")
+@hydra_main("group_size_rules")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.group_size_rules`."""
     main_job(execute_config, config)

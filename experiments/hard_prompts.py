@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from experiments import language_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale, group_sizes
 from experiments.runner import execute, main_job, require_seed_and_threads
 from ustat_grpo import Moments, laws
@@ -37,6 +37,7 @@ class HardPrompts:
     num_outputs: int = 256  # to each question, for E[‖W‖²]
     seed: int = 0
     threads: int | None = 1
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ language_tasks.register()
 ConfigStore.instance().store(name="hard_prompts_schema", node=HardPrompts)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="hard_prompts")
+@hydra_main("hard_prompts")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.hard_prompts`."""
     main_job(execute_config, config)

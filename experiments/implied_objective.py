@@ -15,13 +15,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import panel_rng
@@ -93,6 +93,7 @@ class ImpliedObjective:
     offset: float = 20.0
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -249,7 +250,7 @@ def execute_config(config: DictConfig) -> Path:
 ConfigStore.instance().store(name="implied_objective_schema", node=ImpliedObjective)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="implied_objective")
+@hydra_main("implied_objective")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.implied_objective`."""
     main_job(execute_config, config)

@@ -28,6 +28,7 @@ from experiments import (
     training_path,
 )
 from experiments.collect import merge
+from experiments.records import REFUSE
 from experiments.runner import to_csv, write_atomically
 
 TASKS = ("arithmetic_choice", "bandit", "tug_of_war")
@@ -215,23 +216,26 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def run_all(scale: str, output: str, folder: Path) -> dict[str, list[Path]]:
+def run_all(scale: str, output: str, folder: Path, stale: str = REFUSE) -> dict[str, list[Path]]:
     """Run every experiment on every task, and write one CSV an experiment into a folder.
 
     Args:
         scale: "smoke" or "paper".
         output: where the jobs keep their results; finished ones are not run again.
         folder: where the collected CSVs go.
+        stale: what to do with finished jobs of other code or input files.
 
     Returns:
         The jobs' own CSVs, by experiment.
     """
-    return dict(run_each(scale, output, folder))
+    return dict(run_each(scale, output, folder, stale))
 
 
-def run_each(scale: str, output: str, folder: Path) -> Iterator[tuple[str, list[Path]]]:
+def run_each(
+    scale: str, output: str, folder: Path, stale: str = REFUSE
+) -> Iterator[tuple[str, list[Path]]]:
     """Do what `run_all` does, and yield each experiment and its jobs' CSVs when they are done."""
-    shared = [f"scale={scale}", f"output={output}"]
+    shared = [f"scale={scale}", f"output={output}", f"stale={stale}"]
     with initialize_config_module("experiments.conf", version_base="1.3"):
         for name, experiment in EXPERIMENTS.items():
             done = [

@@ -20,7 +20,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
@@ -30,18 +29,13 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import compared, language_tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.group_size import DEFAULT_SIZES, sizes_at
 from experiments.language_tasks import HuggingFacePolicy, LanguageTask, SmallPolicies
+from experiments.parts import Parts
 from experiments.resolution import summary
-from experiments.runner import (
-    execute,
-    job_folder,
-    main_job,
-    require_seed_and_threads,
-    to_csv,
-    write_atomically,
-)
+from experiments.runner import execute, job_folder, main_job, require_seed_and_threads
 from ustat_grpo.checks import increasing, integer, real
 
 NAME = "language_group_size"
@@ -72,6 +66,7 @@ class LanguageGroupSize:
     seed: int = 0
     threads: int | None = 1  # of each process
     processes: int = 2  # runs at a time, on a CPU; a GPU takes all of a budget at once
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -135,11 +130,13 @@ def run(config: LanguageGroupSize, parts: Path) -> pd.DataFrame:
         config: of this app.
         parts: folder of the runs' own tables.
     """
+    kept = Parts(NAME, config)
     cells = [Cell(*each) for each in product(config.group_size, range(config.seeds))]
-    left = [cell for cell in cells if not cell.path(parts).exists()]
+    paths = {cell.path(parts): cell for cell in cells}
+    left = [paths[path] for path in kept.left(list(paths))]
     for cell, table in track(_trained(config, left), config.task.name, total=len(left)):
-        write_atomically(cell.path(parts), to_csv(table.reindex(columns=COLUMNS)))
-    return pd.concat([pd.read_csv(cell.path(parts)) for cell in cells], ignore_index=True)
+        kept.write(cell.path(parts), table.reindex(columns=COLUMNS))
+    return pd.concat([kept.read(path) for path in paths], ignore_index=True)
 
 
 def _trained(
@@ -226,7 +223,7 @@ language_tasks.register()
 ConfigStore.instance().store(name=f"{NAME}_schema", node=LanguageGroupSize)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name=NAME)
+@hydra_main(NAME)
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.language_group_size`."""
     main_job(execute_config, config)

@@ -12,6 +12,7 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from ustat_grpo import lm
 from ustat_grpo.checks import integer
 from ustat_grpo.lm.arithmetic import KINDS, OperandRanges
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.questions import Questions
     from ustat_grpo.lm.rewards import Reward
     from ustat_grpo.lm.transformer import Transformer
+
+_SHIPPED = Path(lm.__file__).parent / "policies"
 
 
 def use_threads(threads: int | None) -> None:
@@ -123,6 +126,12 @@ class SmallPolicies:
         if not self.skills:
             raise ValueError("policy.skills must name at least one policy, got []")
 
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that numbers depend on by their content."""
+        folder = _SHIPPED if self.folder is None else Path(self.folder)
+        return [folder / f"{skill}.safetensors" for skill in self.skills]
+
     def models(self) -> dict[str, "Transformer"]:
         """Return the policies by name.
 
@@ -171,6 +180,11 @@ class TextTask:
         integer("task.seed", self.seed, at_least=0)
         _one_of("task.reward", self.reward, ("accuracy", "accuracy_and_format"))
 
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that numbers depend on by their content."""
+        return [Path(path) for path in (self.path, self.train_path) if path is not None]
+
 
 @dataclass
 class HuggingFacePolicy:
@@ -191,6 +205,11 @@ class HuggingFacePolicy:
             raise ValueError("policy.prompts must name at least one way to ask, got []")
         for way in self.prompts:
             _one_of("policy.prompts", way, ("plain", "examples"))
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The folder that numbers depend on by its content."""
+        return [Path(self.path)]
 
 
 LanguageTask = Arithmetic | TextTask

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -21,6 +20,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import compared, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.tasks import Start, TugOfWarTask
@@ -58,6 +58,7 @@ class LimitLaw:
     project: bool = True
     seed: int = 0
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -284,7 +285,7 @@ tasks.register()
 ConfigStore.instance().store(name="limit_law_schema", node=LimitLaw)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="limit_law")
+@hydra_main("limit_law")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.limit_law`."""
     main_job(execute_config, config)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -20,6 +19,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import language_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.populations import Population, population_of_bandit, population_of_policy
 from experiments.runner import execute, main_job, require_seed_and_threads
@@ -54,6 +54,7 @@ class NoiseCoverage:
     num_questions: int = 200  # of those held out, to language models
     seed: int = 0
     threads: int | None = 1
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -209,7 +210,7 @@ language_tasks.register()
 ConfigStore.instance().store(name="noise_coverage_schema", node=NoiseCoverage)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="noise_coverage")
+@hydra_main("noise_coverage")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.noise_coverage`."""
     main_job(execute_config, config)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
@@ -25,6 +24,7 @@ from omegaconf import MISSING, DictConfig
 from rich.progress import track
 
 from experiments import language_tasks, sequential_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.first_batches import FirstBatch
 from experiments.gradient_mse import Scale
 from experiments.group_size import GroupSize, grpo_sweep
@@ -77,6 +77,7 @@ class PlannedGroupSize:
     sweep: str | None = None  # a table; null takes the reference, where sweeps are not run here
     seed: int = 0
     threads: int | None = None  # null takes all cores; one for language models
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -112,6 +113,11 @@ class PlannedGroupSize:
         name = "language_group_size" if language else "sequential_group_size"
         self.sweep = self.sweep or str(_REFERENCE / f"{name}.csv")
         fingerprint(Path(self.sweep))
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The table that numbers depend on by its content."""
+        return [] if self.sweep is None else [Path(self.sweep)]
 
     def of_budget(self, budget: int) -> GroupSize:
         """Return the sweep that is run at one budget, or raise if it has no two sizes."""
@@ -280,7 +286,7 @@ sequential_tasks.register()
 ConfigStore.instance().store(name=f"{NAME}_schema", node=PlannedGroupSize)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name=NAME)
+@hydra_main(NAME)
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.planned_group_size`."""
     main_job(execute_config, config)

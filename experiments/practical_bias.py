@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from experiments import language_tasks, tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job, require_seed_and_threads
 from experiments.token_bias import token_rows
@@ -87,6 +87,7 @@ class PracticalBias:
     runs: int = 16  # of sampled minibatches of language models; a bandit takes scale.runs
     seed: int = 0
     threads: int | None = 1
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ ConfigStore.instance().store(group="task_schema", name="token_bandit", node=Toke
 ConfigStore.instance().store(name="practical_bias_schema", node=PracticalBias)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="practical_bias")
+@hydra_main("practical_bias")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.practical_bias`."""
     main_job(execute_config, config)

@@ -11,7 +11,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from rich.console import Console
 
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.language_tasks import Ranges, use_threads
 from experiments.runner import execute, main_job, require_seed_and_threads
@@ -70,6 +70,7 @@ class Pretrain:
     policies: str = "results/policies"  # where the checkpoints go
     seed: int = 2603
     threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -81,6 +82,11 @@ class Pretrain:
             raise ValueError(f"targets must hold rising accuracies, got {self.targets}")
         integer("num_held_out", self.num_held_out)
         require_seed_and_threads(self.seed, self.threads)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The checkpoints, which a finished job has written beside its data."""
+        return [Path(self.policies) / f"{name}.safetensors" for name in self.targets]
 
     def model(self) -> Transformer:
         """Return the untrained transformer."""
@@ -97,12 +103,13 @@ def run(config: Pretrain) -> pd.DataFrame:
     model, settings, ranges = config.model(), config.settings.build(), config.ranges.build()
     rng = np.random.default_rng(config.seed)
     _, held_out = arithmetic_questions(5, config.num_held_out, rng=rng, ranges=ranges)
+    paths = dict(zip(config.targets, config.outputs, strict=True))
     rows, left = [], dict(config.targets)
     for progress in pretrain(model, held_out, settings, rng=rng, ranges=ranges):
         minutes = (time.perf_counter() - started) / 60
         reached = [name for name, target in left.items() if progress.accuracy >= target]
         for name in reached:
-            save_policy(model, Path(config.policies) / f"{name}.safetensors")
+            save_policy(model, paths[name])
             del left[name]
         rows.append(_row(progress, reached))
         console.print(
@@ -149,7 +156,7 @@ def execute_config(config: DictConfig) -> Path:
 ConfigStore.instance().store(name="pretrain_schema", node=Pretrain)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="pretrain")
+@hydra_main("pretrain")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.pretrain`."""
     main_job(execute_config, config)

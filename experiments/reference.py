@@ -1,28 +1,31 @@
 """Replace the committed references: `python -m experiments.reference` runs the paper scale.
 
 Jobs that are finished under results/ are not run again, so a killed run is resumed by the same
-command. Afterwards the two commands of the README are timed, as a user would run them.
+command; those of other code stop it, unless `--stale` runs them again or `--keep-stale` takes them
+as they are. Afterwards the two commands of the README are timed, as a user would run them.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from experiments.commands import add_stale_options, ends_in_one_line
 from experiments.jobs import run_all
+from experiments.records import REFUSE
 from experiments.runner import write_atomically
 
 REFERENCE = Path(__file__).parent / "reference"
 _COMMON = ("python", "versions", "cores")
 
 
-def main() -> None:
+def main(stale: str = REFUSE) -> None:
     """Run all experiments at paper scale and write their CSVs, minutes and provenance."""
-    done = run_all("paper", "results", REFERENCE)
+    done = run_all("paper", "results", REFERENCE, stale)
     records = {name: [_provenance(path) for path in paths] for name, paths in done.items()}
     record: dict[str, Any] = {
         "commits": {name: _commit(name, several) for name, several in records.items()}
@@ -66,5 +69,10 @@ def _commands() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    ArgumentParser(prog="python -m experiments.reference", description=__doc__).parse_args()
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.reference")
+    add_stale_options(parser)
+    with ends_in_one_line():
+        try:
+            main(parser.parse_args().stale)
+        except ValueError as error:
+            sys.exit(f"error: {error}")

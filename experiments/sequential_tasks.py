@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,6 +143,19 @@ class Gym:
     def prompts(self) -> NDArray[np.int64]:
         """The reset seeds, all equally likely."""
         return np.arange(self.num_prompts)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The module of the user that registers the environment, as in `module:Name-v0`."""
+        module, colon, _ = str(self.env_id).partition(":")
+        try:
+            spec = find_spec(module) if colon else None
+        except (ImportError, ValueError):
+            return []  # what there is to say of it, `gymnasium.make` says
+        if spec is None:
+            return []
+        folders = spec.submodule_search_locations
+        return [Path(each) for each in folders or [spec.origin] if each is not None]
 
     @contextmanager
     def copies(self) -> Iterator["EnvironmentCopies"]:

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from experiments import compared, tasks
 from experiments.confidence import compare
-from experiments.runner import to_csv, write_atomically
+from experiments.parts import Parts
 from experiments.sequential_tasks import FrozenLake, Gym
 from ustat_grpo.arrays import Array
 from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
@@ -97,17 +97,18 @@ def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
     names, points = _known(config), task.iterations or config.iterations
     runs = range(_num_runs(config))
     cells = [Cell(name, size, run) for name in names for size in config.group_size for run in runs]
-    left = [cell for cell in cells if not cell.path(parts).exists()]
+    kept, paths = Parts("group_size", config), {cell.path(parts): cell for cell in cells}
+    left = [paths[path] for path in kept.left(list(paths))]
     # Forked workers would inherit the locks of this process's threads.
     with ProcessPoolExecutor(config.threads, mp_context=get_context("spawn")) as pool:
         done = zip(left, pool.map(partial(_trained, config), left), strict=True)
         for cell, objective in track(done, task.name, total=len(left)):
-            write_atomically(cell.path(parts), to_csv(pd.DataFrame({"objective": objective})))
+            kept.write(cell.path(parts), pd.DataFrame({"objective": objective}))
     panel, start = next(iter(task.snapshots.items()))
     with task.copies() as copies:
         pool = task.pool(copies, start, tasks.panel_rng(config.seed, panel))
     moments = pool_moments(pool)
-    found = {cell: pd.read_csv(cell.path(parts))["objective"].to_numpy() for cell in cells}
+    found = {cell: kept.read(path)["objective"].to_numpy() for path, cell in paths.items()}
     tables = []
     for name in names:
         of_name = [[found[Cell(name, size, run)] for size in config.group_size] for run in runs]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from experiments import tasks
+from experiments.commands import hydra_main
 from experiments.gradient_mse import Scale
 from experiments.runner import execute, main_job
 from experiments.schedule import ScheduleConfig
@@ -43,6 +43,7 @@ class TrainingPath:
     scale: Scale = field(default_factory=Scale)
     iterations: list[int] = MISSING
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
     output: str = "results"
 
     def __post_init__(self) -> None:
@@ -108,7 +109,7 @@ tasks.register()
 ConfigStore.instance().store(name="training_path_schema", node=TrainingPath)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="training_path")
+@hydra_main("training_path")
 def main(config: DictConfig) -> None:
     """Entry point of `python -m experiments.training_path`."""
     main_job(execute_config, config)

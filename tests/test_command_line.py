@@ -203,6 +203,10 @@ class TestUsage:
             (["--budget", "9", "\x1b[2J\n" + "x" * 10**6], r"unrecognized arguments: \x1b[2J\n"),
             (["--budget", "9", "--level", "95"], "level must be a finite number and above 0"),
             (["--budget", "9", "--colour"], "unrecognized arguments: --colour"),
+            (
+                ["--budget", "9", "--html", "./none.csv"],
+                "--html must be another file than none.csv, got none.csv",
+            ),
         ],
     )
     def test_options(self, capsys, options, message):

@@ -200,6 +200,14 @@ FILE = ("--questions", "x")
         (["--model", "x", "--task", "prompts", *FILE], "--reward must be given with --task pro"),
         (["--model", "x", "--reward", "math"], "--reward must not be given with --task arithmetic"),
         (["--model", "x", "--save", "x.txt"], "--save must end in .npz, .csv, .jsonl, got x.txt"),
+        (
+            ["--model", "x", "--task", "math", "--questions", "q.jsonl", "--save", "./q.jsonl"],
+            "--save must be another file than q.jsonl, got q.jsonl",
+        ),
+        (
+            ["--model", "x", "--save", "m.csv", "--html", "m.csv"],
+            "--html must be another file than m.csv, got m.csv",
+        ),
         (["--model", "x", "--level", "2"], "level must be a finite number and above 0 and below"),
     ],
 )

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
+from experiments.commands import as_overrides
 from experiments.jobs import EXPERIMENTS, TASKS
 from ustat_grpo import command_line
 
@@ -89,7 +90,7 @@ def hydra_commands(text):
         if words[:2] == ["python", "-m"] and words[2].startswith("experiments."):
             app = words[2].split(".")[1]
             if app in APPS:
-                yield app, tuple(word for word in words[3:] if word != "-m")
+                yield app, tuple(word for word in as_overrides(words[3:]) if word != "-m")
 
 
 DOCUMENTED = sorted({each for name in NAMES if (ROOT / name).exists()

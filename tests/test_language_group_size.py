@@ -22,8 +22,9 @@ from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import language_group_size, language_training
 from experiments.language_group_size import Cell, report, run
 from experiments.language_tasks import training_sets
+from experiments.parts import Parts
 from experiments.resolution import summary
-from experiments.runner import job_folder, to_csv, write_atomically
+from experiments.runner import job_folder, to_csv
 from ustat_grpo.lm import language_model
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.scoring import log_probs
@@ -206,7 +207,7 @@ class TestTogether:
 
         monkeypatch.setattr(language_model, "chosen_device", lambda _: SimpleNamespace(type="cuda"))
         monkeypatch.setattr(language_training, "train_together", together)
-        write_atomically(CELLS[0].path(tmp_path), to_csv(first))
+        Parts(language_group_size.NAME, made).write(CELLS[0].path(tmp_path), first)
         assert len(run(made, tmp_path)) == 3 * len(CELLS) and taken == CELLS[1:]
 
     @pytest.mark.gpu

@@ -195,3 +195,18 @@ class TestDescribe:
         assert name().name.startswith("beginner_intermediate_advanced_")
         assert name() != name("targets.beginner=0.1")
         assert name() != name("policies=elsewhere")  # where there is none yet
+
+
+def test_checkpoints_belong_to_a_finished_job(tmp_path, monkeypatch):
+    """Would catch: a job called finished whose policies are gone or cut."""
+    asked = to(low=0.00001)
+    assert command(tmp_path, *asked)[0] == 0
+    (policy,) = tmp_path.rglob("low.safetensors")
+    whole, trained = policy.read_bytes(), weights(tmp_path, "low")
+    for damage in (lambda: policy.unlink(), lambda: policy.write_bytes(whole[:-4])):
+        damage()
+        code, _, error = command(tmp_path, *asked)
+        assert code == 2 and error.count("\n") == 1
+        assert f"was made before a change of {policy}: --stale runs the job again" in error
+    assert command(tmp_path, *asked, "--stale")[0] == 0
+    assert same(weights(tmp_path, "low"), trained)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ustat_grpo.checks import integer
 from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
 from ustat_grpo.command_line.streams import tell
+from ustat_grpo.files import require_another_file
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.noise.sample_files import SUFFIXES, save_sample
@@ -169,6 +170,16 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"{_option(name)} {verb} with --task {args.task}")
     if args.save is not None and args.save.suffix not in SUFFIXES:
         raise ValueError(f"--save must end in {', '.join(SUFFIXES)}, got {args.save}")
+    _check_outputs(args)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raise if a file to be written is one that is read, or both are one."""
+    read = [] if args.questions is None else [args.questions]
+    if args.save is not None:
+        require_another_file("--save", args.save, read)
+    if args.html is not None:
+        require_another_file("--html", args.html, [*read, *([args.save] if args.save else [])])
 
 
 def _option(name: str) -> str:

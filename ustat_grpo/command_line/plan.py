@@ -9,6 +9,7 @@ import numpy as np
 from ustat_grpo.checks import real
 from ustat_grpo.command_line.plan_json import as_json, counts_of
 from ustat_grpo.command_line.streams import tell
+from ustat_grpo.files import require_another_file
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import NoiseEstimate, OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample
@@ -121,6 +122,11 @@ def show_plan(
 
 def _run(args: argparse.Namespace) -> int:
     check_plan_options(args)
+    if args.html is not None:
+        try:
+            require_another_file("--html", args.html, [args.file])
+        except ValueError as error:
+            args.usage_error(str(error))
     return show_plan(load_sample(args.file), args)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ustat_grpo.files import write_whole
 from ustat_grpo.lm.transformer import Transformer, TransformerShape
@@ -25,7 +25,8 @@ def save_policy(model: Transformer, path: Path) -> None:
         del weights["head.weight"]  # the same tensor as the token embedding
     metadata = {_SHAPE: json.dumps(asdict(model.shape)), _END: str(model.end_token)}
     whole = {name: weight.contiguous() for name, weight in weights.items()}
-    write_whole(path, lambda partial: save_file(whole, partial, metadata))
+    content = save(whole, metadata)  # in memory: its own way of writing hides what the disk says
+    write_whole(path, lambda partial: partial.write_bytes(content))
 
 
 def load_policy(

@@ -7,6 +7,7 @@ steps, and a run is the same either way.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def reference_of(model: Any, task: Task, practice: Practice) -> Any:
 
 def save_state(state: Any, path: Path) -> None:
     """Write the state of a run, or a list of states, whole or not at all."""
-    write_whole(path, lambda partial: torch.save(state, partial))
+    content = BytesIO()  # in memory: torch's own way of writing hides what the disk says
+    torch.save(state, content)
+    write_whole(path, lambda partial: partial.write_bytes(content.getbuffer()))
 
 
 def load_state(path: Path) -> Any:

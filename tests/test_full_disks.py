@@ -1,0 +1,132 @@
+"""Every command ends in its numbers, or in one line: full disks, locked folders, closed outputs."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from importlib import import_module
+from io import BytesIO, StringIO, TextIOWrapper
+
+import pandas as pd
+import pytest
+
+from apps import call_main
+from experiments import gradient_mse, jobs
+from experiments.commands import ends_in_one_line
+
+APPS = sorted({experiment.app or name for name, experiment in jobs.EXPERIMENTS.items()})
+APPS.append("find_group_size")
+TASKS = {app: f"task={jobs.EXPERIMENTS[app].tasks[0]}" for app in APPS if app in jobs.EXPERIMENTS}
+ASKED = ("task=tug_of_war",)
+
+
+def instead(_config, **_options):
+    """Work that takes no time, with a table of more bytes than a full disk has."""
+    return pd.DataFrame({"mse": [1 / 3] * 1000})
+
+
+@pytest.fixture
+def room():
+    """Return what lets no file grow beyond some bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_full_disk(app, room, tmp_path, monkeypatch):
+    """Full by its data. Would catch: a traceback, or half a table left behind.
+
+    Configuration and provenance, which come before the data, are in no one's way.
+    """
+    module = import_module(f"experiments.{app}")
+    monkeypatch.setattr(module, "run", instead)
+    if hasattr(module, "prepare"):
+        monkeypatch.setattr(module, "prepare", lambda config: None)
+    command = ([] if TASKS.get(app, "task=") == "task=" else [TASKS[app]]) + [f"output={tmp_path}"]
+    room(11_000)  # enough for the record
+    code, _, error = call_main(module, *command)
+    assert code == 1 and error.endswith("data.csv: File too large\n") and error.count("\n") == 1
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"config.yaml", "provenance.json"}
+
+
+class TestDisk:
+    def test_full_before_the_work(self, room, tmp_path, monkeypatch):
+        """Would catch: hours of work before anybody looks whether its data have a place."""
+        monkeypatch.setattr(gradient_mse, "run", None)
+        room(10)
+        code, _, error = call_main(gradient_mse, *ASKED, f"output={tmp_path}")
+        assert code == 2 and error.count("\n") == 1 and not list(tmp_path.iterdir())
+        assert error.startswith(f"error: output must be a writable folder, got {tmp_path}")
+
+    def test_in_a_sweep(self, room, tmp_path, monkeypatch):
+        """Would catch: Hydra's traceback, at its own notes or at a job."""
+        monkeypatch.setattr(gradient_mse, "run", instead)
+        blocked = tmp_path / "file"
+        blocked.write_text("mine")
+        code, _, error = call_main(gradient_mse, "-m", *ASKED, f"output={blocked / 'out'}")
+        assert (
+            code == 1 and error.startswith(f"error: {blocked / 'out'}") and error.count("\n") == 1
+        )
+        room(11_000)
+        code, _, error = call_main(gradient_mse, "-m", *ASKED, f"output={tmp_path}")
+        assert code == 1 and "\nerror: " in error and "Traceback" not in error
+        assert error.endswith("data.csv: File too large\n")
+
+    def test_data_that_nobody_may_read(self, tmp_path, monkeypatch):
+        """Root may read everything: what anybody else is told is told here."""
+        monkeypatch.setattr(gradient_mse, "run", instead)
+        assert call_main(gradient_mse, *ASKED, f"output={tmp_path}")[0] == 0
+        (path,) = tmp_path.rglob("data.csv")
+        genuine = type(path).read_bytes
+
+        def locked(asked):
+            if asked.name == "data.csv":
+                raise PermissionError(13, "Permission denied", str(asked))
+            return genuine(asked)
+
+        monkeypatch.setattr(type(path), "read_bytes", locked)
+        found = call_main(gradient_mse, *ASKED, f"output={tmp_path}")
+        assert found == (1, "", f"error: {path}: Permission denied\n")
+
+
+class Refusing(StringIO):
+    """An output that takes nothing."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def flush(self):
+        raise self.error
+
+
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (BrokenPipeError(32, "Broken pipe"), ""),
+            (OSError(28, "No space left on device"),
+             "error: files must be writable, got: No space left on device\n"),
+        ],
+    )  # fmt: skip
+    def test_that_takes_nothing(self, monkeypatch, capsys, error, line):
+        """As of `| head` and `> /dev/full`. Would catch: a traceback when the interpreter ends."""
+        monkeypatch.setattr(sys, "stdout", Refusing(error))
+        with pytest.raises(SystemExit) as stop, ends_in_one_line():
+            print("numbers")
+        assert stop.value.code == 1 and capsys.readouterr().err == line
+
+    def test_that_is_closed(self, monkeypatch):
+        monkeypatch.setattr(sys, "stdout", None)
+        with ends_in_one_line():
+            print("numbers")
+
+    def test_that_knows_few_letters(self, monkeypatch):
+        """Would catch: hours of work that end at a ± in their table."""
+        taken = BytesIO()
+        monkeypatch.setattr(sys, "stdout", TextIOWrapper(taken, encoding="ascii"))
+        with ends_in_one_line():
+            print("1.0 ± 0.1")
+        assert taken.getvalue() == b"1.0 ? 0.1\n"
