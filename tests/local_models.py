@@ -67,6 +67,7 @@ OF_KINDS: dict[str, dict[str, Any]] = {
     "mixtral": GROUPED | {"num_local_experts": 4},
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 24},
     "qwen3_moe": EXPERTS | {"head_dim": 8},
+    "gpt_oss": GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
     "bert": DECODER,
     "roberta": DECODER,
     "bart": BART,
