@@ -32,28 +32,61 @@ def save_tokenizer(folder: Path, *, chat: bool = False, letters: str = LETTERS) 
     return len(tokenizer)
 
 
-def tiny(kind: str, vocabulary_size: int) -> torch.nn.Module:
+SIZES = {
+    "vocab_size": 0,  # of the tokenizer
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+}
+GROUPED = {"num_key_value_heads": 2, "intermediate_size": 64}
+EXPERTS = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+DECODER = {"is_decoder": True, "intermediate_size": 64}
+BART = {
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "init_std": 0.3,
+}
+OF_KINDS: dict[str, dict[str, Any]] = {
+    "qwen2": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 8},
+    "llama": GROUPED,
+    "mistral": GROUPED | {"sliding_window": 6},
+    "gemma": GROUPED | {"head_dim": 8},
+    "gemma2": GROUPED | {"head_dim": 8},
+    "gemma3_text": GROUPED | {"head_dim": 8},
+    "phi": GROUPED,
+    "phi3": GROUPED | {"pad_token_id": None},
+    "gpt_neox": {"intermediate_size": 64},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},
+    "mixtral": GROUPED | {"num_local_experts": 4},
+    "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 24},
+    "qwen3_moe": EXPERTS | {"head_dim": 8},
+    "gpt_oss": GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    "bert": DECODER,
+    "roberta": DECODER,
+    "bart": BART,
+    "pegasus": BART,
+}
+"""What kinds of models need beside `SIZES`, or have otherwise."""
+
+
+def tiny(kind: str, vocabulary_size: int, **other: Any) -> Any:
     """Return a random model of two layers; its weights are large enough to have opinions."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    sizes = {
-        "vocab_size": vocabulary_size,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "initializer_range": 0.3,
-        "bos_token_id": None,
-        "eos_token_id": vocabulary_size - 1,
-    }
+    sizes = SIZES | {"vocab_size": vocabulary_size, "eos_token_id": vocabulary_size - 1}
     if kind != "bloom":  # which sets no limit
         sizes |= {"max_position_embeddings": CONTEXT}
-    if kind in ("qwen2", "mistral"):
-        sizes |= {"num_key_value_heads": 2, "intermediate_size": 64}
-    if kind == "mistral":
-        sizes |= {"sliding_window": 6}
     with torch.random.fork_rng():
         torch.manual_seed(20260301)
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
+        config = AutoConfig.for_model(kind, **sizes | OF_KINDS.get(kind, {}) | other)
+        return AutoModelForCausalLM.from_config(config)
 
 
 def save_policy(folder: Path, *, kind: str = "qwen2", chat: bool = False) -> Path:

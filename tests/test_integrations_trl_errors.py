@@ -31,10 +31,6 @@ class TestErrors:
                 "multiple of num_generations = 4, and at least 2 times that, .* got 4",
             ),
             ({"mask_truncated_completions": True}, "got mask_truncated_completions; docs/planner"),
-            (
-                {"cast_lm_head_to_fp32": True},
-                "got model.lm_head.weight of Linear; .*; docs/planner.md",
-            ),
         ],
     )
     def test_settings_that_cannot_be_measured(self, folder, options, said):
@@ -59,9 +55,9 @@ class TestErrors:
             require_measurable(trainer)
 
     def test_a_model_with_other_modules(self, tmp_path):
-        gpt2 = local_models.save_policy(tmp_path, kind="gpt2")
-        with pytest.raises(ValueError, match=r"Conv1D.*docs/planner\.md"):
-            trainer_of(gpt2, NoiseLogging())
+        sinks = local_models.save_policy(tmp_path, kind="gpt_oss")
+        with pytest.raises(ValueError, match=r"sinks of GptOssAttention.*docs/planner\.md"):
+            trainer_of(sinks, NoiseLogging())
 
     def test_a_model_refused_at_the_first_measurement(self, folder):
         """A weight that is used twice is seen in the graph only; no step has been made yet."""

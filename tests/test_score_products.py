@@ -351,6 +351,38 @@ class SoftmaxWeight(nn.Module):
         return stream * self.weight.softmax(-1)
 
 
+class Einsum(nn.Module):
+    """A matrix for parameter, in a way that nobody looks for."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, width))
+
+    def forward(self, stream):
+        return torch.einsum("...a,ab->...b", stream, self.weight)
+
+
+class Halves(nn.Module):
+    """A matrix of which a product sees a part only."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2 * width, width))
+
+    def forward(self, stream):
+        return functional.linear(stream, self.weight[: stream.shape[-1]])
+
+
+class Doubled(nn.Linear):
+    """A product with a bias, or a matrix, that is worked out of a parameter."""
+
+    def forward(self, stream):
+        return functional.linear(stream, self.weight, 2 * self.bias) + self.loss(stream)
+
+    def loss(self, stream):
+        return functional.linear(stream, 2 * self.weight, self.bias)
+
+
 class ByRows(nn.Module):
     """A matrix for parameter, in the way of GPT-2's layers."""
 
@@ -368,6 +400,19 @@ def act(module, tokens, logits):
 
 def flattened(module, tokens, logits):
     return module.extra(logits.flatten(0, 1)).view_as(logits)
+
+
+def turned(module, tokens, logits):
+    """Tokens before rows."""
+    return module.extra(logits.transpose(0, 1).flatten(0, 1)).unflatten(
+        0, logits.shape[1::-1]
+    ).transpose(0, 1)  # fmt: skip
+
+
+def chosen(module, tokens, logits):
+    """Some tokens of all rows, as experts of their own kind get them."""
+    flat, here = logits.flatten(0, 1), tokens.flatten() % 2 == 1
+    return flat.index_put((here,), module.extra(flat[here])).view_as(logits)
 
 
 def positions(module, tokens, logits):
@@ -401,12 +446,19 @@ def with_gain(linear):
 @pytest.mark.parametrize(
     ("act", "module", "message"),
     [
-        (act, ByRows(VOCABULARY), r"got extra\.weight of ByRows; probe_norms works"),
+        (act, Einsum(VOCABULARY), r"another use of extra\.weight; probe_norms works"),
+        (act, Halves(VOCABULARY), r"another use of extra\.weight; probe_norms works"),
         (act, nn.Bilinear(2, 3, 4), r"got extra\.weight of Bilinear, extra\.bias of Bilinear"),
         (act, SoftmaxWeight(VOCABULARY), r"got extra\.weight of SoftmaxWeight; probe_norms"),
-        (flattened, square(), r"\(8, 11\) from 'extra' for 1 rows"),
-        (positions, nn.Embedding(32, VOCABULARY), r"\(8, 11\) from 'extra' for 1 rows"),
-        (pairs, nn.Embedding(32, VOCABULARY), r"\(8, 8, 11\) from 'extra' for 1 rows"),
+        (
+            act,
+            Doubled(VOCABULARY, VOCABULARY),
+            r"another use of extra\.bias, extra\.weight; probe_norms",
+        ),
+        (turned, square(), r"\(16, 11\) from 'extra' for 2 rows"),
+        (chosen, square(), r"got an output of shape \(\d+, 11\) from 'extra' for [12] rows"),
+        (positions, nn.Embedding(32, VOCABULARY), r"\(8, 11\) from 'extra' for 2 rows"),
+        (pairs, nn.Embedding(32, VOCABULARY), r"\(8, 8, 11\) from 'extra' for 2 rows"),
         (
             lambda m, tokens, logits: m.extra(torch.arange(tokens.shape[1])[None]),
             nn.Embedding(32, VOCABULARY),
@@ -424,6 +476,57 @@ def test_what_the_layers_do_not_see_is_refused(act, module, message):
     for function in (score_norms, score_gram):
         with pytest.raises(ValueError, match=message):
             function(Variant(act, extra=module), answers)
+
+
+class Router(nn.Module):
+    """Returns several things, and multiplies in single precision by what it turns around."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, width))
+        self.bias = nn.Parameter(torch.randn(width))
+
+    def forward(self, stream):
+        logits = stream.flatten(0, 1).float() @ self.weight.float().T
+        shares, places = functional.linear(stream, self.weight, self.bias).softmax(-1).topk(2)
+        return logits.view_as(stream), shares, places
+
+
+class Shifted(nn.Embedding):
+    """A table whose numbers are changed, and what it returns scaled; a padding token, too."""
+
+    def forward(self, tokens):
+        return 2.5 * super().forward(tokens.clamp(max=9) + 1).sin()
+
+
+def routed(module, tokens, logits):
+    found, shares, _ = module.extra(logits)
+    return found + shares.sum(-1, keepdim=True) * shares[..., :1].log()
+
+
+def cast():
+    """A head that computes in another number format, as TRL's `cast_lm_head_to_fp32` makes it."""
+    head = nn.Linear(VOCABULARY, VOCABULARY)
+    head.forward = lambda stream: functional.linear(
+        stream.to(torch.float32), head.weight.to(torch.float32), head.bias.to(torch.float32)
+    )
+    return head
+
+
+@pytest.mark.parametrize(
+    ("act", "module"),
+    [
+        (act, cast()),
+        (act, ByRows(VOCABULARY)),
+        (flattened, ByRows(VOCABULARY)),
+        (flattened, square()),
+        (routed, Router(VOCABULARY)),
+        (lambda m, tokens, logits: m.extra(tokens), Shifted(12, VOCABULARY, padding_idx=3)),
+    ],
+)
+def test_products_inside_of_other_modules_against_autograd(act, module):
+    """Would catch: δ of what a module returns, for δ of the product; rows that are not cut."""
+    assert_right(Variant(act, extra=module).double(), random_answers(), tolerance=2e-6)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -454,8 +557,8 @@ def test_no_module_is_refused():
 
 
 def test_many_refused_parameters_are_counted():
-    extra = nn.Sequential(*(ByRows(VOCABULARY) for _ in range(9)))
-    with pytest.raises(ValueError, match=r"got extra\.0\.weight of ByRows, .*, 5 more; probe"):
+    extra = nn.Sequential(*(nn.Bilinear(2, 3, 4, bias=False) for _ in range(9)))
+    with pytest.raises(ValueError, match=r"got extra\.0\.weight of Bilinear, .*, 5 more; probe"):
         score_norms(Variant(act, extra=extra), random_answers())
 
 

@@ -6,7 +6,7 @@ Needs the extra `llm`; nothing is downloaded.
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from ustat_grpo.lm.extras import from_extra
 from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
+from ustat_grpo.lm.self_checks import inconsistency
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, both of shape (n, heads, s, width/heads)."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 """Half precision halves the memory; float64 is left out, since inside it is float32 in places."""
+
+NEEDED = ("input_ids", "attention_mask", "past_key_values", "use_cache")
+"""What every model that we can use takes."""
 
 WEIGHTS = (
     "model.safetensors",
@@ -49,13 +53,16 @@ class HuggingFaceModel(nn.Module):
     """Any causal model of `transformers` with attention; meets `ustat_grpo.lm.LanguageModel`.
 
     It is put into evaluation mode, so without dropout, and gradient checkpointing is switched off.
+    Then it reads 47 tokens, to see that padding and cache change nothing; see `self_checks`.
 
     Args:
         model: a `transformers` model, such as `AutoModelForCausalLM` loads.
         end_token: the token that ends an output.
 
     Raises:
-        ValueError: if a layer's memory is no keys and values of all tokens, as of a recurrent one.
+        ValueError: if the model is no decoder alone, keeps no keys and values of all tokens, as a
+            recurrent one, or gives other logits to a token for what comes later, for padding, or
+            for what stands in a cache.
     """
 
     def __init__(self, model: Any, *, end_token: int) -> None:
@@ -73,15 +80,65 @@ class HuggingFaceModel(nn.Module):
                 "model must keep the keys and values of every layer in its cache, "
                 f"got {model.config.model_type} with {sorted(others)}"
             )
+        self._understood = signature(model.forward).parameters.keys()
+        _require_decoder(model, self._understood)
         model.activation_checkpointing_disable()
         self._new_cache, self._new_layer = library.DynamicCache, library.DynamicLayer
-        self._understood = signature(model.forward).parameters.keys()
+        self._require_consistent()
 
     @property
     def context_length(self) -> int:
-        """The most tokens of prompt and output together; huge if the model sets no limit."""
+        """The most tokens of prompt and output together; huge if the model sets no limit.
+
+        A LongRoPE model turns the places of *all* tokens by other factors as soon as one text of a
+        batch is longer than it was trained on at first, and no cache can follow: its context ends
+        there.
+        """
+        return self._limits()[0]
+
+    @property
+    def context_reason(self) -> str:
+        """Why the context ends before the model's own, for errors; empty if it does not."""
+        return self._limits()[1]
+
+    def _limits(self) -> tuple[int, str]:
         config = self.model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None) or sys.maxsize
+        limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        switch = min(_switches(getattr(config, "rope_parameters", None) or {}), default=limit)
+        if switch >= limit:
+            return limit, ""
+        return switch, f" (of {limit}, since LongRoPE turns all places otherwise behind them)"
+
+    def _require_consistent(self) -> None:
+        """Raise unless the model says the same however it reads; see `self_checks`."""
+        kind = self.model.config.model_type
+        try:
+            size = self.model.config.get_text_config(decoder=True).vocab_size
+            wrong = inconsistency(self, self._whole, self.model, vocabulary_size=size)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of many kinds, by model
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                "model must read tokens in batches, padded and with a cache, "
+                f"got {kind} that cannot ({type(error).__name__}: {reason})"
+            ) from error
+        if wrong:
+            raise ValueError(
+                f"model must give {wrong.requirement}, got {kind} with log-probabilities off by "
+                f"{wrong.deviation:.2g} of their spread, where rounding explains "
+                f"{wrong.rounding:.2g}"
+            )
+
+    def _whole(self, tokens: Int[Tensor, " t"]) -> Float[Tensor, "t v"]:
+        """Return the logits of one sequence as the library itself works them out."""
+        found = self.model(
+            input_ids=tokens[None],
+            attention_mask=torch.ones_like(tokens)[None],
+            past_key_values=None,
+            use_cache=False,
+        )
+        return found.logits[0].float()
 
     def forward(
         self,
@@ -125,6 +182,28 @@ class HuggingFaceModel(nn.Module):
             layer.keys, layer.values = keys, values
             unpacked.layers.append(layer)
         return unpacked
+
+
+def _require_decoder(model: Any, names: Collection[str]) -> None:
+    """Raise unless a model is a decoder alone, and takes what we hand it."""
+    kind = model.config.model_type
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"model must be a decoder alone, got {kind} with an encoder")
+    lacking = [name for name in NEEDED if name not in names]
+    if lacking:
+        raise ValueError(
+            "model must take a mask and a cache of keys and values, "
+            f"got {kind} whose forward has no {' and no '.join(lacking)}"
+        )
+
+
+def _switches(rope: dict[str, Any]) -> Iterator[int]:
+    """Yield the lengths behind which places are turned otherwise, of all kinds of layers."""
+    if rope.get("rope_type") == "longrope":
+        yield rope["original_max_position_embeddings"]
+    for value in rope.values():
+        if isinstance(value, dict):  # one for each kind of layer
+            yield from _switches(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,8 @@ from torch import Tensor, nn
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators.arrays import power_of_two, scorable
 from ustat_grpo.lm.language_model import LanguageModel, Rollouts
-from ustat_grpo.lm.score_layers import (
-    Layer,
-    Part,
-    require_separable,
-    trained_layers,
-    visit_parts,
-)
+from ustat_grpo.lm.score_calls import Layer, Part, matrices
+from ustat_grpo.lm.score_layers import require_separable, trained_layers, visit_parts
 from ustat_grpo.lm.score_products import squared_norms
 from ustat_grpo.lm.scoring import (
     Answers,
@@ -176,7 +171,8 @@ def _measured(
     def visit(parameter: nn.Parameter, parts: list[Part]) -> None:
         norms.append(squared_norms(parts, parameter))
         if len(live):
-            sums.extend(_products(parts, len(parameter), members, shares))
+            for some, matrix in matrices(parts, parameter):
+                sums.extend(_products(some, len(matrix), members, shares))
 
     visit_parts(model, answers, layers, visit)
     products = weights.new_zeros(2, len(answers.prompts))

@@ -12,9 +12,10 @@ def require_context(model: LanguageModel, prompts: Prompts, length: int, name: s
     """Raise unless prompts and `length` more tokens fit the model's context."""
     room = model.context_length - prompts.tokens.shape[1]
     if length > room:
+        reason = getattr(model, "context_reason", "")  # of a model that has more than we can use
         raise ValueError(
             f"{name} must be at most {room}: the model's context holds {model.context_length} "
-            f"tokens and the longest prompt {prompts.tokens.shape[1]}, got {length}"
+            f"tokens{reason} and the longest prompt {prompts.tokens.shape[1]}, got {length}"
         )
 
 

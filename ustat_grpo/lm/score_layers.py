@@ -4,70 +4,29 @@ A layer y_t = W h_t that reads every row by itself gives row u the gradient Σ_t
 δ_ut is the derivative of log π(y_u∣x_u) by the layer's output. Inputs are seen on the way forward
 and δ on the way back; no parameter's own gradient is computed.
 
+Linear layers, tables and norms of PyTorch's own are seen from outside, and so are mixtures of
+experts (`score_rules`). Modules that multiply by a matrix in ways of their own are seen at the
+product (`score_uses`).
+
 Reference: Goodfellow 2015, "Efficient per-example gradient computations", arXiv 1510.01799.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 
 from ustat_grpo.lm.language_model import LanguageModel
+from ustat_grpo.lm.score_calls import WAY_OUT, Call, Layer, Part, Rule, parts_of
+from ustat_grpo.lm.score_rules import require_rule, rule_of, used_parts
+from ustat_grpo.lm.score_uses import Uses
 from ustat_grpo.lm.scoring import Answers, log_probs
-
-WAY_OUT = "probe_norms works for any model"
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Summands of one parameter's gradient, a p×q matrix: row u has Σ_t left_ut right_utᵀ.
-
-    Args:
-        left: shape (n, t, p); or integers, shape (n, t), each for the unit vector of this number.
-        right: shape (n, t, q).
-    """
-
-    left: Tensor
-    right: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A module, its own trained parameters by their names in it, and how they get their parts."""
-
-    name: str
-    module: nn.Module
-    trained: dict[str, nn.Parameter]
-    rule: "Rule"
-
-
-@dataclass(eq=False)
-class Call:
-    """One use of a layer, and what it read."""
-
-    layer: Layer
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        """Note the state that the inputs are in."""
-        self.versions = [x._version for x in self.inputs]
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        """The tensors that it read, the main one first."""
-        return [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor)]
-
-
-Rule = Callable[[Call, Tensor], Iterator[tuple[str, Part]]]
-"""From a layer's call and its δ, shape (n, …, width), to the parts of its parameters, by name."""
 
 
 def trained_layers(model: LanguageModel) -> tuple[Layer, ...]:
@@ -83,15 +42,16 @@ def trained_layers(model: LanguageModel) -> tuple[Layer, ...]:
     for name, module in model.named_modules():
         own = module.named_parameters(recurse=False)
         trained = {key: value for key, value in own if value.requires_grad}
-        if trained and (rule := _rule(module, trained)):
+        if trained and (rule := rule_of(module, trained)):
             layers.append(Layer(name, module, trained, rule))
         else:
             refused += [f"{name}.{key} of {type(module).__name__}".lstrip(".") for key in trained]
     if refused:
         shown = refused if len(refused) < 6 else [*refused[:4], f"{len(refused) - 4} more"]
         raise ValueError(
-            "trained parameters must belong to nn.Linear, nn.Embedding or a module like nn.RMSNorm "
-            f"or nn.LayerNorm, got {', '.join(shown)}; {WAY_OUT}"
+            "trained parameters must belong to nn.Linear, nn.Embedding, a module like nn.RMSNorm "
+            "or nn.LayerNorm, one that multiplies by a matrix, or a mixture of experts, "
+            f"got {', '.join(shown)}; {WAY_OUT}"
         )
     return tuple(layers)
 
@@ -100,6 +60,7 @@ def require_separable(model: LanguageModel, answers: Answers, layers: tuple[Laye
     """Raise unless the parts that layers see are the whole gradient; costs one forward of a row.
 
     What has one row here and n rows in `visit_parts` has the rows as its first axis, whatever n is.
+    Where rows and tokens may be one axis, a forward of two rows says whether the rows come first.
 
     Raises:
         ValueError: if a layer is not what its rule takes it for, its output does not have the rows
@@ -116,8 +77,25 @@ def require_separable(model: LanguageModel, answers: Answers, layers: tuple[Laye
             f"changes in place, got another use of {', '.join(sorted(elsewhere))}; {WAY_OUT}"
         )
     for call in outputs:
-        if call.layer.rule is _elementwise_parts:
-            _require_elementwise(call)
+        require_rule(call)
+    if len(answers) > 1 and any(call.shape[0] > 1 or len(call.shape) == 2 for call in outputs):
+        _, both = _forward(model, answers[:2], layers, lambda call, delta: None)
+        _require_rows_first(list(outputs), list(both))
+
+
+def _require_rows_first(alone: list[Call], both: list[Call]) -> None:
+    """Raise unless what a row reads alone is the first half of what two rows read."""
+    for one, two in zip_longest(alone, both, fillvalue=alone[-1]):
+        read, pair = one.inputs[0], two.inputs[0]
+        near = torch.finfo(read.dtype if read.is_floating_point() else torch.float32).eps ** 0.5
+        if two.num_rows == 2 and pair.shape == (2 * len(read), *read.shape[1:]):
+            off = (pair[: len(read)] - read).double().norm()
+            if off <= near * read.double().norm():
+                continue
+        raise ValueError(
+            "layers must be called with the rows as the first axis, got an output of shape "
+            f"{tuple(two.shape)} from {two.layer.name!r} for {two.num_rows} rows; {WAY_OUT}"
+        )
 
 
 def visit_parts(
@@ -141,7 +119,7 @@ def visit_parts(
 
     @torch.no_grad()
     def arrived(call: Call, delta: Tensor) -> None:
-        for name, part in _parts(call, delta):
+        for name, part in parts_of(call, delta):
             parameter = call.layer.trained[name]
             waiting[parameter].append(part)
             if len(waiting[parameter]) == expected[parameter]:
@@ -149,7 +127,7 @@ def visit_parts(
         call.args, call.kwargs = (), {}  # frees the memory
 
     objective, outputs = _forward(model, answers, layers, arrived)
-    expected.update(p for call in outputs for p in call.layer.trained.values())
+    expected.update(call.layer.trained[name] for call in outputs for name in call.names)
     # Derivatives by what depends on no other layer: on the way there every δ appears.
     first = [y for call, y in outputs.items() if not any(x.requires_grad for x in call.inputs)]
     if first:
@@ -167,27 +145,50 @@ def _forward(
 ) -> tuple[Tensor, dict[Call, GradientEdge]]:
     """Return Σ_u log π(y_u∣x_u) and each call's output; `arrived` will be told of each δ."""
     outputs: dict[Call, GradientEdge] = {}  # apart from calls, which the graph itself refers to
+    rows, length = len(answers), answers.tokens.shape[1]
+    sizes = {rows, rows * length, rows * (answers.prompts.tokens.shape[1] + length - 1)}
 
-    def ran(layer: Layer, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def seen(layer: Layer, read: Any, names: tuple[str, ...], rule: Rule, output: Any) -> None:
+        args, kwargs = read
         if not (isinstance(output, Tensor) and output.requires_grad):
             raise RuntimeError(
                 f"layers must run with derivatives, got {layer.name!r} without; reentrant gradient "
                 f"checkpointing does that: switch it off or pass use_reentrant=False; {WAY_OUT}"
             )
-        if output.dim() < 2 or len(output) != len(answers):
+        if output.dim() < 2 or len(output) not in sizes:
             raise ValueError(
                 "layers must be called with the rows as the first axis, got an output of shape "
-                f"{tuple(output.shape)} from {layer.name!r} for {len(answers)} rows; {WAY_OUT}"
+                f"{tuple(output.shape)} from {layer.name!r} for {rows} rows; {WAY_OUT}"
             )
-        call = Call(layer, args, kwargs)
+        call = Call(layer, args, kwargs, rows, output.shape, names, rule)
         outputs[call] = get_gradient_edge(output)
         output.register_hook(partial(arrived, call))
 
     with torch.enable_grad(), ExitStack() as stack:
-        for layer in layers:  # first of all hooks, to see what the module itself returned
-            add = partial(layer.module.register_forward_hook, prepend=True, with_kwargs=True)
-            stack.enter_context(add(partial(ran, layer)))
+        if any(layer.rule is used_parts for layer in layers):
+            uses = stack.enter_context(Uses(seen))
+        for layer in layers:
+            if layer.rule is used_parts:
+                _look_into(layer, uses, stack)
+                continue
+
+            def ran(
+                module: nn.Module, args: Any, kwargs: Any, output: Any, layer: Layer = layer
+            ) -> None:
+                seen(layer, (args, kwargs), tuple(layer.trained), layer.rule, output)
+
+            # First of all hooks, to see what the module itself returned.
+            stack.enter_context(
+                layer.module.register_forward_hook(ran, prepend=True, with_kwargs=True)
+            )
         return log_probs(model, answers, share_prompts=False).sum(), outputs
+
+
+def _look_into(layer: Layer, uses: Uses, stack: ExitStack) -> None:
+    """Tell where a layer begins and ends."""
+    module = layer.module
+    stack.enter_context(module.register_forward_pre_hook(lambda *_: uses.begin(layer)))
+    stack.enter_context(module.register_forward_hook(lambda *_: uses.end(), prepend=True))
 
 
 def _leaves(objective: Tensor, outputs: dict[Call, GradientEdge]) -> Iterator[Tensor]:
@@ -208,93 +209,3 @@ def _leaves(objective: Tensor, outputs: dict[Call, GradientEdge]) -> Iterator[Te
             yield place[0].variable
         else:
             ahead += place[0].next_functions
-
-
-def _parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
-    """Yield the parts by their parameters' names; half precision becomes single, to be summed."""
-    if [x._version for x in call.inputs] != call.versions:
-        raise RuntimeError(
-            f"layers' inputs must not be changed in place, got that of {call.layer.name!r}"
-        )
-    for name, part in call.layer.rule(call, delta):
-        kind = torch.promote_types(call.layer.trained[name].dtype, torch.float32)
-        left = part.left.to(kind) if part.left.is_floating_point() else part.left
-        yield name, Part(left, part.right.to(kind))
-
-
-def _rule(module: Any, trained: dict[str, nn.Parameter]) -> Rule | None:
-    """Return how this module's parameters get their parts, or None if that is not known."""
-    forward = vars(module).get("forward", type(module).forward)  # of an object, or its class
-    if forward is nn.Linear.forward and trained.keys() <= {"weight", "bias"}:
-        return _linear_parts
-    if forward is nn.Embedding.forward and not module.scale_grad_by_freq:
-        return _embedding_parts
-    leaf = next(module.children(), None) is None
-    return _elementwise_parts if leaf and all(p.dim() == 1 for p in trained.values()) else None
-
-
-def _vectors(tensor: Tensor) -> Tensor:
-    """Return a tensor of shape (n, …, width) as one of shape (n, t, width)."""
-    return tensor.reshape(len(tensor), -1, tensor.shape[-1])
-
-
-def _vector_part(vector: Tensor) -> Part:
-    """Return the part of a parameter that is a vector, given its gradient's summands over t."""
-    total = vector.sum(dim=1, keepdim=True)
-    return Part(total, total.new_ones(len(total), 1, 1))
-
-
-def _linear_parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
-    if "weight" in call.layer.trained:
-        yield "weight", Part(_vectors(delta), _vectors(call.inputs[0]))
-    if "bias" in call.layer.trained:
-        yield "bias", _vector_part(_vectors(delta))
-
-
-def _embedding_parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
-    """A token's row gets its δ, unless it is the module's padding token."""
-    tokens, delta = call.inputs[0].reshape(len(delta), -1).long(), _vectors(delta)
-    padding: Any = call.layer.module.padding_idx
-    if padding is not None:
-        delta = delta.masked_fill((tokens == padding)[..., None], 0.0)
-    yield "weight", Part(tokens, delta)
-
-
-def _elementwise_parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
-    """Each parameter w acts as y = a(h) ⊙ w + c(h), so its gradient is Σ_t δ_t ⊙ a(h_t)."""
-    for name, parameter in call.layer.trained.items():
-        at_zero = _output(call, name, torch.zeros_like(parameter))
-        slope = _output(call, name, torch.ones_like(parameter)) - at_zero
-        yield name, _vector_part(_vectors(slope.mul_(delta)))
-
-
-class _WithoutHooks(nn.Sequential):
-    """Computes what a module does before hooks of the user change it."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self[0].forward(*args, **kwargs)  # type: ignore[operator]
-
-
-@torch.no_grad()
-def _output(call: Call, name: str, value: Tensor) -> Tensor:
-    """Return a layer's output on what it read before, with another value of one parameter."""
-    layer = _WithoutHooks(call.layer.module)
-    return functional_call(layer, {f"0.{name}": value}, call.args, call.kwargs)
-
-
-def _require_elementwise(call: Call) -> None:
-    """Raise unless y = y|₀ + w ⊙ (y|₁ − y|₀) at a w with nothing special about it."""
-    for name, parameter in call.layer.trained.items():
-        value = torch.linspace(-1.3, 1.7, len(parameter)).cos().to(parameter)
-        found = _output(call, name, value)
-        at_zero = _output(call, name, torch.zeros_like(parameter))
-        slope = _output(call, name, torch.ones_like(parameter)) - at_zero
-        near = torch.finfo(found.dtype).eps ** 0.5
-        if found.shape[-1] != len(value) or not torch.allclose(
-            found, at_zero + value * slope, rtol=near, atol=near
-        ):
-            raise ValueError(
-                "parameters of other modules than nn.Linear and nn.Embedding must act as "
-                f"y = a(h) ⊙ w + c(h), got {call.layer.name}.{name} of "
-                f"{type(call.layer.module).__name__}; {WAY_OUT}"
-            )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ustat_grpo.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel
-from ustat_grpo.lm.score_layers import Part, require_separable, trained_layers, visit_parts
+from ustat_grpo.lm.score_calls import Part, matrices
+from ustat_grpo.lm.score_layers import require_separable, trained_layers, visit_parts
 from ustat_grpo.lm.scoring import Answers, passes, squared_norm, weighted_score_of
 
 LARGEST_BLOCK = 2**18
@@ -37,8 +38,10 @@ def score_norms(
     leaves model and gradients as they were. Every row is a sequence of its own.
 
     Args:
-        model: a module whose trained parameters belong to nn.Linear, nn.Embedding and modules like
-            nn.RMSNorm and nn.LayerNorm; its dropout, if any, is for the caller to switch off.
+        model: a module whose trained parameters belong to nn.Linear, nn.Embedding, modules like
+            nn.RMSNorm and nn.LayerNorm, others that multiply by a matrix (`Conv1D`, scaled
+            embeddings, routers), and mixtures of experts; its dropout, if any, is for the caller
+            to switch off.
         answers: the outputs y_u to prompts x_u.
         rows_per_pass: bounds the memory: so many rows at a time; None takes all.
 
@@ -146,7 +149,11 @@ def signed_norms(
 
 def squared_norms(parts: list[Part], parameter: Tensor) -> Float[Tensor, " n"]:
     """Return ‖Σ_parts Σ_t left_ut right_utᵀ‖² of every row u, the gradient of one parameter."""
-    height, width = _sizes(parameter)
+    return reduce(torch.add, (_norms_of_matrix(*each) for each in matrices(parts, parameter)))
+
+
+def _norms_of_matrix(parts: list[Part], matrix: Tensor) -> Float[Tensor, " n"]:
+    height, width = _sizes(matrix)
     num_rows, tokens = parts[0].right.shape[0], sum(part.right.shape[1] for part in parts)
     pairs = list(combinations_with_replacement(parts, 2))
     by_tokens = sum(_cost(a, b, height, width) for a, b in pairs)
@@ -167,7 +174,12 @@ def squared_norms(parts: list[Part], parameter: Tensor) -> Float[Tensor, " n"]:
 
 def add_gram(total: Tensor, parts: list[Part], parameter: Tensor) -> None:
     """Add the products of one parameter's gradients to the upper triangle of a U×U matrix."""
-    height, width = _sizes(parameter)
+    for each in matrices(parts, parameter):
+        _add_gram_of_matrix(total, *each)
+
+
+def _add_gram_of_matrix(total: Tensor, parts: list[Part], matrix: Tensor) -> None:
+    height, width = _sizes(matrix)
     num_rows, tokens = parts[0].right.shape[0], sum(part.right.shape[1] for part in parts)
     pairs = list(product(parts, repeat=2))
     by_tokens = num_rows * sum(_cost(a, b, height, width) for a, b in pairs)
