@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check figures ledger reference bench format
+.PHONY: help run test portable check figures ledger reference bench format
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ run: .venv/.ready ## the main job on its smoke scale: experiments, figures, ledg
 
 test: .venv/.tested ## the fast tests (add ARGS=--slow for all)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+portable: .venv/.tested ## the same verdicts and documents as on other processors (ARGS=--quick: a part)
+	@$(BIN)/python tests/portable.py $(ARGS)
 
 check: .venv/.tested ## lint, format, types, who may import whom
 	@$(BIN)/ruff check .

@@ -26,6 +26,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 DRAWN = ROOT / "figures" / "drawn"
+SAMPLE = ROOT / "docs" / "sample_outputs.csv"
 DOCUMENTS = ("paper_repro.md", "README.md", "docs/planner.md")
 LAWS = "tests/test_laws_*.py tests/test_rounding.py tests/test_theory.py tests/test_draws.py"
 
@@ -58,6 +59,7 @@ def settings(folder: Path) -> Iterator[Setting]:
         missing = "" if disabled else "NumPy uses none here"
         variables = {"NPY_DISABLE_CPU_FEATURES": " ".join(disabled)}
         yield Setting(f"NumPy without {name}", variables, missing)
+    yield Setting("torch without extensions", {"ATEN_CPU_CAPABILITY": "default"})
     generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     yield Setting("NUMBA_CPU_NAME=generic", generic | {"NUMBA_CACHE_DIR": str(folder / "generic")})
     for threads in ("1", "2"):
@@ -81,6 +83,17 @@ def theory_and_ledger(environment: dict[str, str], folder: Path) -> str:
     return _differing({ROOT / name: folder / name for name in DOCUMENTS})
 
 
+def sample(environment: dict[str, str], folder: Path) -> str:
+    """Measure the batch of docs/planner.md, by the command that stands there."""
+    made = folder / SAMPLE.name
+    policy = ["measure", "--policy", "intermediate", "--prompts", "64", "--outputs", "8"]
+    options = ["--seed", "0", "--budget", "512", "--save", str(made)]
+    program = "import sys; from ustat_grpo.command_line import main; sys.exit(main(sys.argv[1:]))"
+    if wrong := _failure(["-c", program, *policy, *options], environment):
+        return wrong
+    return _differing({SAMPLE: made})
+
+
 def laws(environment: dict[str, str], folder: Path) -> str:
     """Run the tests of the laws."""
     paths = [path for pattern in LAWS.split() for path in sorted(ROOT.glob(pattern))]
@@ -101,7 +114,7 @@ def figures(environment: dict[str, str], folder: Path) -> str:
 
 
 CHECKS: dict[str, Callable[[dict[str, str], Path], str]] = {
-    "theory and ledger": theory_and_ledger, "laws": laws, "figures": figures,
+    "theory and ledger": theory_and_ledger, "sample": sample, "laws": laws, "figures": figures,
 }  # fmt: skip
 
 

@@ -2,8 +2,11 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ustat_grpo.checks import integer
 from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
@@ -230,7 +233,16 @@ def _measured(args: argparse.Namespace) -> tuple[OutputSample, int]:
             "memory of the device must hold --outputs-at-once and --groups-per-pass, "
             f"got {args.outputs_at_once} and {size or args.prompts}: lower them"
         ) from error
-    return OutputSample.joined(samples), int(rewards.isnan().sum())
+    return _to_ten_digits(OutputSample.joined(samples)), int(rewards.isnan().sum())
+
+
+def _to_ten_digits(sample: OutputSample) -> OutputSample:
+    """Round what was measured: the digits beyond are those of the processor's own rounding."""
+    rounded = {
+        name: np.array([float(f"{value:.10g}") for value in getattr(sample, name)])
+        for name in ("score_norms", "gradient_norms", "gradient_products")
+    }
+    return replace(sample, **rounded)
 
 
 def _drawn(

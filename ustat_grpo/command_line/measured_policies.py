@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ustat_grpo.lm.arithmetic import ArithmeticProblem
 from ustat_grpo.lm.checkpoints import shipped_policy
@@ -49,7 +50,9 @@ def asked(args: argparse.Namespace) -> Asked:
 
 def _shipped(args: argparse.Namespace) -> Asked:
     device = chosen_device(args.device)
-    model = shipped_policy(args.policy, device=device)
+    # In doubles, which cost these small models little: of ten digits every processor then makes the
+    # same, and draws the same outputs.
+    model = shipped_policy(args.policy, device=device, dtype=torch.float64)
     questions = Questions(_problems(args), device=device)
     require_context(model, questions.prompts, args.max_tokens, "--max-tokens")
     return Asked(model, questions.prompts, questions.exact_match)
