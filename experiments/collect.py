@@ -1,16 +1,23 @@
 """Collect the jobs of a sweep into one CSV.
 
     python -m experiments.collect gradient_mse --scale paper --to sweep.csv
+    python -m experiments.collect group_size --where seed=1 --to seed_1.csv
+    python -m experiments.collect group_size --column schedule.rate --to rates.csv
 
-Collecting is a step of its own: a sweep with a failed job still leaves the others' results.
+Collecting is a step of its own: a sweep with a failed job still leaves the others' results. Tables
+do not hold every parameter. Where jobs differ in another one, `--where` chooses among them, and
+`--column` writes it beside the data.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
 from experiments.runner import to_csv, write_atomically
 
@@ -19,50 +26,178 @@ _POINT = (
     "group_size", "iteration", "seed", "probability", "evidence",
 )  # fmt: skip
 
+_NOT_COMPARED = "output", "threads", "processes"
+"""Parameters that change no data."""
 
-def collect(experiment: str, scale: str, results: Path) -> pd.DataFrame:
+
+def collect(
+    experiment: str,
+    scale: str,
+    results: Path,
+    *,
+    where: Mapping[str, Any] | None = None,
+    columns: Sequence[str] = (),
+) -> pd.DataFrame:
     """Return the data of all finished jobs of an experiment at one scale.
 
+    Args:
+        experiment: name of the app.
+        scale: name of the scale.
+        results: folder of all experiments.
+        where: parameters of the jobs that are wanted, as `{"schedule.rate": 0.5}`.
+        columns: parameters that become columns.
+
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or a parameter is unknown, or as `merge` does.
     """
     folder = results / experiment / scale
     paths = sorted(folder.glob("*/data.csv"))
     if not paths:
         raise ValueError(f"results must hold finished jobs, got none under {folder}")
-    return merge(paths)
+    known = {path: parameters(path) for path in paths}
+    for name, value in (where or {}).items():
+        key = _key(name, "where", known)
+        there = {str(known[path].get(key)) for path in paths}
+        paths = [path for path in paths if known[path].get(key) == value]
+        if not paths:
+            raise ValueError(
+                f"where must be met by a job, got {name}={value}, not {_listed(there)}"
+            )
+    added = {name: _key(name, "column", known) for name in columns}
+    return merge(paths, added)
 
 
-def merge(paths: list[Path]) -> pd.DataFrame:
+def parameters(data_path: Path) -> dict[str, Any]:
+    """Return the configuration of a finished job, by dotted names; nothing if it has none."""
+    path = data_path.with_name("config.yaml")
+    if not path.exists():
+        return {}
+    plain = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(plain, dict)
+    return dict(_flat({str(key): value for key, value in plain.items()}))
+
+
+def merge(paths: list[Path], columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return the rows of several jobs, each row once.
 
+    Args:
+        paths: the jobs' data.
+        columns: names of columns to add, and which parameter of the job each holds.
+
     Raises:
-        ValueError: if two jobs measured the same point, with another precision or seed, say.
+        ValueError: if two jobs measured the same point, with another precision or seed, say, or a
+            column is there already.
     """
-    tables = [pd.read_csv(path) for path in paths]
+    tables = [_with_columns(path, columns or {}) for path in paths]
     data = pd.concat(tables, ignore_index=True)
     job = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     new = ~data.duplicated().to_numpy()
     data, job = data.loc[new].reset_index(drop=True), job[new]
-    point = [name for name in _POINT if name in data]
+    point = [name for name in dict.fromkeys((*_POINT, *(columns or {}))) if name in data]
     seen = data[point].assign(job=job).drop_duplicates()
     twice = seen.duplicated(point).to_numpy()
     if twice.any():
-        found = seen.iloc[int(twice.argmax())][point].to_dict()
-        raise ValueError(f"results must hold each point once, got several jobs for {found}")
+        first = seen.iloc[int(twice.argmax())]
+        group = seen.groupby(point, dropna=False).ngroup()
+        same = seen[group == group.iloc[int(twice.argmax())]]
+        raise ValueError(
+            f"results must hold each point once, got several jobs for {first[point].to_dict()}: "
+            f"{_advice([paths[number] for number in same['job']])}"
+        )
     return data
+
+
+def _with_columns(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    known = parameters(path) if columns else {}
+    for name, key in columns.items():
+        if name in table:
+            raise ValueError(f"column must not be in the table already, got {name}")
+        table[name] = str(value) if isinstance(value := known.get(key), list) else value
+    return table
+
+
+def _advice(paths: Sequence[Path]) -> str:
+    """Say in which parameters jobs differ, and how to choose."""
+    known = [parameters(path) for path in paths]
+    names = dict.fromkeys(name for each in known for name in each)
+    differing = {
+        name: list(dict.fromkeys(str(each.get(name)) for each in known))
+        for name in names
+        if name not in _NOT_COMPARED and len({str(each.get(name)) for each in known}) > 1
+    }
+    if not differing:
+        return f"remove one of {_listed(str(path.parent) for path in paths)}"
+    name, values = next(iter(differing.items()))
+    shown = "; ".join(f"{name} ({', '.join(values)})" for name, values in differing.items())
+    return (
+        f"they differ in {shown}; choose by --where {name}={values[0]}, or keep all by "
+        f"--column {name}"
+    )
+
+
+def _key(name: str, option: str, known: Mapping[Path, Mapping[str, Any]]) -> str:
+    """Return the parameter's name in the configurations: `task` for one means `task.name`."""
+    for key in (name, f"{name}.name"):
+        if any(key in each for each in known.values()):
+            return key
+    there = dict.fromkeys(key for each in known.values() for key in each)
+    raise ValueError(f"{option} must name a parameter of the jobs ({_listed(there)}), got {name}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dictionaries, each by its dotted name."""
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _chosen(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return `--where` options as values of the type that they have in a configuration."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"where must be PARAMETER=VALUE, got {pair}")
+    plain = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
+    assert isinstance(plain, dict)
+    return dict(_flat({str(key): value for key, value in plain.items()}))
 
 
 def main() -> None:
     """Entry point of `python -m experiments.collect`."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.collect")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        prog="python -m experiments.collect",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("experiment", help="gradient_mse, fixed_budget, …")
     parser.add_argument("--scale", default="smoke")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--to", type=Path, required=True, help="the CSV to write")
+    parser.add_argument(
+        "--where", action="append", default=[], metavar="PARAMETER=VALUE", help="only such jobs"
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="PARAMETER",
+        help="write it as well",
+    )
     arguments = parser.parse_args()
     try:
-        data = collect(arguments.experiment, arguments.scale, arguments.results)
+        data = collect(
+            arguments.experiment,
+            arguments.scale,
+            arguments.results,
+            where=_chosen(arguments.where),
+            columns=arguments.column,
+        )
         write_atomically(arguments.to, to_csv(data))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
