@@ -227,6 +227,46 @@ class TestSweeps:
         with pytest.raises(ValueError, match=r"^results must hold each point once, .*4"):
             collect.merge([one, other])
 
+    def test_jobs_that_differ_in_what_their_tables_do_not_hold(self, tmp_path):
+        """Would catch: a sweep over the seed or the rate that cannot be collected, unexplained."""
+        for seed, rate in ((0, 0.5), (1, 0.5), (1, 2.0)):
+            job = tmp_path / "group_size" / "smoke" / f"{seed}_{rate}"
+            job.mkdir(parents=True)
+            (job / "data.csv").write_text(f"task,gap\na,{10 * seed + rate}\n")
+            config = {
+                "seed": seed,
+                "schedule": {"rate": rate},
+                "task": {"name": "a"},
+                "output": "x",
+            }
+            (job / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        wanted = "group_size", "smoke", tmp_path
+        advice = (
+            r"for {'task': 'a'}: they differ in seed \(0, 1\); schedule.rate \(0.5, 2.0\); "
+            "choose by --where seed=0, or keep all by --column seed"
+        )
+        with pytest.raises(ValueError, match=advice):
+            collect.collect(*wanted)
+        with pytest.raises(ValueError, match=r"they differ in schedule.rate \(0.5, 2.0\); choose"):
+            collect.collect(*wanted, columns=["seed"])
+        everything = collect.collect(*wanted, columns=["seed", "schedule.rate"])
+        assert everything["gap"].tolist() == [0.5, 10.5, 12.0]
+        assert everything["schedule.rate"].tolist() == [0.5, 0.5, 2.0]
+        one = collect._chosen(["seed=1", "schedule.rate=2.0", "task=a"])
+        assert collect.collect(*wanted, where=one)["gap"].tolist() == [12.0]
+        for options, message in (
+            ({"where": {"seed": 7}}, "where must be met by a job, got seed=7, not 0, 1"),
+            (
+                {"where": {"sed": 1}},
+                r"where must name a parameter of the jobs \(.*seed, .*\), got sed",
+            ),
+            ({"columns": ["task"]}, "column must not be in the table already, got task"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                collect.collect(*wanted, **options)
+        with pytest.raises(ValueError, match="where must be PARAMETER=VALUE, got seed"):
+            collect._chosen(["seed"])
+
     def test_nothing_to_collect(self, tmp_path, monkeypatch, capsys):
         target = tmp_path / "sweep.csv"
         arguments = ["gradient_mse", "--results", str(tmp_path), "--to", str(target)]
