@@ -1,5 +1,7 @@
 """The adapter of transformers' models: padding, cache, sampling, scores."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,14 @@ import torch
 
 import local_models
 from ustat_grpo import Grpo
-from ustat_grpo.lm import Answers, Prompts, log_probs, sample_groups, weighted_score
+from ustat_grpo.lm import (
+    Answers,
+    Prompts,
+    chat_templates,
+    log_probs,
+    sample_groups,
+    weighted_score,
+)
 from ustat_grpo.lm.scoring import distinct
 from ustat_grpo.lm.text_rewards import TextReward, same_number
 from ustat_grpo.lm.tokenizer import ARITHMETIC
@@ -334,3 +343,68 @@ class TestTokenizer:
     def test_marks_of_the_template_are_no_text(self, policies):
         with pytest.raises(ValueError, match="must keep the characters"):
             policies["qwen2"][1].prompts([f"1{local_models.END}2"])
+
+
+@pytest.fixture(scope="session")
+def with_template(tmp_path_factory):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("template")
+    local_models.save_tokenizer(folder)
+    plain = AutoTokenizer.from_pretrained(folder)
+
+    def made(template):
+        plain.chat_template = template
+        return HuggingFaceTokenizer(plain)
+
+    return made
+
+
+class TestTemplates:
+    """A template is a program of somebody else; it is tried when it is taken up."""
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("{{ raise_exception('Only a\nsystem') }}", "got TemplateError: 'Only a system'$"),
+            ("{{ messages[1].content }}", "got UndefinedError: "),
+            ("{% for m in messages %}", "got TemplateSyntaxError: "),
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "got RecursionError: "),
+            ("{% for i in range(10**9) %}{% endfor %}", "not raise to a power"),
+            ("{% for i in range(999999999) %}{% endfor %}", "got OverflowError: 'Range too big"),
+            ("{{ 9 ** 9 ** 9 }}", r"not raise to a power, got one with \*\*$"),
+        ],
+    )
+    def test_what_fails_is_said_in_one_line(self, with_template, template, message):
+        """Would catch: a traceback out of jinja, at the first prompt of a long run."""
+        with pytest.raises(ValueError, match=f"^chat template must .*{message}") as refusal:
+            with_template(template)
+        assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize("inner", ["{% set a = i * j %}", "{% set a = range(9999)|sum %}"])
+    def test_what_does_not_end_is_ended(self, with_template, monkeypatch, inner):
+        """10¹⁰ turns, of short and of long steps, on any thread; a debugger's trace stays."""
+        monkeypatch.setattr(chat_templates, "LIMIT", 0.05)
+        loop = "{% for i in range(99999) %}{% for j in range(99999) %}" + inner
+        template, before = loop + "{% endfor %}{% endfor %}", sys.gettrace()
+        message = r"must end within 0\.05 s of processor time"
+        with pytest.raises(ValueError, match=message):
+            with_template(template)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match=message):
+            pool.submit(with_template, template).result()
+        assert sys.gettrace() is before
+
+    def test_what_depends_on_the_text_is_ended_too(self, with_template, monkeypatch):
+        """Would catch: a limit for a first try only."""
+        monkeypatch.setattr(chat_templates, "LIMIT", 0.05)
+        loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+        text = "{{ messages[0].content }}"
+        tokenizer = with_template(f"{{% if '7' in messages[0].content %}}{loop}{{% endif %}}{text}")
+        assert tokenizer.decode(tokenizer.encode("1+2")) == "1+2"
+        with pytest.raises(ValueError, match="must end within"):
+            tokenizer.encode("7")
+
+    def test_keywords_of_a_call_are_no_power(self, with_template):
+        """Would catch: templates that hand options on, refused."""
+        tokenizer = with_template("a ** b {{ dict(**{'role': messages[0].content}).role }}")
+        assert tokenizer.decode(tokenizer.encode("1+2")).endswith("b 1+2")

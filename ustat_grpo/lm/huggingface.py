@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ustat_grpo.lm.chat_templates import asked
 from ustat_grpo.lm.extras import from_extra
 from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
 from ustat_grpo.lm.self_checks import inconsistency
@@ -216,16 +217,22 @@ class HuggingFaceTokenizer:
             A base model wants the text as it is.
 
     Raises:
-        ValueError: if the tokenizer has no end token.
+        ValueError: if the tokenizer has no end token, or its template fails or does not end.
     """
 
     tokenizer: Any
     chat: bool = True
 
     def __post_init__(self) -> None:
-        """Check that there is an end token."""
+        """Check that there is an end token, and try the template."""
         if self.tokenizer.eos_token_id is None:
             raise ValueError("tokenizer must have an eos_token, got None")
+        if self._has_template:
+            asked(self.tokenizer, "1+2")
+
+    @property
+    def _has_template(self) -> bool:
+        return self.chat and bool(getattr(self.tokenizer, "chat_template", None))
 
     @property
     def end_token(self) -> int:
@@ -260,15 +267,14 @@ class HuggingFaceTokenizer:
         """Return the tokens of a prompt.
 
         Raises:
-            ValueError: if the tokenizer loses characters of it.
+            ValueError: if the tokenizer loses characters of it, or the template fails or does not
+                end.
         """
         self.require(text)
-        if not (self.chat and self.tokenizer.chat_template):
+        if not self._has_template:
             tokens = self.tokenizer.encode(text)
             return tokens[:-1] if tokens[-1:] == [self.end_token] else tokens
-        said = [{"role": "user", "content": text}]
-        whole = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        return self.tokenizer.encode(whole, add_special_tokens=False)
+        return self.tokenizer.encode(asked(self.tokenizer, text), add_special_tokens=False)
 
     def decode(self, tokens: Iterable[int], *, whole: bool = False) -> str:
         """Return the text before the end token, or all of it; special tokens are no text."""

@@ -25,7 +25,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ustat_grpo.lm.language_model import LanguageModel
 from ustat_grpo.lm.score_calls import WAY_OUT, Call, Layer, Part, Rule, parts_of
 from ustat_grpo.lm.score_rules import require_rule, rule_of, used_parts
-from ustat_grpo.lm.score_uses import Uses
+from ustat_grpo.lm.score_uses import Seen, Uses
 from ustat_grpo.lm.scoring import Answers, log_probs
 
 
@@ -170,18 +170,19 @@ def _forward(
         for layer in layers:
             if layer.rule is used_parts:
                 _look_into(layer, uses, stack)
-                continue
-
-            def ran(
-                module: nn.Module, args: Any, kwargs: Any, output: Any, layer: Layer = layer
-            ) -> None:
-                seen(layer, (args, kwargs), tuple(layer.trained), layer.rule, output)
-
-            # First of all hooks, to see what the module itself returned.
-            stack.enter_context(
-                layer.module.register_forward_hook(ran, prepend=True, with_kwargs=True)
-            )
+            else:
+                _look_at(layer, seen, stack)
         return log_probs(model, answers, share_prompts=False).sum(), outputs
+
+
+def _look_at(layer: Layer, seen: Seen, stack: ExitStack) -> None:
+    """Tell what a layer reads and returns."""
+
+    def ran(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen(layer, (args, kwargs), tuple(layer.trained), layer.rule, output)
+
+    # First of all hooks, to see what the module itself returned.
+    stack.enter_context(layer.module.register_forward_hook(ran, prepend=True, with_kwargs=True))
 
 
 def _look_into(layer: Layer, uses: Uses, stack: ExitStack) -> None:

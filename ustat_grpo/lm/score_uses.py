@@ -20,6 +20,7 @@ from ustat_grpo.lm.score_rules import token_part, vector_part
 Seen = Callable[[Layer, tuple[Any, dict[str, Any]], tuple[str, ...], Rule, Tensor], None]
 """Is told of a layer, what was read (and by name), its parameters, their rule, and the product."""
 
+SCALING = ("scale_grad_by_freq", "sparse")
 CASTS = frozenset({Tensor.to, Tensor.float, Tensor.type, Tensor.bfloat16, Tensor.half})
 TURNED: tuple[Any, ...] = (Tensor.T, Tensor.mT)  # descriptors, which a mode sees by their getters
 TURNS = frozenset({Tensor.t, Tensor.transpose, torch.t, *(each.__get__ for each in TURNED)})
@@ -66,7 +67,9 @@ class Uses(TorchFunctionMode):
         elif function is functional.linear:
             self._linear(*args, output=output, **kwargs)
         elif function is functional.embedding:
-            self._embedding(*args, output=output, **kwargs)
+            names = ("input", "weight", "padding_idx", "max_norm", "norm_type", *SCALING)
+            given = dict(zip(names, args, strict=False)) | kwargs
+            self._embedding(*(given.get(name) for name in names), output=output)
         elif function is torch.addmm and len(args) == 3 and not kwargs:
             self._tell(args[1], args[2], args[0], output, by_columns=True)
         elif function in PRODUCTS and len(args) == 2 and not kwargs:
@@ -106,20 +109,12 @@ class Uses(TorchFunctionMode):
             self._seen(self.running, ((read,), {}), names, partial(_product_parts, **how), output)
 
     def _embedding(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        padding_idx: int | None = None,
-        max_norm: Any = None,
-        norm_type: float = 2.0,
-        scale_grad_by_freq: bool = False,
-        sparse: bool = False,
-        *,
-        output: Tensor,
+        self, tokens: Tensor, weight: Tensor, padding: int | None, *other: Any, output: Tensor
     ) -> None:
+        """Tell of a table; `other` is largest norm, its kind, scaling by frequency, sparsity."""
         name, turned = self._name(weight)
-        if name and self.running and not (turned or scale_grad_by_freq):
-            padding = None if padding_idx is None else padding_idx % len(weight)
+        if name and self.running and not (turned or any(other[2:3])):
+            padding = None if padding is None else padding % len(weight)
             rule = partial(_table_parts, weight=name, padding=padding)
             self._seen(self.running, ((tokens,), {}), (name,), rule, output)
 
