@@ -25,12 +25,21 @@ from experiments.readings_critic import critic
 from experiments.readme import document_blocks, markdown, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
-from theory.claims import COUNTEREXAMPLE, ENUMERATION, IDENTITY, ROUNDING, SIMULATION, Claim
+from theory.claims import (
+    COUNTEREXAMPLE,
+    ENUMERATION,
+    IDENTITY,
+    RATE,
+    ROUNDING,
+    SIMULATION,
+    Claim,
+)
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "experiments" / "reference"
 
 _NOT_YET = "not attempted"
+_RATE_ROUNDING = 1e-6
 _SEQUENTIAL = ("frozenlake", "cartpole")
 
 
@@ -301,14 +310,22 @@ def _is_numerical(claim: Claim) -> bool:
 
 def _number(claim: Claim, value: float) -> str:
     """Show no digit of a side that rounding decides, which differs between processors."""
-    return f"{0.0 if abs(value) < 1e-14 else value:.{4 if _is_numerical(claim) else 6}g}"
+    # A slope on log scales has the rounding of the values, many times over where they agree.
+    zero = _RATE_ROUNDING if claim.evidence == RATE else 1e-14
+    return _shown(0.0 if abs(value) < zero else value, 4 if _is_numerical(claim) else 6)
 
 
 def _error(claim: Claim, unit: str = "") -> str:
     """Show of an error that rounding decides its size only."""
-    if _is_numerical(claim) and claim.holds:
+    slight = claim.evidence == RATE and claim.error < _RATE_ROUNDING
+    if (_is_numerical(claim) or slight) and claim.holds:
         return "within tolerance"
-    return "rounding" if abs(claim.error) < ROUNDING else f"{claim.error:.2g}{unit}"
+    return "rounding" if abs(claim.error) < ROUNDING else f"{_shown(claim.error, 2)}{unit}"
+
+
+def _shown(value: float, digits: int) -> str:
+    """Return some digits, of 0.125 the same two whatever rounding adds to it."""
+    return f"{float(f'{value:.10g}'):.{digits}g}"
 
 
 if __name__ == "__main__":

@@ -206,6 +206,18 @@ class TestRoundingErrors:
         claim = claims.below("a ratio", claims.IDENTITY, 1.0, 1.0 + error, margin=0.0)
         assert ledger._claim_cells(replace(claim, error=error))[4] == "rounding"
 
+    def test_of_what_lies_between_two_digits(self):
+        """Would catch: an error of 0.12 that is 0.13 elsewhere, where it is 0.125."""
+        one, other = (
+            ledger._claim_cells(replace(claims.refuted("a", 1.0, 2.0), error=0.125 + each))
+            for each in (-2e-17, 3e-17)
+        )
+        assert one == other
+
+    def test_of_a_slope_that_is_none(self):
+        cells = ledger._claim_cells(claims.rate("flat", 0.0, 7.07e-11, 1e-6, 1.0))
+        assert cells[3:5] == ["0", "within tolerance"]
+
     @pytest.mark.parametrize("name", DOCUMENTS)
     def test_no_document_holds_anything_finer(self, name):
         """Would catch: -5.6e-17 for what is zero, an error of 1.3e-12 that is 3.4e-12 elsewhere."""
