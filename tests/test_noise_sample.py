@@ -78,7 +78,9 @@ def test_refuses_what_is_not_finite(rng, name, value):
 @pytest.mark.parametrize("name", ["score_norms", "gradient_norms"])
 def test_refuses_negative_norms(rng, name):
     given = fields(rng)
-    with pytest.raises(ValueError, match=f"{name} must not be negative, got a smallest of -0.5"):
+    with pytest.raises(
+        ValueError, match=rf"{name} must not be negative, got a smallest entry of -0.5"
+    ):
         OutputSample(**given | {name: changed(given[name], 2, -0.5)})
 
 

@@ -159,7 +159,7 @@ def test_refuses(rng):
     probes = sign_probes(rewards, prompts, prompts_per_block=4, rng=rng)
     with pytest.raises(ValueError, match=r"squared_norms must have shape \(16,\), got \(15,\)"):
         probes.measured(np.ones(15))
-    with pytest.raises(ValueError, match="squared_norms must not be negative, got -1"):
+    with pytest.raises(ValueError, match="squared_norms must not be negative, got"):
         probes.measured(-np.ones(16))
     with pytest.raises(ValueError, match="squared_norms must be finite"):
         probes.measured(np.full(16, np.nan))

@@ -118,7 +118,7 @@ class TestErrors:
 
     def test_norms_must_not_be_negative_or_nan(self, rng):
         sample = binary_sample(rng)
-        with pytest.raises(ValueError, match="score_norms must not be negative, got -"):
+        with pytest.raises(ValueError, match="score_norms must not be negative, got"):
             prompt_values(sample.rewards, sample.prompts, -sample.score_norms)
         with pytest.raises(ValueError, match="score_norms must be finite"):
             prompt_values(sample.rewards, sample.prompts, np.nan * sample.score_norms)

@@ -8,6 +8,8 @@ import pytest
 from ustat_grpo import NoiseComponents, SoftmaxBandit, checks, laws
 from ustat_grpo.draws import alias_table
 from ustat_grpo.laws import binary, group_size
+from ustat_grpo.planner import Cost, plan
+from ustat_grpo.planner.curve import Curve
 
 ABOVE_ONE = np.nextafter(1.0, 2.0)
 
@@ -75,6 +77,8 @@ def test_tied_group_sizes_do_not_depend_on_rounding():
     for error in (-3e-16, 0.0, 3e-16):
         noise = NoiseComponents(1.0, 0.3, 2.0 * (1 + error))
         assert group_size.best_divisor(noise, budget=6) == 2
+        assert Curve(noise, Cost(), largest=6).best_integer == 2
+        assert plan(noise, budget=6).recommended == (3, 2)
     assert group_size.best_divisor(NoiseComponents(1.0, 0.3, 2.0001), budget=6) == 3
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite, same_length
+from ustat_grpo.checks import finite, not_negative, same_length
 from ustat_grpo.ids import identified
 from ustat_grpo.noise.causes import likely_cause
 from ustat_grpo.noise.groups import Groups, grouped
@@ -58,8 +58,9 @@ class OutputSample:
         lengths = {name: len(getattr(self, name)) for name in ("rewards", "score_norms")}
         same_length("outputs", lengths)
         for name in ("score_norms", "gradient_norms"):
-            if (smallest := getattr(self, name).min()) < 0:
-                raise ValueError(f"{name} must not be negative, got a smallest of {smallest:g}")
+            norms = getattr(self, name)
+            checked = not_negative(name, norms, scale=np.abs(norms).max(initial=0.0))
+            object.__setattr__(self, name, checked)
         count = len(self.groups.sizes)
         lengths = {name: len(getattr(self, name)) for name in _OF_GROUPS}
         same_length("prompts", {"prompts": count, **lengths})

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, generator, integer
+from ustat_grpo.checks import finite, generator, integer, not_negative
 from ustat_grpo.noise.components import debiasing
 from ustat_grpo.noise.groups import Groups, grouped, require_signal
 from ustat_grpo.noise.scale import exponent_of
@@ -85,12 +85,11 @@ class SignProbes:
             ValueError: if there is not one norm a probe, or one is negative or not finite.
         """
         norms = finite("squared_norms", squared_norms, ndim=1)
+        norms = not_negative("squared_norms", norms, scale=np.abs(norms).max())
         if norms.shape != self.weights.shape[:1]:
             raise ValueError(
                 f"squared_norms must have shape ({len(self.weights)},), got {norms.shape}"
             )
-        if (norms < 0).any():
-            raise ValueError(f"squared_norms must not be negative, got {norms.min():g}")
         silent = ~self.weights.any(axis=1)
         if norms[silent].any():
             raise ValueError(

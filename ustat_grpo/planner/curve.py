@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import real
+from ustat_grpo.checks import first_smallest, real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.moments import NoiseComponents
@@ -162,8 +162,9 @@ class Curve:
 
     @property
     def best_integer(self) -> int:
-        """The integer G of least error."""
-        return int(min((np.floor(self.best), np.ceil(self.best)), key=self.relative))
+        """The integer G of least error; of two that tie the smaller."""
+        around = np.array([np.floor(self.best), np.ceil(self.best)])
+        return int(around[first_smallest(self.relative(around))])
 
 
 def last_within(inside: int, end: int, holds: Callable[[int], bool]) -> int:
@@ -250,7 +251,7 @@ def decide(
     allowed = next((good & each for each in sets if (good & each).any()), good)
 
     def best_of(some: Booleans) -> int:
-        return int(np.where(some, worst, np.inf).argmin())
+        return int(first_smallest(np.where(some, worst, np.inf)))
 
     def choice(place: int) -> Choice:
         return Choice(int(batches[place]), int(sizes[place]))

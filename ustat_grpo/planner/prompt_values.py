@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite, integer, same_length
+from ustat_grpo.checks import finite, integer, not_negative, same_length
 from ustat_grpo.noise.components import prompt_statistics
 from ustat_grpo.noise.groups import grouped, require_signal
 from ustat_grpo.noise.sample import OutputSample
@@ -110,8 +110,7 @@ def prompt_values(
         return PromptValues(outputs, successes)
     norms = finite("score_norms", score_norms, ndim=1)
     same_length("outputs", {"rewards": len(values), "score_norms": len(norms)})
-    if norms.min() < 0:
-        raise ValueError(f"score_norms must not be negative, got {norms.min():g}")
+    norms = not_negative("score_norms", norms, scale=np.abs(norms).max())
     oracle = prompt_statistics(groups, norms, np.zeros(len(outputs))).oracle_norm_squared
     excess = groups.totals(norms * values**2) / outputs - oracle
     return PromptValues(outputs, successes, groups.totals(norms) / outputs, excess)
