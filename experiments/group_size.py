@@ -211,19 +211,36 @@ def predicted(
 ) -> dict[int, list[ExpectedGap]]:
     """Return the laws by group size, one at each iteration; most estimators share one pass."""
     passes: dict[float, list[ExpectedGap]] = {}
-    for size in config.group_size:
-        gain = compared.gain(name, size)
-        if gain not in passes:
-            schedule = config.schedule.build(config.task.learning_rate, gain)
-            passes[gain] = expected_gap(
-                expand(start.bandit.at),
-                compared.noise(name, parameters),
-                theta0=start.theta0,
-                rates=schedule.rates(config.iterations[-1]),
-                checkpoints=config.iterations,
-                best_objective=start.bandit.best_objective,
+    with np.errstate(over="ignore", invalid="ignore"):  # see what follows
+        for size in config.group_size:
+            gain = compared.gain(name, size)
+            if gain not in passes:
+                passes[gain] = _expected(config, start, name, parameters, gain)
+    laws = {size: passes[compared.gain(name, size)] for size in config.group_size}
+    for size, of_size in laws.items():
+        gaps = [law.gap(batch_size=config.budget // size, group_size=size) for law in of_size]
+        if not np.isfinite(gaps).all():
+            rate = config.schedule.build(config.task.learning_rate).rates(1)[0]
+            raise FloatingPointError(
+                f"the law of the gap is not finite for {name} at G = {size}: the learning rate "
+                f"must be smaller, got {rate:g}"
             )
-    return {size: passes[compared.gain(name, size)] for size in config.group_size}
+    return laws
+
+
+def _expected(
+    config: GroupSize, start: Start, name: str, parameters: compared.Parameters, gain: float
+) -> list[ExpectedGap]:
+    """Return the laws of an estimator whose gradient is `gain` times as long as the true one."""
+    schedule = config.schedule.build(config.task.learning_rate, gain)
+    return expected_gap(
+        expand(start.bandit.at),
+        compared.noise(name, parameters),
+        theta0=start.theta0,
+        rates=schedule.rates(config.iterations[-1]),
+        checkpoints=config.iterations,
+        best_objective=start.bandit.best_objective,
+    )
 
 
 def _columns(

@@ -15,6 +15,8 @@ from hidden_noise import FOUND_AS_GENERATOR, Corridor, drawn_in_advance, keyed_b
 from toy_environments import Counting, OneStep, Walk
 from ustat_grpo.environments import self_check
 from ustat_grpo.environments.copies import EnvironmentCopies
+from ustat_grpo.environments.policies import tabular_softmax
+from ustat_grpo.environments.rollouts import group_rollouts
 
 TAKEN_UP_WITHOUT_A_WORD = [
     Corridor,
@@ -186,3 +188,12 @@ def test_a_time_limit_does_not_hide_that_a_step_gave_four_values():
     """Would catch: "not enough values to unpack", from inside of a wrapper."""
     with pytest.raises(ValueError, match=r"truncated, info\), but a wrapper found not enough val"):
         opened(lambda: gym.wrappers.TimeLimit(Giving(step=(0, 1.0, True, {})), 5))
+
+
+def test_a_return_that_overflows_is_one_sentence(rng):
+    """Would catch: an infinite return, and NaN gradients of it."""
+    with (
+        EnvironmentCopies(lambda: Giving(reward=1e308), 2) as copies,
+        pytest.raises(ValueError, match="returns must be finite, but the sum of the rewards"),
+    ):
+        group_rollouts(copies, tabular_softmax(1, 2), np.zeros(2), [0], 2, rng=rng)

@@ -100,6 +100,11 @@ class TestJobs:
 
 
 MISTAKES = {
+    "a rate beyond the numbers": (
+        ["schedule.rate=1e308"],
+        "the law of the gap is not finite for vanilla at G = 2: the learning rate must be "
+        "smaller, got 1e+308",
+    ),
     "size does not divide": (["group_size=3"], "group_size must divide the budget 64, got 3"),
     "single outputs": (
         ["group_size=[1,2]"],

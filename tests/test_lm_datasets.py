@@ -174,7 +174,7 @@ class TestMalformedFiles:
         path = tmp_path / "a.parquet"
         path.write_text("")
         monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-        wanted = "pyarrow must be installed for this (pip install ustat_grpo[llm]), got: "
+        wanted = "pyarrow must be installed for this (pip install -e '.[llm]' in a checkout), got: "
         assert message(load_gsm8k, path).startswith(wanted)
         with pytest.raises(ValueError, match="no-such-module must be installed"):
             from_extra("no_such_module.part")

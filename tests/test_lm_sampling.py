@@ -458,3 +458,13 @@ def test_nothing_is_no_set_of_answers():
     answers = Answers.of(PROMPTS, [torch.tensor([END])] * 3)
     with pytest.raises(ValueError, match="answers must hold at least one row, got none"):
         merged(answers[:0])
+
+
+def test_logits_that_are_not_numbers_are_one_sentence():
+    """Would catch: a token beyond the vocabulary, and an IndexError wherever it is looked up."""
+    for wrong in (torch.nan, torch.inf):
+        model = tiny()
+        with torch.no_grad():
+            model.head.weight[2, 0] = wrong
+        with pytest.raises(ValueError, match="logits of the model must be finite or -inf"):
+            groups(model, 2)

@@ -150,3 +150,11 @@ def test_what_looks_at_the_number_of_ones_needs_returns_of_zero_and_one(change):
 def test_rng_must_be_a_generator(rng):
     with pytest.raises(TypeError, match=re.escape("rng must be a numpy.random.Generator, got")):
         climb(rng=rng)
+
+
+def test_a_run_that_leaves_the_numbers_is_an_error():
+    """Would catch: NaN objectives handed back."""
+    with pytest.raises(
+        FloatingPointError, match=r"training diverged in \d+ of \d+ runs, up to iter"
+    ):
+        climb(schedule=Constant(1e308))

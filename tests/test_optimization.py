@@ -21,6 +21,7 @@ from ustat_grpo import (
 )
 from ustat_grpo.optimization import PROMPT_SAMPLING
 from ustat_grpo.policy_rows import exp_of_negative
+from ustat_grpo.practice import Practice
 
 TUG = TugOfWar(num_axes=2, num_flat=1, separation=(1.5, 3.0))
 KINDS = {
@@ -257,3 +258,10 @@ def test_rates_may_be_of_any_real_type(rates):
 def test_rng_must_be_a_generator(rng):
     with pytest.raises(TypeError, match=re.escape("rng must be a numpy.random.Generator, got")):
         climb(rng=rng)
+
+
+def test_a_run_that_leaves_the_numbers_is_an_error():
+    """Would catch: NaN objectives handed back, and tables of empty gaps made of them."""
+    for practice in (Practice(), Practice(num_minibatches=2)):
+        with pytest.raises(FloatingPointError, match=r"diverged in \d of 7 runs, .* up to 1e\+308"):
+            climb("features", schedule=Constant(1e308), practice=practice)

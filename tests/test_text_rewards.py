@@ -173,7 +173,9 @@ class TestEquivalent:
         with pytest.raises(ValueError, match="seconds must be an integer of at least 1, got 0"):
             Equivalent(seconds=0)
         monkeypatch.setitem(sys.modules, "math_verify", None)
-        message = r"math-verify must be installed for this \(pip install ustat_grpo\[llm\]\)"
+        message = (
+            r"math-verify must be installed for this \(pip install -e '.\[llm\]' in a checkout\)"
+        )
         with pytest.raises(ValueError, match=message):
             Equivalent()
 

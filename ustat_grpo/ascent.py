@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit, uint64
 from numpy.typing import NDArray
 
+from ustat_grpo.arrays import Array
 from ustat_grpo.compiled import compiled
 from ustat_grpo.draws import draw_prompts
 from ustat_grpo.policy_rows import objective_of, set_cells, set_known, set_policy
@@ -53,6 +54,24 @@ class Checkpoints(NamedTuple):
 
     objective: NDArray[np.float64]  # (runs, C)
     theta: NDArray[np.float64]  # (runs, C, d), or (0, 0, 0) to keep none
+
+
+def require_finite(left: Checkpoints, points: NDArray[np.int64], rates: Array) -> None:
+    """Raise if θ or the objective of a run has overflowed.
+
+    Raises:
+        FloatingPointError: if so: a mean over the other runs would be of another algorithm.
+    """
+    finite = np.isfinite(left.objective)
+    if left.theta.size:
+        finite &= np.isfinite(left.theta).all(axis=2)
+    if not finite.all():
+        place = int((~finite).any(axis=0).argmax())
+        raise FloatingPointError(
+            f"training diverged in {(~finite).any(axis=1).sum()} of {len(finite)} runs, up to "
+            f"iteration {points[place]}, where theta is not finite: the learning rate must be "
+            f"smaller, got up to {rates.max():g}"
+        )
 
 
 @compiled

@@ -103,6 +103,7 @@ def optimize(
 
     Raises:
         ValueError: if an argument is out of its range.
+        FloatingPointError: if a run's θ does not stay finite.
     """
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip
@@ -129,6 +130,7 @@ def optimize(
         np.empty((num_runs, len(points), len(start)) if keep_theta else (0, 0, 0)),
     )
     loop.run(left, threads)
+    ascent.require_finite(left, points, rates)
     return Runs(points, left.objective, bandit.best_objective - left.objective, left.theta)
 
 

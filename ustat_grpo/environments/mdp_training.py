@@ -76,6 +76,7 @@ def optimize_mdp(
     Raises:
         ValueError: if an argument is out of its range, or the estimator is of another kind or needs
             b*(x).
+        FloatingPointError: if a run's θ does not stay finite.
     """
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip
@@ -100,6 +101,7 @@ def optimize_mdp(
         mdp_ascent.ascend(tables, rule, shared, state, key, first, own)
 
     in_parts(num_runs, threads, part)
+    ascent.require_finite(left, points, rates)
     return Runs(points, left.objective, best_objective(mdp) - left.objective, left.theta)
 
 

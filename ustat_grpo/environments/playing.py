@@ -157,5 +157,6 @@ def _invert(logits: Array, uniforms: Array) -> NDArray[np.int64]:
     cumulative = np.cumsum(weights, axis=1)
     total = cumulative[:, -1:]
     if not np.isfinite(total).all():
-        raise ValueError(f"logits of the policy must be finite, got {logits[~np.isfinite(logits)]}")
+        bad = np.sum(~np.isfinite(logits))
+        raise ValueError(f"logits of the policy must be finite, got {bad} that are not")
     return (cumulative[:, :-1] <= uniforms[:, None] * total).sum(axis=1)

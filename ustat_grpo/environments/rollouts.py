@@ -65,13 +65,18 @@ def group_rollouts(
 
     Raises:
         ValueError: if an argument is out of its range, the policy does not fit the environment, its
-            logits are not finite, or an episode has not ended after `copies.max_steps`.
+            logits or a return are not finite, or an episode has not ended after `copies.max_steps`.
     """
     parameter = require_policy(copies, policy, theta)
     starts, size = require_seeds(seeds), integer("group_size", group_size)
     plan = Plan(starts, size, require_discount(discount), draw_key(rng), draw_key(rng))
     tape = Tape(np.zeros(plan.num_episodes, dtype=np.int64), np.zeros(plan.num_episodes))
-    play(copies, plan, lambda seen: policy.logits(parameter, seen), tape)
+    with np.errstate(over="ignore", invalid="ignore"):  # see what follows, and `play`
+        play(copies, plan, lambda seen: policy.logits(parameter, seen), tape)
+    if not np.isfinite(tape.returns).all():
+        raise ValueError(
+            "returns must be finite, but the sum of the rewards of an episode has overflowed"
+        )
     order = np.argsort(np.concatenate(tape.episodes), kind="stable")
     shape = (len(starts), size)
     return Episodes(

@@ -34,7 +34,7 @@ try:
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
     raise ImportError(
-        f"trl must be installed for this (pip install ustat_grpo[trl]), got: {error}"
+        f"trl must be installed for this (pip install -e '.[trl]' in a checkout), got: {error}"
     ) from error
 
 _STATE = "NoiseGRPOTrainer"

@@ -15,5 +15,6 @@ def from_extra(module: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0].replace("_", "-")
         raise ValueError(
-            f"{package} must be installed for this (pip install ustat_grpo[llm]), got: {error}"
+            f"{package} must be installed for this (pip install -e '.[llm]' in a checkout), "
+            f"got: {error}"
         ) from error

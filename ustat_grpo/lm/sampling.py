@@ -81,7 +81,7 @@ def sample_rows(
         numbers: from `uniforms`.
 
     Raises:
-        ValueError: if outputs may outgrow the model's context.
+        ValueError: if outputs may outgrow the model's context, or logits are NaN.
     """
     count, length = numbers.shape
     require_context(model, prompts, length, "max_tokens")
@@ -121,6 +121,8 @@ def _draw(
     the row's values only: a vocabulary is too large for a copy of the row to each output.
     """
     cumulative = log_probs.to(torch.float64, copy=True).exp_().cumsum_(dim=-1)
+    if not bool(cumulative[:, -1].isfinite().all()):
+        raise ValueError("logits of the model must be finite or -inf, got NaN or +inf")
     # Scaled by the total, so that rounding leaves no number beyond the last token.
     numbers = numbers * cumulative[row, -1]
     highest = cumulative.shape[1] - 1
