@@ -123,7 +123,7 @@ MISTAKES = {
     "one iteration": (["iterations=1"], "iterations must be an integer of at least 2, got 1"),
     "no rate": (["rate_factor=0"], "rate_factor must be a finite number and above 0, got 0.0"),
     "no chance": (
-        ["problem.success=[[0.3,1.7],[0.3,0.02]]"], "success must lie in [0, 1], got 0.02 to 1.7",
+        ["problem.success=[[0.3,1.7],[0.3,0.02]]"], "success must lie in [0, 1], got 1.7",
     ),
 }  # fmt: skip
 

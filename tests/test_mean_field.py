@@ -141,8 +141,8 @@ class TestOneAxis:
         ("success", "shifts", "message"),
         [
             ([[0.1, 0.2, 0.3]], [0.0], "success must have a column for each of 2 actions, got"),
-            ([[0.1, 1.2]], [0.0], "success must lie in [0, 1], got 0.1 to 1.2"),
-            ([[-0.1, 0.2]], [0.0], "success must lie in [0, 1], got -0.1 to 0.2"),
+            ([[0.1, 1.2]], [0.0], "success must lie in [0, 1], got 1.2"),
+            ([[-0.1, 0.2]], [0.0], "success must lie in [0, 1], got -0.1"),
             ([[0.1, 0.2]], [0.0, 1.0], "arrays must agree on the number of prompts, got: success"),
             ([[0.1, np.nan]], [0.0], "success must be finite, got 1 NaN or infinity"),
         ],

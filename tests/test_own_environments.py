@@ -92,8 +92,8 @@ def test_a_bandit_shows_its_last_step_as_text():
     ("arguments", "message"),
     [
         ({"success": [0.1, 0.2]}, r"success must be 2-dimensional .* got shape \(2,\)"),
-        ({"success": [[0.1, 1.5]]}, r"success must lie in \[0, 1\], got an entry of 1.5"),
-        ({"success": [[-0.25, 0.5]]}, r"success must lie in \[0, 1\], got an entry of -0.25"),
+        ({"success": [[0.1, 1.5]]}, r"success must lie in \[0, 1\], got 1.5"),
+        ({"success": [[-0.25, 0.5]]}, r"success must lie in \[0, 1\], got -0.25"),
         ({"success": [[np.nan, 0.5]]}, "success must be finite, got 1 NaN"),
         ({"prompt_probs": [0.5, 0.5]}, "success has 16, prompt_probs has 2"),
         ({"success": [[0.5]], "prompt_probs": [0.5]}, "prompt_probs must sum to 1"),

@@ -71,7 +71,9 @@ def group_mean(moments: Moments, *, group_size: int) -> Errors:
     return gain**2 * grpo(moments, group_size=group_size) + bias
 
 
-def shrinkage(moments: Moments, *, group_size: int, weight: float, target: float = 0.0) -> Errors:
+def shrinkage(
+    moments: Moments, *, group_size: int, weight: float, target: ArrayLike = 0.0
+) -> Errors:
     """Error with the baseline (1−λ)Z̄^(−i) + λc, c free of the group.
 
     (τ + 2λ(V−c)m + λ²(V−c)²s − ‖g‖²)/G + (1−λ)²(sσ² + ‖g‖²)/(G(G−1)).
@@ -80,14 +82,14 @@ def shrinkage(moments: Moments, *, group_size: int, weight: float, target: float
         moments: of the problem.
         group_size: G, at least 2.
         weight: λ.
-        target: c.
+        target: c, one number or one for each prompt, shape (P,).
 
     Raises:
         ValueError: if `group_size` is below 2, or a number is not finite.
     """
     size = leave_one_out_group_size(group_size)
     weight = real("weight", weight)
-    shrunk = moments.value + weight * (real("target", target) - moments.value)
+    shrunk = moments.value + weight * (_known("target", target) - moments.value)
     first_order = _prompt_only(moments, size, shrunk)
     return first_order + (1 - weight) ** 2 * moments.residual_norm_squared / (size * (size - 1))
 
