@@ -195,6 +195,7 @@ class TestJobs:
         (path,) = tmp_path.rglob("data.csv")
         assert len(pd.read_csv(path)) == len(table())
 
+    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
     def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         resumes(
             estimator_zoo, "run", lambda config: config.batch_size == 5, tmp_path,

@@ -487,6 +487,7 @@ class TestEverything:
         monkeypatch.setattr(jobs, "EXPERIMENTS", small)
         monkeypatch.setattr(jobs, "compose", smaller)
 
+    @pytest.mark.slow  # `make run` itself; its experiments and figures have fast tests of their own
     def test_main_job_ends_with_tables_and_paths(self, small, tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "150")
         experiments.__main__.main(tmp_path)

@@ -117,6 +117,7 @@ class TestLaw:
 
 
 class TestJobs:
+    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
     def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         """The kill comes in the second job; the first is kept, the second leaves no table."""
         resumes(

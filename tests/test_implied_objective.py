@@ -134,6 +134,7 @@ class TestJobs:
         overrides, message = MISTAKES[mistake]
         refuses(implied_objective, message, tmp_path / "results", *TINY, *overrides)
 
+    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
     def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
         small = ("group_size=[8]", "penalties=[k3]", "num_minibatches=[1]")
         resumes(implied_objective, "run", lambda config: config.penalty_weight == 0.05, tmp_path,

@@ -210,6 +210,7 @@ class TestCommand:
         assert path.read_text() == to_csv(measure(*FEW))
         assert list(pd.read_csv(path)) == COLUMNS
 
+    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
     def test_a_killed_sweep_is_resumed(self, folder, tmp_path):
         asked = (*tiny_policies.asked(folder, "beginner"), "task.num_outputs=32", "threads=1")
         sweep = (*asked, "task.brute_force_replications=0", "group_size=2,4")

@@ -120,22 +120,22 @@ class TestCurve:
         assert curve.best == pytest.approx(found.x, rel=1e-4)
 
     @pytest.mark.parametrize("fixed", [0.0, 20.0])
-    @pytest.mark.parametrize("size", [2, 5, 16, 60, 400])
-    def test_band_holds_for_every_prompt_noise_between(self, fixed, size):
+    def test_band_holds_for_every_prompt_noise_between(self, fixed):
         """On a grid of 2001 values of c₁; the grid misses the exact least by less than 1e-4."""
-        most, least = 0.06, 0.002
+        most, least, sizes = 0.06, 0.002, [2, 5, 16, 60, 400]
         point, *ends = (
             Curve(replace(KNOWN, prompt=c1), Cost(fixed), 400) for c1 in (0.02, least, most)
         )
-        found = band(point, ends, size)
         grid = [
-            float(Curve(replace(KNOWN, prompt=c1), Cost(fixed), 400).relative(size))
+            Curve(replace(KNOWN, prompt=c1), Cost(fixed), 400).relative(sizes)
             for c1 in np.linspace(least, most, 2001)
         ]
-        assert found.high == pytest.approx(max(grid), rel=1e-12)
-        assert found.low <= min(grid) * (1 + 1e-12)
-        assert found.low == pytest.approx(min(grid), abs=1e-4)
-        assert found.low <= found.value <= found.high
+        for size, relative in zip(sizes, np.transpose(grid), strict=True):
+            found = band(point, ends, size)
+            assert found.high == pytest.approx(relative.max(), rel=1e-12)
+            assert found.low <= relative.min() * (1 + 1e-12)
+            assert found.low == pytest.approx(relative.min(), abs=1e-4)
+            assert found.low <= found.value <= found.high
 
 
 class TestNearOptimal:

@@ -178,6 +178,7 @@ class TestReadings:
         assert "token, sampled steps: from η(m−1) = 3 on (at most 20 of it)" in share.obtained
 
 
+@pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
 def test_a_killed_sweep_is_resumed_by_the_same_command(tmp_path):
     sweep = ("num_minibatches=[2],[2,4]", *(each for each in BANDIT if "num_mini" not in each))
     resumes(

@@ -1,6 +1,5 @@
 """Every claim of every chapter holds, and a false one is noticed."""
 
-from functools import cache
 from itertools import product
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 import theory
+from chapter_claims import claims_of
 from theory import claims
 from theory.__main__ import main
 from theory.enumeration import (
@@ -25,12 +25,6 @@ from ustat_grpo import GroupMean, Grpo, Oracle, Vanilla
 CHAPTERS = theory.chapters()
 
 
-@cache
-def claims_of(chapter):
-    """Return the claims of a chapter, computed once for all tests."""
-    return tuple(chapter.claims())
-
-
 @pytest.fixture
 def chapter_of(monkeypatch):
     """Put one chapter with the given claims in the place of all others."""
@@ -43,14 +37,15 @@ def chapter_of(monkeypatch):
 
 
 class TestChapters:
-    @pytest.mark.parametrize("chapter", CHAPTERS, ids=theory.CHAPTERS)
-    def test_every_claim_holds(self, chapter):
-        failures = [claim for claim in claims_of(chapter) if not claim.holds]
+    @pytest.mark.parametrize("name", theory.CHAPTERS)
+    def test_every_claim_holds(self, name, shared_folder):
+        failures = [claim for claim in claims_of(shared_folder, name) if not claim.holds]
         assert failures == []
 
-    @pytest.mark.parametrize("chapter", CHAPTERS, ids=theory.CHAPTERS)
-    def test_states_what_it_proves(self, chapter):
-        statements = [claim.statement for claim in claims_of(chapter)]
+    @pytest.mark.parametrize("name", theory.CHAPTERS)
+    def test_states_what_it_proves(self, name, shared_folder):
+        (chapter,) = theory.chapters(name)
+        statements = [claim.statement for claim in claims_of(shared_folder, name)]
         assert chapter.ITEM and chapter.TITLE and statements
         assert len(set(statements)) == len(statements)
         assert "**Statement.**" in chapter.__doc__ or chapter.ITEM == "Errata"
