@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from ustat_grpo import compiled, draws, kernels, rng
@@ -34,3 +38,56 @@ def test_the_digest_covers_every_file_of_the_loops(module, tmp_path, monkeypatch
     before = compiled._digest()
     (tmp_path / f"{module.__name__.split('.')[-1]}.py").write_text("new")
     assert compiled._digest() != before
+
+
+PROGRAM = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s %(message)s")
+logging.getLogger("numba").setLevel(logging.WARNING)
+import numpy as np
+from ustat_grpo.draws import alias_table
+print("table", alias_table(np.array([0.25, 0.75])).tolist())
+"""
+
+
+NOWHERE = """
+from numba.core.caching import CompileResultCacheImpl
+CompileResultCacheImpl._locator_classes = []
+"""
+
+
+def run_with(folder: str, before: str = "") -> list[str]:
+    """Compile a loop in a fresh process that keeps its caches in a folder; return its lines."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+    command = [sys.executable, "-W", "error", "-c", before + PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+TABLE = "table [4611686018427387905, 9223372036854775808]"  # ½·2⁶³ and the alias 1; full
+
+
+def test_where_nothing_can_be_written_loops_are_compiled_all_the_same():
+    """Would catch: "cannot cache function" at import, for whoever did not install the package.
+
+    The tests may run as root, who can write everywhere, so numba is told of no place to try.
+    """
+    *said, table = run_with("/dev/null/no_folder", NOWHERE)
+    assert table == TABLE
+    assert said and all(line.startswith("ustat_grpo.compiled ") for line in said)
+    assert any("alias_table is compiled in every process" in line for line in said)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2],
+                                    lambda whole: b"\x80\x04no pickle" * 9],
+                         ids=["empty", "truncated", "other bytes"])  # fmt: skip
+def test_damaged_caches_are_made_anew(damage, tmp_path):
+    """Would catch: an EOFError or UnpicklingError at every start, until somebody finds the file."""
+    assert run_with(str(tmp_path)) == [TABLE]
+    kept = sorted(path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc"))
+    assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    for path in kept:
+        path.write_bytes(damage(path.read_bytes()))
+    *said, table = run_with(str(tmp_path))
+    assert table == TABLE and any("is compiled anew" in line for line in said)
+    assert run_with(str(tmp_path)) == [TABLE]

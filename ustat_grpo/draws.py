@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit, uint64
 from numpy.typing import NDArray
 
+from ustat_grpo.compiled import compiled_plainly
 from ustat_grpo.rng import word_at
 
 _POISSON_REACH = 4096
@@ -46,13 +47,13 @@ _FULL = 2.0**-48
 """A few units in the last place: less than random words of 64 bits could tell."""
 
 
-@njit(cache=True)
+@compiled_plainly
 def _full(share):
     """Return a column's share, 1 if it is 1 up to rounding."""
     return 1.0 if abs(share - 1.0) < _FULL else share
 
 
-@njit(cache=True)
+@compiled_plainly
 def alias_table(probs):
     """Build Walker's alias table, threshold and alias packed in one word (Vose 1991).
 
@@ -99,7 +100,7 @@ def alias_tables(probs: NDArray[np.float64]) -> NDArray[np.uint64]:
     return np.stack([alias_table(row) for row in probs])
 
 
-@njit(cache=True)
+@compiled_plainly
 def _fill_poisson(rates, least, widths, ends, entries):
     """Fill the alias tables of Poisson counts least, least + 1, …, one a rate."""
     for index in range(len(rates)):
