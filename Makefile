@@ -1,10 +1,12 @@
 # Every target creates .venv from constraints.txt if it is missing or out of date; tests and checks
 # add their own tools to it.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
+OLDEST_PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test portable check figures ledger reference bench format
+.PHONY: help run test newest oldest portable check figures ledger reference bench format
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,6 +16,12 @@ run: .venv/.ready ## the main job on its smoke scale: experiments, figures, ledg
 
 test: .venv/.tested ## the fast tests (add ARGS=--slow for all)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+newest: ## install the wheel with the newest versions of what it needs, on each Python there is
+	@$(PYTHON) tests/installations.py newest $(PYTHONS)
+
+oldest: ## the same with the lowest versions that pyproject.toml allows
+	@$(PYTHON) tests/installations.py oldest $(OLDEST_PYTHON)
 
 portable: .venv/.tested ## the same verdicts and documents as on other processors (ARGS=--quick: a part)
 	@$(BIN)/python tests/portable.py $(ARGS)

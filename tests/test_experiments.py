@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -240,20 +241,20 @@ class TestSweeps:
                 "output": "x",
             }
             (job / "config.yaml").write_text(OmegaConf.to_yaml(config))
-        wanted = "group_size", "smoke", tmp_path
+        wanted = partial(collect.collect, "group_size", "smoke", tmp_path, keep_stale=True)
         advice = (
             r"for {'task': 'a'}: they differ in seed \(0, 1\); schedule.rate \(0.5, 2.0\); "
             "choose by --where seed=0, or keep all by --column seed"
         )
         with pytest.raises(ValueError, match=advice):
-            collect.collect(*wanted)
+            wanted()
         with pytest.raises(ValueError, match=r"they differ in schedule.rate \(0.5, 2.0\); choose"):
-            collect.collect(*wanted, columns=["seed"])
-        everything = collect.collect(*wanted, columns=["seed", "schedule.rate"])
+            wanted(columns=["seed"])
+        everything = wanted(columns=["seed", "schedule.rate"])
         assert everything["gap"].tolist() == [0.5, 10.5, 12.0]
         assert everything["schedule.rate"].tolist() == [0.5, 0.5, 2.0]
         one = collect._chosen(["seed=1", "schedule.rate=2.0", "task=a"])
-        assert collect.collect(*wanted, where=one)["gap"].tolist() == [12.0]
+        assert wanted(where=one)["gap"].tolist() == [12.0]
         for options, message in (
             ({"where": {"seed": 7}}, "where must be met by a job, got seed=7, not 0, 1"),
             (
@@ -263,7 +264,7 @@ class TestSweeps:
             ({"columns": ["task"]}, "column must not be in the table already, got task"),
         ):
             with pytest.raises(ValueError, match=message):
-                collect.collect(*wanted, **options)
+                wanted(**options)
         with pytest.raises(ValueError, match="where must be PARAMETER=VALUE, got seed"):
             collect._chosen(["seed"])
 

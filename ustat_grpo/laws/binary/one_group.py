@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, unit_interval, without_rounding
+from ustat_grpo.checks import ROUNDING, integer, unit_interval, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages
 from ustat_grpo.laws.binary.binomial import binomial_weights
 from ustat_grpo.moments import Moments, OutcomeMoments
@@ -45,7 +45,11 @@ def gain(advantages: GroupAdvantages, success_probability: ArrayLike) -> Array:
     """
     prob = _probability(advantages, success_probability)
     steps, chances = _difference(advantages), binomial_weights(advantages.group_size - 1, prob)
-    return without_rounding(_mean(steps, chances), _mean(np.abs(steps), chances))
+    mean = _mean(steps, chances)
+    # Steps of both signs may cancel; what they add up to is asked for where it can matter only.
+    if (np.abs(mean) > ROUNDING * np.abs(steps).max()).all():
+        return mean
+    return without_rounding(mean, _mean(np.abs(steps), chances))
 
 
 def implied_objective(advantages: GroupAdvantages, success_probability: ArrayLike) -> Array:
