@@ -75,7 +75,7 @@ class TestIds:
             ([2**62 + 1, 2**62 + 2, float("nan")], "got nan in row 2"),
             (np.array([1.0, np.nan]), "got nan in row 1"),
             (np.array([np.inf]), "got inf in row 0"),
-            ([np.datetime64("NaT")], "in row 0"),
+            ([np.datetime64("NaT", "s")], "in row 0"),
             (["a", "NaN"], "got 'NaN' in row 1"),
             (["<NA>"], "got '<NA>' in row 0"),
             ([""], "got '' in row 0"),

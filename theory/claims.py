@@ -60,7 +60,7 @@ def equal(
     obtained: ArrayLike,
     tolerance: float = ROUNDING,
 ) -> Claim:
-    """Claim that two numbers, or arrays of one shape, agree; the worst entry is reported.
+    """Claim that two numbers, or arrays of one shape, agree; else the worst entry is reported.
 
     The error is relative to the largest expected entry, absolute if that is zero.
 
@@ -73,7 +73,7 @@ def equal(
     gap = np.abs(right - left).ravel()
     scale = float(np.abs(left).max()) or 1.0
     # Where rounding is worst differs between machines: of what agrees, show the largest entry.
-    agrees = gap.max() <= ROUNDING * scale
+    agrees = gap.max() <= max(tolerance, ROUNDING) * scale
     worst = int(np.argmax(np.abs(left) if agrees else gap))
     sides = float(left.flat[worst]), float(right.flat[worst])
     return Claim(statement, evidence, *sides, float(gap.max()) / scale, tolerance)
