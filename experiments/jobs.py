@@ -1,6 +1,6 @@
 """All experiments on all their tasks, at one scale: what `make run` and `make reference` do."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -216,7 +216,13 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def run_all(scale: str, output: str, folder: Path, stale: str = REFUSE) -> dict[str, list[Path]]:
+def run_all(
+    scale: str,
+    output: str,
+    folder: Path,
+    stale: str = REFUSE,
+    names: Collection[str] | None = None,
+) -> dict[str, list[Path]]:
     """Run every experiment on every task, and write one CSV an experiment into a folder.
 
     Args:
@@ -224,20 +230,27 @@ def run_all(scale: str, output: str, folder: Path, stale: str = REFUSE) -> dict[
         output: where the jobs keep their results; finished ones are not run again.
         folder: where the collected CSVs go.
         stale: what to do with finished jobs of other code or input files.
+        names: the experiments to run; all if None.
 
     Returns:
         The jobs' own CSVs, by experiment.
     """
-    return dict(run_each(scale, output, folder, stale))
+    return dict(run_each(scale, output, folder, stale, names))
 
 
 def run_each(
-    scale: str, output: str, folder: Path, stale: str = REFUSE
+    scale: str,
+    output: str,
+    folder: Path,
+    stale: str = REFUSE,
+    names: Collection[str] | None = None,
 ) -> Iterator[tuple[str, list[Path]]]:
     """Do what `run_all` does, and yield each experiment and its jobs' CSVs when they are done."""
     shared = [f"scale={scale}", f"output={output}", f"stale={stale}"]
     with initialize_config_module("experiments.conf", version_base="1.3"):
         for name, experiment in EXPERIMENTS.items():
+            if names is not None and name not in names:
+                continue
             done = [
                 experiment.execute(compose(experiment.app or name, [*overrides, *shared]))
                 for overrides in experiment.overrides(scale)

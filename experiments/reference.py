@@ -1,8 +1,11 @@
 """Replace the committed references: `python -m experiments.reference` runs the paper scale.
 
+With names, as in `python -m experiments.reference noise_coverage commands`, only what they name is
+replaced; `commands` are the two of the README, timed as a user would run them.
+
 Jobs that are finished under results/ are not run again, so a killed run is resumed by the same
 command; those of other code stop it, unless `--stale` runs them again or `--keep-stale` takes them
-as they are. Afterwards the two commands of the README are timed, as a user would run them.
+as they are.
 """
 
 import argparse
@@ -11,29 +14,47 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from experiments.commands import add_stale_options, ends_in_one_line
-from experiments.jobs import run_all
+from experiments.jobs import EXPERIMENTS, run_all
 from experiments.records import REFUSE
 from experiments.runner import write_atomically
 
 REFERENCE = Path(__file__).parent / "reference"
+COMMANDS = "commands"
 _COMMON = ("python", "versions", "cores")
 
 
-def main(stale: str = REFUSE) -> None:
-    """Run all experiments at paper scale and write their CSVs, minutes and provenance."""
-    done = run_all("paper", "results", REFERENCE, stale)
+def main(stale: str = REFUSE, names: Collection[str] = ()) -> None:
+    """Run experiments at paper scale and write their CSVs, minutes and provenance.
+
+    Args:
+        stale: what to do with finished jobs of other code or input files.
+        names: what to replace, experiments or `commands`; everything if there are none.
+
+    Raises:
+        ValueError: if a name is none of these.
+    """
+    known, partial = (*EXPERIMENTS, COMMANDS), bool(names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"NAME must be one of {', '.join(known)}; got {name!r}")
+    names = names or known
+    done = run_all("paper", "results", REFERENCE, stale, names)
     records = {name: [_provenance(path) for path in paths] for name, paths in done.items()}
-    record: dict[str, Any] = {
-        "commits": {name: _commit(name, several) for name, several in records.items()}
-    }
-    record |= {key: value for key, value in records["gradient_mse"][0].items() if key in _COMMON}
+    path = REFERENCE / "provenance.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    commits = {name: _commit(name, several) for name, several in records.items()}
+    record["commits"] = record.get("commits", {}) | commits
+    if not partial:
+        record |= {key: records["gradient_mse"][0][key] for key in _COMMON}
     seconds = {name: sum(r["seconds"] for r in several) for name, several in records.items()}
-    record["seconds"] = seconds | _commands()
-    write_atomically(REFERENCE / "provenance.json", json.dumps(record, indent=2) + "\n")
+    seconds |= _commands() if COMMANDS in names else {}
+    record["seconds"] = record.get("seconds", {}) | seconds
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
     print(f"references written to {REFERENCE}; now run `make figures ledger`")
 
 
@@ -70,9 +91,11 @@ def _commands() -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.reference")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to replace; all by default")
     add_stale_options(parser)
     with ends_in_one_line():
         try:
-            main(parser.parse_args().stale)
+            arguments = parser.parse_args()
+            main(arguments.stale, arguments.names)
         except ValueError as error:
             sys.exit(f"error: {error}")

@@ -591,6 +591,25 @@ class TestReference:
             "test": 20.0,
         }
 
+    def test_only_what_is_named_is_replaced(self, finished, monkeypatch, job):
+        """Would catch: a reference made anew that takes the others' provenance away."""
+        before = {"commits": {"gradient_mse": "1" * 40, "critic": "2" * 40}, "cores": 7,
+                  "seconds": {"gradient_mse": 5.0, "critic": 1.0, "run": 30.0}}  # fmt: skip
+        (finished / "provenance.json").write_text(json.dumps(before))
+        asked = []
+        done = {"critic": [job("again")]}
+        monkeypatch.setattr(reference, "run_all", lambda *args: asked.append(args[-1]) or done)
+        reference.main(names=["critic"])
+        assert asked == [["critic"]]
+        record = json.loads((finished / "provenance.json").read_text())
+        assert record["commits"] == {"gradient_mse": "1" * 40, "critic": "0" * 40}
+        assert record["seconds"] == {"gradient_mse": 5.0, "critic": 60.0, "run": 30.0}
+        assert record["cores"] == 7
+
+    def test_names_that_are_none(self):
+        with pytest.raises(ValueError, match=r"NAME must be one of .*, commands; got 'critics'"):
+            reference.main(names=["critics"])
+
     def test_a_ledger_that_is_stale_by_now_does_not_stop_it(self, finished, monkeypatch):
         """The tests fail until `make ledger`, which needs what is written here."""
 
