@@ -47,7 +47,9 @@ def build(data: pd.DataFrame) -> Figure:
 
 def _draw_quantiles(axes: Axes, rows: pd.DataFrame, marked: pd.DataFrame, name: str) -> None:
     """Draw measured against predicted quantiles; se(log q̂) = √(p(1−p)/R)/(q f(q))."""
-    axes.plot(rows["law"], rows["law"], color="0.25", linewidth=1.0, label="limit law")
+    # The diagonal by its ends: of points on a line, rounding decides which ones a renderer merges.
+    ends = rows["law"].iloc[[0, -1]]
+    axes.plot(ends, ends, color="0.25", linewidth=1.0, label="limit law")
     axes.plot(rows["law"], rows["law_without_beta_squared"], color="0.25", linewidth=1.0,
               linestyle=(0, (1, 2)), label=r"without its factor $\beta^2$")  # fmt: skip
     p, slope = marked["probability"], marked["law"] * marked["law_density"]
@@ -62,10 +64,10 @@ def _draw_quantiles(axes: Axes, rows: pd.DataFrame, marked: pd.DataFrame, name: 
 def _draw_density(axes: Axes, rows: pd.DataFrame, marked: pd.DataFrame, name: str) -> None:
     """Draw the density of log n·Δ, between quantiles; a share p of R runs has se √(p(1−p)/R)."""
     axes.plot(rows["law"], rows["law"] * rows["law_density"], color="0.25", linewidth=1.0)
-    ends, share = np.log(marked["quantile"].to_numpy()), np.diff(marked["probability"])
-    density = share / np.diff(ends)
+    ends, share = marked["quantile"].to_numpy(), np.diff(marked["probability"])
+    density = share / np.log(ends[1:] / ends[:-1])
     relative = np.sqrt((1 - share) / (share * marked["runs"].iloc[0]))
-    centres = np.exp((ends[1:] + ends[:-1]) / 2)
+    centres = np.sqrt(ends[1:] * ends[:-1])
     _draw_points(axes, centres, density, INTERVAL * density * relative, name)
     row = marked.iloc[0]
     mean, error = row["mean"] / row["law_mean"], row["mean_std_error"] / row["law_mean"]

@@ -241,7 +241,14 @@ def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and as PDF, the same bytes at each run, and close it."""
+    """Write a figure as PNG and as PDF, the same bytes at each run, and close it.
+
+    The ends of axes come from logarithms, whose last bit is the processor's: nine digits are kept,
+    or all ticks and grid lines would move by a digit of the PDF now and then.
+    """
+    for axes in figure.axes:
+        for ends, set_ends in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
+            set_ends([float(f"{end:.9g}") for end in ends])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})

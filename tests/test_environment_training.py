@@ -26,12 +26,15 @@ STANDARD = {
 }
 
 
-def trained(estimator=None, *, make=OneStep, policy=POLICY, seed=0, **changes):
+def trained(estimator=None, *, make=OneStep, seed=0, **changes):
     with EnvironmentCopies(make, 16) as copies:
-        arguments = STANDARD | changes
-        return train(
-            copies, policy, estimator or Grpo(), **arguments, rng=np.random.default_rng(seed)
-        )
+        return trained_in(copies, estimator, seed=seed, **changes)
+
+
+def trained_in(copies, estimator=None, *, policy=POLICY, seed=0, **changes):
+    """For several runs: copies that are made once, which takes longer than a short run."""
+    arguments = STANDARD | changes
+    return train(copies, policy, estimator or Grpo(), **arguments, rng=np.random.default_rng(seed))
 
 
 @pytest.fixture
@@ -129,11 +132,12 @@ def test_the_mean_step_is_the_gradient(rng):
     """E[θ₁ − θ₀] = η∇J in each coordinate; |z| > 4 at 25 % off, shown for half of it."""
     theta = rng.normal(size=6)
     seeds = seeds_of_states(10)
-    moves = np.array([
-        trained(seeds=seeds, theta0=theta, num_iterations=1, checkpoints=[1], learning_rate=2.0,
-                seed=seed).theta[0] - theta
-        for seed in range(400)
-    ])  # fmt: skip
+    with EnvironmentCopies(OneStep, 16) as copies:
+        moves = np.array([
+            trained_in(copies, seeds=seeds, theta0=theta, num_iterations=1, checkpoints=[1],
+                       learning_rate=2.0, seed=seed).theta[0] - theta
+            for seed in range(400)
+        ])  # fmt: skip
     error = moves.std(axis=0, ddof=1) / np.sqrt(len(moves))
     slope = 2.0 * exact(theta)[1]
     assert (np.abs(moves.mean(axis=0) - slope) <= 4 * error).all()
@@ -152,6 +156,7 @@ def test_training_raises_the_exact_objective():
     assert gains.mean() > 4 * gains.std(ddof=1) / np.sqrt(8)
 
 
+@pytest.mark.slow  # that training learns is seen on the bandit above
 def test_cart_pole_learns():
     """Mean return of the last ten iterations against the first ten, over 4 runs: |z| > 4."""
     policy = LinearSoftmax(Affine((2.4, 2.0, 0.2, 2.0)), 2)
