@@ -248,7 +248,8 @@ def save(figure: Figure, path: Path) -> Path:
     """
     for axes in figure.axes:
         for ends, set_ends in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
-            set_ends([float(f"{end:.9g}") for end in ends])
+            low, high = (float(f"{end:.9g}") for end in ends)
+            set_ends(low, high)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
