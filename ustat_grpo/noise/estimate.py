@@ -23,8 +23,8 @@ from ustat_grpo.noise.interval import (
     optimal_group_size,
 )
 from ustat_grpo.noise.sample import OutputSample
-from ustat_grpo.noise.scale import exponent_of
 from ustat_grpo.noise.signs import SignSample
+from ustat_grpo.units import exponent_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,7 @@
 """Intervals from independent contributions: for a mean, and for the best group size.
 
-Contributions of prompts are skewed, a few prompts carry much of the noise, so Student's T of their
-mean is skewed the other way: intervals from T are too low too often. Hall's transformation
-
-    g(T) = ((1 + aT/3)³ − 1)/a + a/6,   a = skewness/√K,
-
-takes this out to the next order; it is monotone, so it has an inverse, and T itself at a = 0. Where
-tails are heavy the skewness is a guess and T does better: a value is excluded only by both.
-
-Reference: Hall, On the removal of skewness by transformation, J. R. Statist. Soc. B 54 (1992).
+Contributions of prompts are skewed, a few prompts carry much of the noise, so intervals from
+Student's T of their mean are too low too often: `ustat_grpo.ustatistics.skewness` has Hall's.
 """
 
 from collections.abc import Callable
@@ -19,11 +12,10 @@ from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.noise.scale import exponent_of
+from ustat_grpo.ustatistics.skewness import error_and_asymmetry, longer_interval, transformed
 
 _LARGEST_RATIO = 0.5  # c₁/c₃: ‖g(x)‖² ≤ sσ² (Cauchy–Schwarz) gives c₃ ≥ 2c₁
 _HALVINGS = 48
-_SYMMETRIC = 1e-9  # below this skewness the transformation is the identity to rounding
 
 
 class Interval(NamedTuple):
@@ -69,23 +61,14 @@ class _Mean(NamedTuple):
         if self.error == 0:
             infinite = float(np.copysign(np.inf, self.value)) if self.value else 0.0
             return infinite, infinite
-        statistic, a = self.value / self.error, self.asymmetry
-        if abs(a) < _SYMMETRIC:
-            return statistic, statistic
-        return statistic, ((1 + a * statistic / 3) ** 3 - 1) / a + a / 6
+        statistic = self.value / self.error
+        return statistic, transformed(statistic, self.asymmetry)
 
 
 def _means(contributions: Float[Array, "K m"]) -> tuple[Array, Array, Array]:
     """Return the mean of every column, its standard error, and skewness/√K of a contribution."""
-    value, count = contributions.mean(axis=0), len(contributions)
-    deviations = contributions - value
-    exponents = np.array([exponent_of(column) for column in deviations.T], dtype=np.int64)
-    deviations = np.ldexp(deviations, -exponents)  # whose cubes are doubles
-    squares = deviations * deviations
-    variance, third = squares.mean(axis=0), (squares * deviations).mean(axis=0)
-    skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
-    error = np.ldexp(np.sqrt(variance / (count - 1)), exponents)
-    return value, error, skewness / np.sqrt(count)
+    value = contributions.mean(axis=0)
+    return value, *error_and_asymmetry(contributions - value)
 
 
 class Intervals(NamedTuple):
@@ -109,18 +92,8 @@ def mean_intervals(contributions: Float[Array, "K m"], level: float) -> Interval
         contributions: one column an expectation, shape (K, m).
         level: coverage of each.
     """
-    value, error, asymmetry = _means(contributions)
-    skewed = np.abs(asymmetry) >= _SYMMETRIC
-    a = np.where(skewed, asymmetry, 1.0)
     critical = float(stdtrit(len(contributions) - 1, (1 + level) / 2))
-
-    def targets(quantile: float) -> tuple[Array, Array]:
-        """Return the expectations at which T and g(T) are at a quantile."""
-        transformed = 3 / a * (np.cbrt(1 + a * (quantile - a / 6)) - 1)
-        transformed = np.where(skewed, transformed, quantile)
-        return value - error * quantile, value - error * transformed
-
-    return Intervals(np.minimum(*targets(critical)), np.maximum(*targets(-critical)))
+    return Intervals(*longer_interval(*_means(contributions), critical))
 
 
 def mean_interval(contributions: Float[Array, " K"], level: float) -> Interval:

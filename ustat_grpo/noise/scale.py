@@ -1,8 +1,4 @@
-"""Numbers in units in which their squares and cubes are doubles.
-
-Units are powers of two, which change no digit: what is computed in another unit is the same but for
-the factor. Ordinary numbers keep their own, since the steps between units are large.
-"""
+"""What is measured of a batch, in units in which products of it are doubles: see `units.py`."""
 
 from dataclasses import dataclass, replace
 
@@ -11,15 +7,9 @@ from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
 from ustat_grpo.noise.groups import Groups
+from ustat_grpo.units import exponent_of
 
-_STEP = 128
 _LARGEST = 900  # doubles end at 2^±1022, and some room is left for sums and ratios
-
-
-def exponent_of(values: Float[Array, "..."]) -> int:
-    """Return e, a multiple of 128, such that the largest of |values|/2ᵉ is between 2^±64."""
-    largest = float(np.abs(values).max(initial=0.0))
-    return _STEP * round(float(np.frexp(largest)[1]) / _STEP)
 
 
 @dataclass(frozen=True, eq=False)

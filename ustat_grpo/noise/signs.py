@@ -25,7 +25,7 @@ from ustat_grpo.arrays import Array
 from ustat_grpo.checks import finite, generator, integer, not_negative
 from ustat_grpo.noise.components import debiasing
 from ustat_grpo.noise.groups import Groups, grouped, require_signal
-from ustat_grpo.noise.scale import exponent_of
+from ustat_grpo.units import exponent_of
 
 MIN_BLOCKS = 4
 """Fewer independent blocks give no interval worth the name."""

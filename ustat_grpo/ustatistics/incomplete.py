@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ustat_grpo.units import exponents_of
+
 from .pairs import Array, Kernel, Pairs, Sample, prepare
 
 Design = Literal["without_replacement", "with_replacement"]
@@ -88,13 +90,23 @@ def incomplete_u_statistic(
     first, second, repeats = _draw(pairs.count, num_pairs, design, rng)
     values = _values(pairs, first, second)
     mean = repeats @ values / num_pairs
-    variance, smallest = _variances(pairs.count, first, second, repeats, values - mean)
+    centred = values - mean
+    exponents = exponents_of(centred)  # the error is a double where the variance is none
+    centred = np.ldexp(centred, -exponents)
+    variance, smallest = _variances(pairs.count, first, second, repeats, centred)
+    error = np.ldexp(np.sqrt(np.maximum(variance, smallest)), exponents)
     return IncompleteUStatistic(
         estimate=pairs.present(pairs.pilot + mean, 1),
-        std_error=pairs.present(np.sqrt(np.maximum(variance, smallest)), 1),
-        variance=pairs.present(variance, 1),
+        std_error=pairs.present(error, 1),
+        variance=pairs.present(_squared_units(variance, exponents), 1),
         num_pairs=num_pairs,
     )
+
+
+def _squared_units(variance: Array, exponents: Array) -> Array:
+    """Return variances in units of 2²ᵉ as numbers, infinite or zero past doubles."""
+    with np.errstate(over="ignore"):
+        return np.ldexp(variance, 2 * exponents)
 
 
 def _draw(

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.units import exponents_of
+
 Array = NDArray[Any]
 Sample = ArrayLike | tuple[ArrayLike, ...]
 Kernel = Callable[[Any, Any], ArrayLike]
@@ -38,6 +40,8 @@ class Pairs:
         dtype: dtype of the results.
         pilot: (q,) value near the mean, subtracted from every kernel value so
             that sums of squares do not cancel.
+        exponents: (q,) of units in which squares of its values are doubles, judged by the
+            pairs that were tried first.
     """
 
     parts: tuple[Array, ...]
@@ -47,6 +51,7 @@ class Pairs:
     is_scalar: bool
     dtype: np.dtype[Any]
     pilot: Array
+    exponents: Array
 
     @property
     def count(self) -> int:
@@ -136,7 +141,10 @@ def prepare(
     probe = _probe(parts, kernel, is_tuple)
     values = probe.reshape(len(probe), -1).astype(np.float64)
     pilot = np.nan_to_num(values[0], nan=0.0, posinf=0.0, neginf=0.0)
-    return Pairs(parts, is_tuple, kernel, block_size, probe.ndim == 1, probe.dtype, pilot)
+    exponents = exponents_of(values)
+    return Pairs(
+        parts, is_tuple, kernel, block_size, probe.ndim == 1, probe.dtype, pilot, exponents
+    )
 
 
 def as_parts(sample: Sample, name: str) -> tuple[tuple[Array, ...], bool]:

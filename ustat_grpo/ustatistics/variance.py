@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .components import VarianceComponents, components_from_grams
-from .pairs import Kernel, Sample, prepare
+from .pairs import Array, Kernel, Sample, prepare
 from .sums import outer_gram, pair_sums, row_sums, trace_gram
 
 
@@ -129,3 +129,12 @@ def jackknife_variance(sample: Sample, kernel: Kernel, *, block_size: int | None
 def jackknife_from_gram(count: int, row_gram: Any) -> Any:
     """Jackknife variance from Σ_i R_i²: 4 Σ_i R_i² / (n(n−1)(n−2)²)."""
     return 4 * np.asarray(row_gram) / (count * (count - 1) * (count - 2) ** 2)
+
+
+def pseudo_deviations(count: int, row_sums: Array) -> Array:
+    """Deviations of the jackknife's pseudo-values n U_n − (n−1) U_{−i} from their mean U_n.
+
+    They are 2 R_i / (n−2), of shape (n, q) as the row sums; the standard error of the mean of
+    the pseudo-values is the square root of the jackknife variance.
+    """
+    return 2 * row_sums / (count - 2)
