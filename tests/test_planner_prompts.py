@@ -140,6 +140,25 @@ class TestSeeds:
         assert power(seeds) >= 0.8 > power(seeds - 1)
         assert seeds_needed(-1.0, 2.0) == seeds
 
+    @pytest.mark.parametrize("exponent", [1, 4, 5, 6, 9, 9.6, 10, 15, 20, 100, 160, 300])
+    def test_of_plain_differences_are_two(self, exponent):
+        """Would catch: 1000, as SciPy has no noncentral t beyond λ = 3e9, where power is one."""
+        assert seeds_needed(10.0 ** (exponent - 1) * 40, 1.0) == 2
+        assert seeds_needed(1.0, 10.0**-exponent / 4) == 2
+
+    @pytest.mark.parametrize("level", [1e-10, 1e-15])
+    def test_of_plain_differences_at_a_strict_level(self, level):
+        """λ is large and so is t: T > t where χ²₁ < (λ/t)². Would catch: two, as λ is large."""
+        critical = -stats.t.ppf(level / 2, 1)
+        for power, seeds in ((0.68, 2), (0.69, 3)):  # χ²₁ < 1 has the chance 0.6827
+            found = seeds_needed(critical / np.sqrt(2), 1.0, level=level, power=power)
+            assert found == seeds
+
+    def test_of_hidden_differences_are_as_many_as_there_are_numbers(self):
+        """Would catch: an OverflowError, and a level so strict that 1 − α/2 is one."""
+        assert seeds_needed(1e-200, 1.0) == np.inf
+        assert 75 < seeds_needed(1.0, 1.0, level=1e-17) < 200
+
     def test_find_the_difference_as_often_as_they_say(self):
         """4000 tests at power 80 %: |z| ≤ 4 allows 2.5 %. Mutant: known spread, at 77 %."""
         rng, seeds = np.random.default_rng(1), int(seeds_needed(1.0, 1.0))

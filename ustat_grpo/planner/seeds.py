@@ -1,11 +1,14 @@
 """How many runs it takes to see a difference."""
 
 import numpy as np
-from scipy.special import nctdtr, ndtri, stdtrit
+from scipy.special import gammainc, nctdtr, ndtri, stdtrit
 
 from ustat_grpo.checks import integer, real
 
 _KNOWN_SPREAD_FROM = 1000  # from here on Student's and the normal law give the same number
+
+_FAR = 1e5
+"""Standard errors from which on the numerator of t may stand still; SciPy gives NaN far beyond."""
 
 
 def seeds_needed(
@@ -37,17 +40,30 @@ def seeds_needed(
     wanted = real("power", power, above=0.0, below=1.0)
     if size == 0:
         return np.inf
-    quantiles = float(ndtri(1 - alpha / 2) + ndtri(wanted))
-    seeds = max(2.0, float(np.ceil((max(quantiles, 0.0) * deviation / size) ** 2)))
+    quantiles = float(ndtri(wanted) - ndtri(alpha / 2))
+    ratio = np.float64(max(quantiles, 0.0) * deviation / size)
+    with np.errstate(over="ignore"):  # more seeds than there are numbers
+        seeds = max(2.0, float(np.ceil(ratio**2)))
     if deviation == 0:
         return seeds
     effect = size / deviation
-    while seeds < _KNOWN_SPREAD_FROM:
-        critical = stdtrit(seeds - 1, 1 - alpha / 2)
-        if 1 - nctdtr(seeds - 1, seeds**0.5 * effect, critical) >= wanted:
-            break
+    while seeds < _KNOWN_SPREAD_FROM and _power(seeds, effect, alpha) < wanted:
         seeds += 1
     return seeds
+
+
+def _power(seeds: float, effect: float, level: float) -> float:
+    """Return P(T > t) for a mean of `effect` standard deviations.
+
+    T = (λ + Z)/√(χ²_m/m) with m = n − 1 and λ = √n·effect. Where λ is large, Z is nothing beside
+    it: P(T > t) = P(χ²_m < m (λ/t)²), up to 1/λ².
+    """
+    freedom, centre = seeds - 1, seeds**0.5 * effect
+    critical = -stdtrit(freedom, level / 2)
+    if centre > _FAR:
+        with np.errstate(over="ignore"):  # the power is one
+            return float(gammainc(freedom / 2, freedom * np.square(centre / critical) / 2))
+    return float(1 - nctdtr(freedom, centre, critical))
 
 
 def seeds_to_see(first_error: float, second_error: float, *, directions: int = 1) -> float:
