@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from gymnasium.wrappers import (
+    Autoreset,
     RecordEpisodeStatistics,
     StickyAction,
     TimeAwareObservation,
@@ -101,33 +102,112 @@ class Surer(FrozenLakeEnv):
         return self.s, ahead[2], ahead[3], False, {}
 
 
+class Changed(FrozenLakeEnv):
+    """A lake whose steps are changed from step `late` of an episode on, without a wrapper."""
+
+    def __init__(self, change, late=0):
+        super().__init__()
+        self.change, self.late, self.taken = change, late, 0
+
+    def reset(self, **options):
+        self.taken = 0
+        return super().reset(**options)
+
+    def step(self, action):
+        self.taken += 1
+        given = super().step(action)
+        return self.change(*given) if self.taken >= self.late else given
+
+
+def cut(state, reward, terminated, _, info):
+    return state, reward, terminated, not terminated, info
+
+
+def ended(state, reward, _, truncated, info):
+    return state, reward, True, truncated, info
+
+
+def costly(state, reward, terminated, truncated, info):
+    return state, reward - 1, terminated, truncated, info
+
+
+def doubled(state, reward, terminated, truncated, info):
+    return state, 2 * reward, terminated, truncated, info
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TransformReward(gym.make("FrozenLake-v1"), lambda reward: reward - 1),
-         ", reward -1, which is not among its outcomes there"),
-        (lambda: TransformReward(gym.make("FrozenLake-v1"), lambda reward: 2 * reward),
+        (lambda: Changed(costly), ", reward -1, which is not among its outcomes there"),
+        (lambda: Changed(doubled),
          "gave state 15, reward 2 and the end, which is not among its outcomes there"),
-        (lambda: StickyAction(gym.make("FrozenLake-v1"), 0.1), "not among its outcomes there"),
         (lambda: gym.make("Taxi-v4", fickle_passenger=True), "not among its outcomes there"),
         (lambda: TimeLimit(Surer(), 100), "its outcomes come more or less often: Pearson's"),
-        (lambda: TimeAwareObservation(gym.make("FrozenLake-v1")),
-         "must have the 16 states and 4 actions of its table P, got Box"),
     ],
-    ids=["costs", "doubled", "sticky", "fickle", "other frequencies", "other observations"],
+    ids=["costs", "doubled", "fickle", "other frequencies"],
 )  # fmt: skip
 def test_a_table_that_is_not_played_is_refused(make, message):
-    """Would catch: a wrapper ignored, "exact" .0124 where −7.50 is played."""
+    """Would catch: "exact" .0124 where −7.50 is played."""
     with pytest.raises(ValueError, match=re.escape(message)):
         tabular_mdp(make(), horizon=100)
 
 
+@pytest.mark.parametrize("late", [3, 12, 15, 20, 30, 60, 99])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (costly, "which is not among its outcomes there"),
+        (ended, " and the end, which is not among its outcomes there"),
+        (cut, "environment must play on until the horizon, 100 steps, but an episode was "
+              "truncated after step {late}"),
+    ],
+)  # fmt: skip
+def test_what_changes_late_is_refused(change, late, message):
+    """Would catch: a check whose episodes are over in a hole after some seven steps."""
+    with pytest.raises(ValueError, match=re.escape(message.format(late=late))):
+        tabular_mdp(Changed(change, late), horizon=100)
+
+
+def test_a_limit_is_the_horizon_or_refused():
+    """Would catch: "exact" for 100 steps where episodes of three are played."""
+    lake = gym.make("FrozenLake-v1")
+    assert tabular_mdp(TimeLimit(lake, 3)).horizon == 3
+    assert tabular_mdp(lake, horizon=20).horizon == 20
+    for limited, horizon in ((TimeLimit(lake, 3), 100), (TimeLimit(TimeLimit(lake, 3), 9), None)):
+        with pytest.raises(ValueError, match=r"^environment must play on until the horizon, "):
+            tabular_mdp(limited, horizon=horizon)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda lake: TransformReward(lake, lambda reward: reward),
+        lambda lake: StickyAction(lake, 0.1),
+        lambda lake: TimeAwareObservation(lake),
+        lambda lake: Autoreset(lake),
+        lambda lake: type("Limit", (TimeLimit,), {})(lake, 100),
+        lambda lake: RecordEpisodeStatistics(type("Own", (gym.Wrapper,), {})(lake)),
+    ],
+)
+def test_a_wrapper_that_nobody_knows_is_refused(wrap):
+    """Whatever it seems to do. Would catch: one that changes what few episodes meet."""
+    with pytest.raises(ValueError, match=r"^environment must have no wrapper that may change what"):
+        tabular_mdp(wrap(gym.make("FrozenLake-v1")))
+
+
 @pytest.mark.parametrize("name", ["FrozenLake-v1", "Taxi-v4"])
 def test_a_wrapper_that_changes_nothing_is_read_through(name):
-    """Would catch: a check that refuses wrappers by name, or rain that the table knows of."""
+    """Would catch: a check that refuses what anybody uses, or rain that the table knows of."""
     plain = gym.make(name, **({"is_rainy": True} if name == "Taxi-v4" else {}))
     wrapped = tabular_mdp(RecordEpisodeStatistics(plain))
     np.testing.assert_array_equal(wrapped.probs, tabular_mdp(plain).probs)
+
+
+def test_other_observations_are_refused():
+    lake = FrozenLakeEnv()
+    lake.observation_space = gym.spaces.Discrete(17)
+    with pytest.raises(ValueError, match=r"must have the 16 states and 4 actions of its table P, "):
+        tabular_mdp(lake, horizon=100)
 
 
 def test_a_lake_starts_in_every_free_cell():

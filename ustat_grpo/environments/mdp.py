@@ -92,18 +92,22 @@ def tabular_mdp(
     Args:
         environment: its unwrapped self must have P[s][a] = [(probability, next state, reward,
             terminated), …] and initial_state_distrib, shape (S,); starts are the states that this
-            gives a positive probability. With its wrappers it is reset and played some 2,000 steps,
-            to see that it does what the table says.
+            gives a positive probability. It is reset and played some 2,000 steps, and four
+            episodes as long as possible, to see that it does what the table says. Wrappers are
+            refused unless they are Gymnasium's own and leave steps as they are, as TimeLimit and
+            RecordEpisodeStatistics do.
         discount: γ in (0, 1].
-        horizon: T; that of the environment's registration if None.
+        horizon: T; that of the environment's registration if None. The environment must not
+            truncate episodes earlier.
 
     Raises:
         ValueError: if the environment has no such table, neither it nor `horizon` limits an
-            episode, or steps do not do what the table says: a wrapper changes rewards, say.
+            episode, a wrapper may change what is played, or steps do not do what the table says.
     """
     table, initial = _table_of(environment)
-    require_played(environment, table, np.flatnonzero(initial))
-    return _read(environment, discount, horizon)
+    mdp = _read(environment, discount, horizon)
+    require_played(environment, table, np.flatnonzero(initial), mdp.horizon)
+    return mdp
 
 
 def _read(environment: gym.Env[Any, Any], discount: float, horizon: int | None) -> TabularMdp:

@@ -1,8 +1,13 @@
 """A transition table against steps of the environment that it was read from.
 
-A wrapper, or a subclass, may change what is played and leave the table as it was. So every state
-and action is tried, as far as states can be set, and each outcome must be one of the table's; how
-often the outcomes come is compared with their probabilities by one Pearson statistic of all.
+A wrapper, or a subclass, may change what is played and leave the table as it was. Wrappers are
+refused but for those of Gymnasium that change nothing. Then every state and action is tried, as far
+as states can be set, and some episodes are played as long as possible, for what first shows late.
+Each outcome must be one of the table's, and no episode may be cut before the horizon. How often the
+outcomes come is compared with their probabilities by one Pearson statistic of all.
+
+What is not found: what an environment changes in a way that shows in few steps, at certain times or
+after many episodes.
 """
 
 import math
@@ -12,8 +17,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import wrappers
 from gymnasium.spaces import Discrete
+from numpy.typing import NDArray
 
+from ustat_grpo.environments.mdp_survival import surviving_actions
 from ustat_grpo.environments.stepping import take_step
 
 _STEPS = 2048
@@ -21,6 +29,21 @@ _STEPS = 2048
 
 _STEPS_A_RESET = 64
 """What a reset draws unseen, whether a passenger will be fickle say, is met many times."""
+
+_LONG_EPISODES = 4
+_LONGEST = 2500
+"""Steps after which a long episode is left."""
+
+_NEUTRAL = (
+    wrappers.TimeLimit,
+    wrappers.OrderEnforcing,
+    wrappers.PassiveEnvChecker,
+    wrappers.RecordEpisodeStatistics,
+    wrappers.RecordVideo,
+    wrappers.HumanRendering,
+    wrappers.RenderCollection,
+)
+"""Wrappers that leave steps as they are; a time limit is compared with the horizon."""
 
 _LIMIT = 6.0
 """Standard deviations of the Pearson statistic: right tables are refused once in millions."""
@@ -33,17 +56,20 @@ _Pair = tuple[int, int]
 _Table = dict[_Pair, _Outcomes]
 
 
-def require_played(environment: gym.Env[Any, Any], table: Any, starts: Any) -> None:
+def require_played(environment: gym.Env[Any, Any], table: Any, starts: Any, horizon: int) -> None:
     """Raise unless steps of the environment do what its table says; it is reset by this.
 
     Args:
         environment: with its wrappers.
         table: P[s][a] = [(probability, next state, reward, terminated), …].
         starts: the states that a reset may give.
+        horizon: steps after which an episode may be cut, and not before.
 
     Raises:
-        ValueError: if a played outcome is not in the table, or outcomes come more or less often.
+        ValueError: if a wrapper may change steps, a played outcome is not in the table, outcomes
+            come more or less often, or an episode is cut before the horizon.
     """
+    _require_neutral_wrappers(environment)
     spaces = environment.observation_space, environment.action_space
     if spaces != (Discrete(len(table)), Discrete(len(table[0]))):
         raise ValueError(
@@ -54,14 +80,11 @@ def require_played(environment: gym.Env[Any, Any], table: Any, starts: Any) -> N
         (s, a): _merged(table[s][a]) for s in range(len(table)) for a in range(len(table[s]))
     }
     played: dict[_Pair, Counter[_Outcome]] = {}
-    for pair, outcome in _steps(environment, possible, set(np.asarray(starts).tolist())):
-        if possible[pair].get(outcome, 0.0) == 0.0:
-            raise ValueError(
-                f"environment must step as its table P says, but action {pair[1]} in state "
-                f"{pair[0]} gave {_shown(outcome)}, which is not among its outcomes there: its "
-                "moments can only be estimated from episodes (episode_pool)"
-            )
-        played.setdefault(pair, Counter())[outcome] += 1
+    player = _Player(environment, set(np.asarray(starts).tolist()), horizon)
+    for steps in (player.tried_out(list(possible)), player.long(surviving_actions(possible))):
+        for pair, outcome in steps:
+            _require_possible(possible, pair, outcome)
+            played.setdefault(pair, Counter())[outcome] += 1
     deviation = _deviation(possible, played)
     if deviation > _LIMIT:
         raise ValueError(
@@ -70,30 +93,85 @@ def require_played(environment: gym.Env[Any, Any], table: Any, starts: Any) -> N
         )
 
 
-def _steps(
-    environment: gym.Env[Any, Any], possible: _Table, starts: set[int]
-) -> Iterator[tuple[_Pair, _Outcome]]:
-    """Play, and yield state and action with what they gave."""
-    rng, inner = np.random.default_rng(0), environment.unwrapped
-    pairs = list(possible)
-    rounds = -(-_STEPS // len(pairs))
-    order = np.concatenate([rng.permutation(len(pairs)) for _ in range(rounds)]).tolist()
-    state, ended = 0, True
-    for taken, place in enumerate(order):
-        if ended or taken % _STEPS_A_RESET == 0:
-            observation, _ = environment.reset(seed=None if taken else 0)
-            state = _state(environment, observation)
-            if state not in starts:
-                raise ValueError(
-                    f"environment must start where initial_state_distrib says, got state {state}"
-                )
-        wanted, action = pairs[place]
-        if hasattr(inner, "s"):  # as those of Gymnasium have: any state can be tried
-            inner.s = state = wanted  # pyright: ignore[reportAttributeAccessIssue]
-        given = take_step(environment, action)
-        pair, state = (state, action), _state(environment, given.observation)
-        yield pair, (state, given.reward, given.terminated)
-        ended = given.ended
+def _require_neutral_wrappers(environment: gym.Env[Any, Any]) -> None:
+    """Raise if a wrapper is none of those known to leave steps as they are."""
+    level = environment
+    while isinstance(level, gym.Wrapper):
+        if type(level) not in _NEUTRAL:
+            known = ", ".join(kind.__name__ for kind in _NEUTRAL)
+            raise ValueError(
+                "environment must have no wrapper that may change what its table P says, got "
+                f"{type(level).__name__} (known to change nothing: {known}): unwrap it, or "
+                "estimate moments from episodes (episode_pool)"
+            )
+        level = level.env
+
+
+def _require_possible(possible: _Table, pair: _Pair, outcome: _Outcome) -> None:
+    """Raise if a played outcome is not among those of its state and action."""
+    if possible[pair].get(outcome, 0.0) == 0.0:
+        raise ValueError(
+            f"environment must step as its table P says, but action {pair[1]} in state "
+            f"{pair[0]} gave {_shown(outcome)}, which is not among its outcomes there: its "
+            "moments can only be estimated from episodes (episode_pool)"
+        )
+
+
+class _Player:
+    """Plays an environment, and looks whether it starts and is cut where it should.
+
+    Args:
+        environment: with its wrappers.
+        starts: the states that a reset may give.
+        horizon: steps after which an episode may be cut.
+    """
+
+    def __init__(self, environment: gym.Env[Any, Any], starts: set[int], horizon: int) -> None:
+        """Play nothing yet."""
+        self._environment, self._starts, self._horizon = environment, starts, horizon
+        self._rng = np.random.default_rng(0)
+        self._state, self._taken, self._ended = 0, 0, True
+        self._seed: int | None = 0
+
+    def tried_out(self, pairs: list[_Pair]) -> Iterator[tuple[_Pair, _Outcome]]:
+        """Yield what each state and action gives, in any order, as far as states can be set."""
+        inner = self._environment.unwrapped
+        rounds = -(-_STEPS // len(pairs))
+        order = np.concatenate([self._rng.permutation(len(pairs)) for _ in range(rounds)])
+        for wanted, action in (pairs[place] for place in order.tolist()):
+            if self._ended or self._taken == _STEPS_A_RESET:
+                self._start()
+            if hasattr(inner, "s"):  # as those of Gymnasium have: any state can be tried
+                inner.s = self._state = wanted  # pyright: ignore[reportAttributeAccessIssue]
+            yield self._step(action)
+
+    def long(self, actions: list[NDArray[np.int64]]) -> Iterator[tuple[_Pair, _Outcome]]:
+        """Yield the steps of some episodes in which only such actions of each state are taken."""
+        for _ in range(_LONG_EPISODES):
+            self._start()
+            while not self._ended and self._taken < min(self._horizon, _LONGEST):
+                yield self._step(int(self._rng.choice(actions[self._state])))
+
+    def _start(self) -> None:
+        observation, _ = self._environment.reset(seed=self._seed)
+        self._state, self._taken, self._ended = _state(self._environment, observation), 0, False
+        self._seed = None
+        if self._state not in self._starts:
+            raise ValueError(
+                f"environment must start where initial_state_distrib says, got state {self._state}"
+            )
+
+    def _step(self, action: int) -> tuple[_Pair, _Outcome]:
+        given = take_step(self._environment, action)
+        self._taken += 1
+        if given.truncated and self._taken < self._horizon:
+            raise ValueError(
+                f"environment must play on until the horizon, {self._horizon} steps, but an "
+                f"episode was truncated after step {self._taken}"
+            )
+        pair, self._state = (self._state, action), _state(self._environment, given.observation)
+        self._ended = given.ended
+        return pair, (self._state, given.reward, given.terminated)
 
 
 def _state(environment: gym.Env[Any, Any], observation: Any) -> int:
