@@ -17,6 +17,7 @@ from ustat_grpo.environments import self_check
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import tabular_softmax
 from ustat_grpo.environments.rollouts import group_rollouts
+from ustat_grpo.environments.stepping import take_step
 
 TAKEN_UP_WITHOUT_A_WORD = [
     Corridor,
@@ -161,6 +162,16 @@ class Giving(Counting):
         ({"reward": np.float32("nan")}, "must be one finite number, got np.float32(nan)"),
         ({"reward": float("inf")}, "must be one finite number, got inf"),
         ({"reward": np.array([1.0, 2.0])}, "must be one finite number, got array([1., 2.])"),
+        ({"reward": 10**400}, "must be one finite number, got 1000000"),
+        ({"reward": 10**5000}, "must be one finite number, got a value of type int"),
+        ({"reward": np.ma.masked}, "must be one finite number, got masked"),
+        ({"reward": 1j}, "must be one finite number, got 1j"),
+        ({"reward": np.array([])}, "must be one finite number, got array([]"),
+        ({"reward": [[1.0], [2.0, 3.0]]}, "must be one finite number, got [[1.0], [2.0, 3.0]]"),
+        (
+            {"reward": torch.tensor([0.5, 1.0], requires_grad=True)},
+            "must be one finite number, got tensor([0.5000, 1.0000], requires_grad=True)",
+        ),
         ({"reward": "a lot"}, "must be one finite number, got 'a lot'"),
         ({"reward": np.nan, "late": 2}, "must be one finite number, got nan"),
         (
@@ -182,6 +193,15 @@ def test_a_reward_of_one_number_may_be_an_array():
     """Would catch: the IndexError or the broadcast of shape (1,) that many environments give."""
     for reward in (np.array([2.0]), np.float32(2), True, torch.tensor([[2.0]])):
         opened(lambda reward=reward: Giving(reward=reward))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_reward_may_be_a_tensor_of_any_type_with_derivatives(dtype):
+    """Would catch: "Can't call numpy() on Tensor that requires grad", and bfloat16's TypeError."""
+    reward = torch.tensor(0.5, requires_grad=True, dtype=dtype)
+    environment = Giving(reward=reward)
+    environment.reset(seed=0)
+    assert take_step(environment, 0).reward == 0.5
 
 
 def test_a_time_limit_does_not_hide_that_a_step_gave_four_values():

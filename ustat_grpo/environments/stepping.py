@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from ustat_grpo.checks import finite
+from ustat_grpo.quoting import quoted
+
 _STEP = "(observation, reward, terminated, truncated, info)"
 
 
@@ -61,13 +64,15 @@ def take_step(environment: gym.Env, action: int) -> Outcome:
 
 def _number(reward: Any) -> float:
     """Return a reward of any type that holds one finite number, or raise."""
+    is_tensor = hasattr(reward, "detach")  # of torch, with derivatives or in half precision
+    given = reward.detach().cpu().double().numpy() if is_tensor else reward
     try:
-        number = float(np.asarray(reward, dtype=np.float64).reshape(()))
+        numbers = finite("reward", given, ndim=np.ndim(given))
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"the reward of a step must be one finite number, got {reward!r}")
-    return number
+        numbers = np.zeros(0)
+    if numbers.size != 1:
+        raise ValueError(f"the reward of a step must be one finite number, got {quoted(reward)}")
+    return float(numbers.reshape(()))
 
 
 def _what(given: Any) -> str:
