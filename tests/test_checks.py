@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ustat_grpo import NoiseComponents, checks
+from ustat_grpo.laws.binary import dead_group_probability
 from ustat_grpo.quoting import one_line, quoted
 from ustat_grpo.ustatistics import u_statistic
 
@@ -176,9 +177,18 @@ def test_noise_components_are_finite_and_not_negative(name, value):
 def test_masked_entries_are_refused():
     """Would catch: the number behind a mask in a law, a sample of outputs or a U-statistic."""
     masked = np.ma.array([1.0, -999.0, 2.0], mask=[0, 1, 0])
-    for value in (masked, [masked, masked]):
-        with pytest.raises(ValueError, match=r"^x must not be masked, got [12] masked entries"):
+    kinds = {1: masked, 2: [masked, masked], 4: [(masked, masked), [masked, masked]]}
+    for number, value in kinds.items():
+        refused = rf"^x must not be masked, got {number} masked entries"
+        with pytest.raises(ValueError, match=refused):
             checks.finite("x", value, ndim=np.ndim(value))
-    with pytest.raises(ValueError, match=r"^sample must have no masked entries, got 1: drop"):
-        u_statistic(masked, lambda a, b: (a - b) ** 2 / 2)
+        with pytest.raises(ValueError, match=refused):
+            checks.unit_interval("x", value)
+        with pytest.raises(ValueError, match=refused):
+            checks.not_negative("x", value, scale=1.0)
+        for sample in (value, (value,)):
+            with pytest.raises(ValueError, match=rf"^sample must have no masked .* got {number}: "):
+                u_statistic(sample, lambda a, b: (a - b) ** 2 / 2)
+    with pytest.raises(ValueError, match=r"^success_probability must not be masked, got 1 masked"):
+        dead_group_probability(np.ma.array([0.5, 0.2], mask=[0, 1]), 4)
     assert checks.finite("x", np.ma.array([1.0, 2.0]), ndim=1).tolist() == [1.0, 2.0]

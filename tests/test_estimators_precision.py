@@ -121,10 +121,27 @@ def test_masked_arrays_and_lists_are_what_they_say(name):
     masked = np.ma.array(np.where(missing, -999.0, rewards), mask=missing)
     nones = [[None if np.isnan(z) else z for z in row] for row in rewards.tolist()]
     side = replace(SIDE, value=[0.7, -0.2, 0.1], lengths=SIDE.lengths.astype(int).tolist())
-    for given in (masked, list(masked), rewards.tolist(), nones, np.array(nones)):
+    nested = [[entry if entry is np.ma.masked else float(entry) for entry in row] for row in masked]
+    for given in (masked, list(masked), nested, rewards.tolist(), nones, np.array(nones)):
         ours = EVERY[name].advantages(given, side)
         assert type(ours) is np.ndarray
         np.testing.assert_array_equal(ours, double(name, rewards))
+
+
+def test_masked_scores_are_refused_where_there_is_a_reward(rng):
+    """Would catch: a gradient of NaN without a word, or one of the −999 behind the mask."""
+    rewards, scores = np.array([[1.0, 0.0, NAN]]), rng.normal(size=(1, 3, 2))
+    expected = gradient(Grpo(), scores, rewards)
+    for mask, refused in ((np.arange(6) == 3, True), (np.arange(6) > 3, False)):
+        masked = np.ma.array(np.where(mask, -999.0, scores.ravel()), mask=mask).reshape(1, 3, 2)
+        for given in (masked, list(masked)):
+            if refused:
+                with pytest.raises(
+                    ValueError, match=r"^scores must not be masked where there is a"
+                ):
+                    gradient(Grpo(), given, rewards)
+            else:
+                np.testing.assert_array_equal(gradient(Grpo(), given, rewards), expected)
 
 
 @pytest.mark.parametrize("name", RELATIVE)

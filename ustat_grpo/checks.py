@@ -114,6 +114,7 @@ def not_negative(name: str, value: ArrayLike, *, scale: ArrayLike) -> NDArray[np
         value: what cannot be negative.
         scale: size of the terms that it was made of.
     """
+    require_unmasked(name, value)
     array = np.asarray(value, dtype=np.float64)
     if not (array >= -ROUNDING * np.abs(scale)).all():
         shown = "a smallest entry of " if array.ndim else ""
@@ -123,6 +124,7 @@ def not_negative(name: str, value: ArrayLike, *, scale: ArrayLike) -> NDArray[np
 
 def unit_interval(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return probabilities, moved to 0 or 1 where rounding took them beyond, or raise."""
+    require_unmasked(name, value)
     array = np.asarray(value, dtype=np.float64)
     outside = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))
     if outside.any():
@@ -144,10 +146,19 @@ def _doubles(name: str, value: ArrayLike) -> NDArray[np.float64]:
 
 def require_unmasked(name: str, value: object) -> None:
     """Raise if entries of a NumPy array are masked: the numbers below a mask mean nothing."""
-    each = value if isinstance(value, list | tuple) else [value]
-    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in each if np.ma.isMA(part))
+    masked = masked_entries(value)
     if masked:
         raise ValueError(f"{name} must not be masked, got {masked} masked entries: leave them out")
+
+
+def masked_entries(value: object) -> int:
+    """Return how many entries are masked, also in NumPy arrays that lists hold."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.getmaskarray(value).sum())
+    if not isinstance(value, list | tuple):
+        return 0
+    kinds = (list, tuple, np.ma.MaskedArray)
+    return sum(masked_entries(part) for part in value if isinstance(part, kinds))
 
 
 def probabilities(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, to_device
 
-from ustat_grpo.checks import real
+from ustat_grpo.checks import masked_entries, real
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever array_api_compat understands
 
@@ -60,11 +60,11 @@ def plain(name: str, values: Any) -> Array:
 
 
 def _unmasked(values: Any) -> np.ndarray:
-    """Return a NumPy array, with NaN where the values, or rows of a list of them, are masked."""
-    if isinstance(values, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in values):
-        values = np.ma.array(values)
-    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+    """Return a NumPy array, with NaN where the values, or arrays that a list holds, are masked."""
+    if not masked_entries(values):
         return np.asarray(values)
+    if isinstance(values, list | tuple):
+        return np.stack([_unmasked(part) for part in values])
     bare = values.data
     fill = np.array(np.nan, bare.dtype if bare.dtype.kind == "f" else np.float64)
     return np.where(np.ma.getmaskarray(values), fill, bare)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
+from ustat_grpo.checks import masked_entries
 from ustat_grpo.estimators.arrays import Array, Scored, beside, floating, plain, working
 
 
@@ -78,7 +79,8 @@ def gradient(
         One gradient a prompt, shape (..., d). A group without scorable output gives zero.
 
     Raises:
-        ValueError: if `scores` and `rewards` differ in their leading axes.
+        ValueError: if `scores` and `rewards` differ in their leading axes, or scores of a scorable
+            output are masked.
     """
     given, rewards = plain("scores", scores), plain("rewards", rewards)
     if tuple(given.shape[:-1]) != tuple(rewards.shape):
@@ -90,6 +92,11 @@ def gradient(
         rewards = beside("rewards", rewards, given)
     given = beside("scores", given, rewards)
     z = Scored.of(rewards)
+    if masked_entries(scores) and z.xp.any(z.xp.isnan(given[z.scored])):
+        raise ValueError(
+            "scores must not be masked where there is a reward, "
+            f"got {masked_entries(scores)} masked entries"
+        )
     xp, result = z.xp, floating(z.xp, given).dtype
     scores = working(floating(xp, given))
     advantages = estimator.advantages(z.rewards, replace(side, scores=scores))

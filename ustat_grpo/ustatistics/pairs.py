@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.checks import masked_entries
 from ustat_grpo.units import exponents_of
 
 Array = NDArray[Any]
@@ -160,7 +161,7 @@ def as_parts(sample: Sample, name: str) -> tuple[tuple[Array, ...], bool]:
 
 def as_floats(name: str, *arrays: ArrayLike) -> tuple[Array, ...]:
     """Convert to one floating dtype: that of the floating inputs, else float64."""
-    if masked := sum(np.ma.count_masked(a) for a in arrays if isinstance(a, np.ma.MaskedArray)):
+    if masked := masked_entries(arrays):
         raise ValueError(f"{name} must have no masked entries, got {masked}: drop observations")
     parts = [np.asarray(array) for array in arrays]
     for part in parts:
