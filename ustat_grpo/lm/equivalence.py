@@ -8,11 +8,13 @@ grammar of `ustat_grpo.lm.written_numbers` a part only. So, in front of it:
   same several times, nothing else of the text counts; of several, math-verify chooses or makes a
   set. Without a box, `#### 72` at the end is the answer, as GSM8K's solutions have it.
 - A number is handed on as plain digits. Two integers are compared here, digit by digit.
-- Mixed numbers, `3 1/2`, `3½` and `3\frac{1}{2}`, are sums: 7/2.
+- Mixed numbers, `3 1/2`, `3½` and `3\frac{1}{2}`, are sums: 7/2. `3 and 1/2` is one next to a
+  single number, else a set of two.
 - x% is x/100; next to a number without the sign it may also mean x, which math-verify has for some
   integers.
-- Numbers with bases on both sides are compared by value: 11_2 is 3_{10}. Next to one without a base
-  the base is dropped, which is math-verify's own: the question has said it.
+- Numbers with bases on both sides are compared by value: 11_2 is 3_{10}. A base is a number or a
+  word, also in brackets, in `\text{}` or after "base". Next to a number without one it is dropped:
+  the question has said it.
 - Words behind a number are its unit, if they have three letters or stand in `\text{}`, and are no
   operation, function or number (`5 less`, `2 pi`, `2 dozen`); hundred to trillion are powers of
   ten. Of two different units nothing is decided here.
@@ -28,7 +30,14 @@ import unicodedata
 from typing import NamedTuple
 
 from ustat_grpo.lm.boxes import boxes
-from ustat_grpo.lm.written_numbers import Number, as_number, numbers_in, unwrapped
+from ustat_grpo.lm.written_numbers import (
+    PERCENT,
+    Number,
+    as_number,
+    narrow,
+    numbers_in,
+    unwrapped,
+)
 
 MARK = "####"
 """Stands before the answer in the solutions of GSM8K."""
@@ -46,16 +55,18 @@ def decided(text: str, answer: str) -> float | tuple[Posed, ...]:
 
     The text is right if one of the questions is answered so.
     """
+    text, answer = narrow(text), narrow(answer)
     given, wanted = _answer_of(text), answer.strip()
     verdict = None if given is None else _same_quantity(given, wanted)
     if verdict is not None:
         return verdict
-    have_bases = _BASED.search(text) and _BASED.search(wanted)
-    read = _in_base_ten if have_bases else str
-    wanted = read(wanted)
+    have_bases = _in_base_ten(text) != text and _in_base_ten(wanted) != wanted
+    read = _in_base_ten if have_bases else _without_base
+    text, wanted = read(text), read(wanted)
     if given is not None:
+        given, wanted = _as_sum(given, by=wanted), _as_sum(wanted, by=given)
         return (Posed(_spelled(wanted), f"\\boxed{{{_spelled(read(given), by=wanted)}}}"),)
-    text = _with_boxes_spelled(read(text))
+    text = _with_boxes_spelled(text)
     if not (_PERCENT.search(text) or _PERCENT.search(wanted)):
         return (Posed(_spelled(wanted), text),)
     return tuple(
@@ -84,7 +95,7 @@ def _with_boxes_spelled(text: str) -> str:
     return "".join([*parts, text[end:]])
 
 
-_PERCENT = re.compile(r"(?<![0-9.,])([0-9]+(?:\.[0-9]+)?)\s?(?:\\?%|percent\b)")
+_PERCENT = re.compile(rf"(?<![0-9.,])([0-9]+(?:\.[0-9]+)?){PERCENT}")
 
 
 class _Quantity(NamedTuple):
@@ -179,9 +190,22 @@ def _latex(number: Number) -> str:
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
 _MIXED = re.compile(
     rf"(?<![0-9A-Za-z.,/^_])(?P<whole>[0-9]{{1,9}})"
-    rf"(?:{_SPACE}{{1,3}}(?P<top>[0-9]{{1,9}})/(?P<bottom>[0-9]{{1,9}})(?![0-9/]|\.[0-9])"
-    rf"|{_SPACE}{{0,3}}\\[dtc]?frac\s?\{{(?P<upper>[0-9]{{1,9}})\}}\s?\{{(?P<lower>[0-9]{{1,9}})\}})"
+    rf"(?:{_SPACE}{{1,3}}(?P<top>[0-9]{{1,9}}){_SPACE}{{0,2}}/{_SPACE}{{0,2}}(?P<bottom>[0-9]{{1,9}})"
+    r"(?![0-9/]|\.[0-9])"
+    rf"|{_SPACE}{{0,3}}\\[dtc]?frac\s?(?:\{{(?P<upper>[0-9]{{1,9}})\}}|(?P<one>[0-9]))"
+    r"\s?(?:\{(?P<lower>[0-9]{1,9})\}|(?P<other>[0-9])))"
 )
+_AND = re.compile(
+    rf"(?<=[0-9]){_SPACE}{{0,3}}(?:and|\\(?:text|textrm|mathrm|mbox)\{{\s*and\s*\}}){_SPACE}{{0,3}}"
+    r"(?=[0-9]{1,9}\s?/|\\[dtc]?frac)"
+)
+
+
+def _as_sum(text: str, by: str) -> str:
+    """Return `3 and 1/2` as `3 1/2` beside a single number: of two numbers it may be a set."""
+    joined = _AND.sub(" ", unwrapped(text), count=1)
+    is_one = _MIXED.fullmatch(joined) is not None
+    return joined if is_one and not re.search(r"[,;]|\band\b|\\cup", by) else text
 
 
 _BINDS_TIGHTER = re.compile(r"(?:[\^_/÷]|\*\*|\\div)\s*\Z")
@@ -207,7 +231,8 @@ def _written_out(vulgar: re.Match[str]) -> str:
 
 
 def _as_fraction(mixed: re.Match[str]) -> str:
-    top, bottom = mixed["top"] or mixed["upper"], mixed["bottom"] or mixed["lower"]
+    top = mixed["top"] or mixed["upper"] or mixed["one"]
+    bottom = mixed["bottom"] or mixed["lower"] or mixed["other"]
     return f"\\frac{{{int(mixed['whole']) * int(bottom) + int(top)}}}{{{bottom}}}"
 
 
@@ -216,13 +241,17 @@ _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16,
 }  # fmt: skip
+_TEXT = r"\\(?:text|textrm|textbf|mathrm|mbox|rm)\s?"
+_BRACES = r"\{(?:[^{}]|\{[^{}]{0,30}\}){1,40}\}"
+_NAME = rf"(?:[0-9]{{1,2}}(?![0-9]|[.,][0-9])|(?:{'|'.join(_BASES)})(?![A-Za-z]))"
 _BASED = re.compile(
     rf"(?<![0-9A-Za-z\\_^}}.])(?:\((?P<bracketed>{_RAW_DIGITS})\)|(?P<digits>{_RAW_DIGITS}))"
-    r"(?:_(?:\{\s*(?P<braces>[0-9]{1,2})\s*\}|(?P<bare>[0-9]{1,2})(?![0-9])"
-    rf"|\{{\s*(?:\\(?:text|textrm|mathrm)\{{)?\s*(?P<word>{'|'.join(_BASES)})\s*\}}{{1,2}})"
-    r"|(?P<low>[₀-₉]{1,2}))"
+    rf"(?P<base>\s?_\s?(?:{_BRACES}|{_TEXT}{_BRACES}|\([0-9]{{1,2}}\)|[0-9]{{1,2}}(?![0-9]))|[₀-₉]{{1,2}}"
+    rf"|{_SPACE}{{0,2}}\((?:in )?base[- ]{_NAME}\)|{_SPACE}{{1,2}}(?:in )?base[- ]{_NAME}"
+    rf"|{_SPACE}{{0,2}}{_TEXT}\{{\s?\(?(?:in )?base (?:{_NAME}\)?\s?\}}|\}}{_SPACE}?{_NAME}))"
 )
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_NO_NAME = re.compile(rf"{_TEXT}|[{{}}()_\s~-]|\\[ ,;:!]|\bin\b|base")
 
 
 def _in_base_ten(text: str) -> str:
@@ -230,10 +259,26 @@ def _in_base_ten(text: str) -> str:
     return _BASED.sub(_by_value, text)
 
 
+def _without_base(text: str) -> str:
+    """Return a text with numbers such as 101_2 by their digits."""
+    return _BASED.sub(lambda found: found.group() if _base(found) is None else _digits(found), text)
+
+
+def _digits(found: re.Match[str]) -> str:
+    return found["digits"] or found["bracketed"]
+
+
+def _base(found: re.Match[str]) -> int | None:
+    r"""Return the base that `_{\text{base }3}` and the like name, or None if it is an index."""
+    name = _NO_NAME.sub("", found["base"].translate(_LOWERED))
+    return int(name) if re.fullmatch("[0-9]{1,2}", name) else _BASES.get(name.lower())
+
+
 def _by_value(found: re.Match[str]) -> str:
-    whole, _, decimals = (found["digits"] or found["bracketed"]).partition(".")
-    written = found["braces"] or found["bare"] or found["low"] or ""
-    base = _BASES.get(found["word"]) or int(written.translate(_LOWERED))
+    base = _base(found)
+    if base is None:
+        return found.group()
+    whole, _, decimals = _digits(found).partition(".")
     try:
         value = int(whole + decimals, base or 1)
         return f"\\frac{{{value}}}{{{base ** len(decimals)}}}" if decimals else str(value)

@@ -1,12 +1,17 @@
 r"""How numbers are written: one grammar for the answers of data sets and the outputs of models.
 
     number    = [sign] [currency] [sign] digits ["." digits] [exponent] [currency | percent] ["."]
+              | sign [currency] "(" [currency] digits … ")", or with braces
     digits    = 0-9 … | group of 1 to 3 not beginning with 0, then groups of exactly 3
     separator = , | {,} | ,\! | \, | \: | \; | \! | "\ " | one space, also a narrow, thin,
                 figure, hair or non-breaking one | apostrophe; the same throughout a number
     exponent  = e5, E-5 | times 10^5, with ×, ·, *, x, \times or \cdot; 10^{-5}, 10**5 and 10⁻⁵
     sign      = - | + | minus sign | hyphen, also non-breaking | en dash
-    currency  = $ | \$ | US$ | € | £ | ¥ | ₹ | …
+    currency  = $ | \$ | US$ | € | £ and other signs of currencies | CHF, USD and other codes, also
+                in \text{}
+    percent   = % | \% | percent | per cent, also after \, or ~ and in \text{}
+
+Fullwidth digits, as in １２, are digits; those of other scripts are not.
 
 So `10 000` and `1\,234.5` are one number each, and `10 000 20` and `12,3456` are two. The fraction
 is not grouped, and a comma is no decimal point. `.5` and `5.` are numbers; 3/7, 2^{10}, 3 1/2 and
@@ -20,6 +25,7 @@ a unit, does not change it.
 """
 
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,7 +34,23 @@ _SPACES = " \u00a0\u2007\u2009\u200a\u202f"
 _MINUS = "-\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{FULLWIDTH HYPHEN-MINUS}"
 _SIGN = rf"[+{re.escape(_MINUS)}]"
 _FEW = rf"[{_SPACES}]{{0,2}}"
-_CURRENCY = r"(?:[A-Z]{0,3}\\?\$|[€£¥₹₽₩₺₫₴₪₦₱฿¢])"
+_SIGNS_OF_CURRENCY = "".join(
+    sign for sign in map(chr, range(0x24, 0xFFFF)) if unicodedata.category(sign) == "Sc"
+).replace("$", "")
+_CODES = (
+    "AED|AUD|BRL|BTC|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|ETH|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KES|KRW|"
+    "MXN|MYR|NGN|NOK|NZD|PHP|PKR|PLN|RMB|RON|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR|Rs"
+)
+_MONEY = rf"(?:[A-Z]{{0,3}}\\?\$|[{_SIGNS_OF_CURRENCY}]|(?:{_CODES})(?![A-Za-z])\.?)"
+_TEXT = r"\\(?:text|textrm|textbf|mathrm|mbox)\{"
+_CURRENCY = rf"(?:{_MONEY}|{_TEXT}{_FEW}{_MONEY}{_FEW}\}})"
+_PERCENT_SIGN = r"(?:\\?%|per ?cent\b)"
+PERCENT = (
+    rf"(?:[{_SPACES}~]|\\[ ,;:!]){{0,3}}(?:{_TEXT}{_FEW}{_PERCENT_SIGN}{_FEW}\}}|{_PERCENT_SIGN})"
+)
+"""A percent sign behind a number, with the space before it."""
+
+_WIDTHS = {ord("０") + digit: str(digit) for digit in range(10)} | {ord("．"): ".", ord("％"): "%"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-") | {ord(minus): "-" for minus in _MINUS}
 _DIGITS = (
     rf"(?:[1-9][0-9]{{0,2}}(?P<separator>,\\!|,|\{{,\}}|\{{?\\[,:;! ]\}}?|[{_SPACES}'’])[0-9]{{3}}"
@@ -45,12 +67,15 @@ _UNSIGNED = (
 )
 _NUMBER = re.compile(_UNSIGNED)
 _WHOLE = re.compile(
-    rf"(?P<sign>{_SIGN})?{_FEW}(?:{_CURRENCY}{_FEW}(?P<inner>{_SIGN})?{_FEW})?{_UNSIGNED}"
-    rf"{_FEW}(?:{_CURRENCY}|(?P<percent>\\?%|percent\b))?\.?"
+    rf"(?:(?P<sign>{_SIGN})?{_FEW}(?:{_CURRENCY}{_FEW}(?P<inner>{_SIGN})?{_FEW})?"
+    rf"|(?P<outer>{_SIGN}){_FEW}(?:{_CURRENCY}{_FEW})?(?:(?P<round>\()|(?P<curly>{{))(?:{_CURRENCY}{_FEW})?)"
+    rf"{_UNSIGNED}(?(round)\))(?(curly)}})(?:{_FEW}{_CURRENCY}|(?P<percent>{PERCENT}))?{_FEW}\.?"
 )
 _BEFORE = re.compile(
     rf"(?:(?P<sign>{_SIGN})(?P<gap>{_FEW}))?(?:{_CURRENCY}{_FEW}(?P<inner>{_SIGN})?)?\Z"
 )
+_OPENED = re.compile(rf"(?:\\left)?(?P<open>[({{])(?:{_CURRENCY}{_FEW})?\Z")
+_CLOSED = {"(": re.compile(r"(?:\\right)?\)(?![0-9])"), "{": re.compile(r"\}(?![0-9])")}
 _OPERAND = rf"(?:[0-9)\]}}%°!²³]|[0-9][{_SPACES}]?{_CURRENCY})"
 _OPERAND_AT_ONCE = re.compile(rf"(?:[^\W_]|{_OPERAND})\Z")
 _OPERAND_BEFORE_SPACE = re.compile(rf"{_OPERAND}[{_SPACES}]+\Z")
@@ -125,12 +150,13 @@ class Placed(NamedTuple):
 
 def last_number(text: str) -> str | None:
     """Return the last number of a text, without leading and trailing zeros, or None."""
+    text = narrow(text)
     found = deque(_NUMBER.finditer(text), maxlen=1)
     return str(_placed(text, found[0]).number) if found else None
 
 
 def numbers_in(text: str) -> Iterator[Placed]:
-    """Yield the numbers of a text in order."""
+    """Yield the numbers of a text in order; its digits are narrow ones."""
     return (_placed(text, found) for found in _NUMBER.finditer(text))
 
 
@@ -158,7 +184,7 @@ def written_plainly(text: str) -> str | None:
 
 
 def _has_minus(found: re.Match[str]) -> bool:
-    return any(found[name] and found[name] in _MINUS for name in ("sign", "inner"))
+    return any(found[name] and found[name] in _MINUS for name in ("sign", "inner", "outer"))
 
 
 _WRAPPED = re.compile(
@@ -169,8 +195,14 @@ _WRAPPED = re.compile(
 )
 
 
+def narrow(text: str) -> str:
+    """Return a text of the same length in which digits, points and percent signs are narrow."""
+    return text.translate(_WIDTHS)
+
+
 def unwrapped(text: str) -> str:
-    r"""Return a text without the space, `$`, `\text{}` and the like around it."""
+    r"""Return a text without the space, `$`, `\text{}` and the like around it, in narrow digits."""
+    text = narrow(text)
     for _ in range(4):
         text = text.strip()
         wrapped = _WRAPPED.fullmatch(text)
@@ -183,9 +215,14 @@ def unwrapped(text: str) -> str:
 def _placed(text: str, found: re.Match[str]) -> Placed:
     """Return a number with its sign, for which the text before it is looked at."""
     start, end = found.span()
-    before = _BEFORE.search(text[max(0, start - _SIGHT) : start])
+    first, last = _around_brackets(text, start, end)
+    before = _BEFORE.search(text[max(0, first - _SIGHT) : first])
     assert before is not None  # it may be empty
-    offset = start - before.end()
+    if before["sign"] is None:  # brackets without a sign before them are no part of a number
+        first, last = start, end
+        before = _BEFORE.search(text[max(0, start - _SIGHT) : start])
+        assert before is not None
+    offset = first - before.end()
     has_sign, negative = False, False
     if before["sign"] is not None:
         place = offset + before.start("sign")
@@ -199,8 +236,18 @@ def _placed(text: str, found: re.Match[str]) -> Placed:
     is_plain = separator in (None, ",") and not _exponent(found)
     if has_sign:
         is_plain = is_plain and before.group() in ("-", "+", "$-", "$+")
-    first = offset + before.start() if has_sign else start
-    return Placed(_number(found, negative), first, end, is_plain)
+    if not has_sign:
+        return Placed(_number(found, negative), start, end, is_plain)
+    return Placed(_number(found, negative), offset + before.start(), last, is_plain)
+
+
+def _around_brackets(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the brackets around a number begin and end, or the number if it has none."""
+    opened = _OPENED.search(text[max(0, start - _SIGHT) : start])
+    closed = _CLOSED[opened["open"]].match(text, end) if opened else None
+    if opened is None or closed is None:
+        return start, end
+    return start - len(opened.group()), closed.end()
 
 
 def _is_sign(before: str, *, detached: bool) -> bool:
