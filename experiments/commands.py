@@ -19,6 +19,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from experiments.records import KEEP, REFUSE, RERUN
+from ustat_grpo_start import INTERRUPTED, TOLD, as_ever
 
 _OPTIONS = {"--stale": RERUN, "--keep-stale": KEEP}
 _FULL = "HYDRA_FULL_ERROR"
@@ -87,12 +88,13 @@ def add_stale_options(parser: argparse.ArgumentParser) -> None:
 def ends_in_one_line() -> Iterator[None]:
     """Let a command end in one line and exit code 1 where the disk or its output refuse.
 
-    A reader that has gone, as of `| head`, takes no line. Letters that the output cannot show
-    become question marks.
+    After Ctrl-C the code is 130, and the line says that finished jobs are kept. A reader that has
+    gone, as of `| head`, takes no line. Letters that the output cannot show become question marks.
 
     Raises:
-        SystemExit: with 1.
+        SystemExit: with 1 or 130.
     """
+    as_ever()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -104,6 +106,9 @@ def ends_in_one_line() -> Iterator[None]:
                 sys.stdout.flush()
     except OSError as error:
         raise refused(error) from None
+    except KeyboardInterrupt:
+        print(TOLD, file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def refused(error: OSError) -> SystemExit:
