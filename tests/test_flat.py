@@ -130,6 +130,14 @@ def test_masked_ids_are_refused():
         from_index(np.ones(3), np.ma.array([1, 2, 2], mask=[0, 0, 1]))
 
 
+def test_ids_of_a_type_that_rounds_are_refused():
+    """Would catch: a bare TypeError of NumPy, which has no bfloat16, or 257 as 256."""
+    with pytest.raises(
+        ValueError, match=r"^ids must be integers, .* got a tensor of torch.bfloat1"
+    ):
+        from_index([1.0, 0.0], torch.tensor([1, 1], dtype=torch.bfloat16))
+
+
 def test_lists_and_masked_arrays_are_rewards():
     """Would catch: an AttributeError of a list, the number behind a mask."""
     np.testing.assert_array_equal(from_flat([1.0, None, 3.0, 4.0], 2), [[1, NAN], [3, 4]])

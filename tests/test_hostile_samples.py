@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
@@ -246,13 +247,23 @@ class TestText:
             (",".join(map(str, range(10**5))) + "\n1\n", "line 2: must have 100000 cells, got 1"),
             (",".join([LONG[:1000]] * 100) + "\n", "columns must have different names, got xxx"),
             (f"{HEADER}\n1,{ESCAPES},1,1,1\n", "must have 5 cells, got 2"),
-            (f'{HEADER}\n"{LONG}",1,1,1,1\n', "must be CSV (field larger than field limit"),
+            (f"{HEADER}\n{2**24 * 'x'}x,1,1,1,1\n", "must be CSV (field larger than field limit (167"),
             (f"{HEADER}\n1,\x1b[2J,1,1,1\n", r"must be a finite number, got '\x1b[2J'"),
             (f"{HEADER}\n,1,1,1,1\n", "line 2, column prompt: must be a number or a text"),
         ],
     )  # fmt: skip
     def test_of_csv(self, tmp_path, text, told):
         assert told in self.told(tmp_path, text, ".csv")
+
+    def test_a_prompt_is_an_id_in_every_format(self, tmp_path):
+        """Would catch: CSV's own limit of 131,072 characters, or a limit that stays changed."""
+        values, ids = np.array([0.0, 1.0, 2.0] * 2), ["a" * 10**6] * 3 + ["b"] * 3
+        sample = OutputSample(values, values + 1, ids, [0.1] * 2, [0.1] * 2)
+        before = csv.field_size_limit()
+        for suffix in (".csv", ".jsonl"):
+            save_sample(sample, tmp_path / f"long{suffix}")
+            assert list(load_sample(tmp_path / f"long{suffix}").prompts) == ids
+        assert csv.field_size_limit() == before
 
     def test_of_a_name(self, tmp_path):
         assert r"\x1b[2J" in sentence(load_sample, tmp_path / "a\x1b[2J.txt")

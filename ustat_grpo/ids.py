@@ -77,8 +77,20 @@ def identified(name: str, given: object) -> Ids:
 
 
 def plain_ids(ids: Any) -> NDArray[Any]:
-    """Return an array of NumPy or torch as one of NumPy."""
-    return np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+    """Return an array of NumPy or torch as one of NumPy.
+
+    Raises:
+        ValueError: if it is a tensor of a type that NumPy has not, bfloat16 say.
+    """
+    if not hasattr(ids, "detach"):
+        return np.asarray(ids)
+    try:
+        return np.asarray(ids.detach().cpu())
+    except TypeError:
+        raise ValueError(
+            "ids must be integers, texts or reals of a type that NumPy has, got a tensor of "
+            f"{ids.dtype}: cast them before they are rounded"
+        ) from None
 
 
 def ids_of(rows: NDArray[Any] | Sequence[Any]) -> Ids:

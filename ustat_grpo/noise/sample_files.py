@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from ustat_grpo.noise.signs import SignSample
 from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted, quoted_names
 
 Sample = OutputSample | SignSample
+
+_LONGEST_CELL = 2**24
+"""Characters of a cell of a CSV file: an id may be a prompt itself."""
 
 
 def load_sample(path: str | PathLike[str]) -> Sample:
@@ -74,7 +78,7 @@ def _format_of(path: Path) -> _Format:
 
 def _read_csv(path: Path) -> Sample:
     lines: list[int] = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
         reader = csv.reader(file, strict=True)
         try:
             columns = _empty_columns(next(reader, []))
@@ -89,6 +93,16 @@ def _read_csv(path: Path) -> Sample:
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num}: must be CSV ({error})") from error
     return _sample_of_rows(columns, lines)
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let CSV's reader take cells as long as a prompt; its own limit is 131,072 characters."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _empty_columns(header: Sequence[str]) -> dict[str, list[Any]]:
