@@ -247,7 +247,7 @@ class TestText:
             (",".join(map(str, range(10**5))) + "\n1\n", "line 2: must have 100000 cells, got 1"),
             (",".join([LONG[:1000]] * 100) + "\n", "columns must have different names, got xxx"),
             (f"{HEADER}\n1,{ESCAPES},1,1,1\n", "must have 5 cells, got 2"),
-            (f"{HEADER}\n{2**24 * 'x'}x,1,1,1,1\n", "must be CSV (field larger than field limit (167"),
+            (f"{HEADER}\n{2**24 * 'x'}x,1,1,1,1\n", "must be CSV (field larger than field limit"),
             (f"{HEADER}\n1,\x1b[2J,1,1,1\n", r"must be a finite number, got '\x1b[2J'"),
             (f"{HEADER}\n,1,1,1,1\n", "line 2, column prompt: must be a number or a text"),
         ],

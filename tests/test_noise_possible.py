@@ -92,6 +92,24 @@ class TestMistakes:
         norms[0] = 1.0
         told = refused(replace(sample, gradient_norms=norms))
         assert "gradient_norm of prompt 0 must be 0, as all its rewards are equal, got 1; " in told
+        assert "times" not in told and told.endswith("that are centred within each group?")
+
+    @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e3, 1e12])
+    def test_products_of_the_other_sign(self, scale):
+        """Would catch: "possible with score_norm squared", which gives room for any mistake."""
+        sample = times(shipped(), -1.0, "gradient_products")
+        told = refused(times(sample, scale, "score_norms", *GRADIENTS))
+        assert told.endswith("gradient_product times −1: is its sign reversed?")
+
+    @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+    def test_no_factor_is_named_that_nobody_would_use(self, rng, scale):
+        """Gradients of other rows, at any size. Would catch: "score_norm times 1.07e+09"."""
+        sample = shipped()
+        for _ in range(4):
+            order = rng.permutation(64)
+            mixed = {name: getattr(sample, name)[order] for name in GRADIENTS}
+            told = refused(times(replace(sample, **mixed), scale, "score_norms", *GRADIENTS))
+            assert " times " not in told and " squared: " not in told
 
     def test_gradients_of_other_prompts(self, rng):
         sample = shipped()

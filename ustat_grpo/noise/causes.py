@@ -8,26 +8,40 @@ from jaxtyping import Int
 
 from ustat_grpo.arrays import Integers
 from ustat_grpo.noise.doubts import NORMALISED, are_normalised
-from ustat_grpo.noise.possible import impossible
+from ustat_grpo.noise.possible import DEAD, NEGATIVE, TOO_LARGE, UNEQUAL, impossible
 from ustat_grpo.noise.scale import Measured, in_own_units
 
 _UNKNOWN = (
     "are all norms squared, of whole outputs (no mean over tokens) and of one scale, and are "
     "rewards those that the gradients were taken with?"
 )
-_FACTORS = [4.0 ** (sign * power) for power in range(1, 25) for sign in (1, -1)]
+_ROWS = (
+    "are the gradients those of these rewards, prompt by prompt, and were they taken with "
+    "advantages that are centred within each group?"
+)
+_OF_PRODUCTS = (NEGATIVE, TOO_LARGE, UNEQUAL)
+_FACTORS = [4.0 ** (sign * power) for power in range(1, 11) for sign in (1, -1)]
+"""Up to a million: beyond, a larger column is not a cause but room for any mistake."""
 
 
-def likely_cause(given: Measured, batch: Int[Integers, " B"]) -> str:
+def likely_cause(what: str, given: Measured, batch: Int[Integers, " B"]) -> str:
     """Return what probably went wrong, or all that usually does.
 
+    Where no column of another size helps, none is named: a gradient of equal rewards must be 0 in
+    every unit, and what products of gradients can be does not depend on the scores.
+
     Args:
+        what: is impossible.
         given: what was measured, as it was given.
         batch: the number of each prompt's batch, shape (B,).
     """
     if are_normalised(given.groups):
         return NORMALISED
+    if what == DEAD:
+        return _ROWS
     for cause, mended in _MISTAKES.items():
+        if what in _OF_PRODUCTS and mended is _squared_scores:
+            continue
         try:
             with np.errstate(over="ignore"):
                 other = in_own_units(mended(given))
@@ -35,13 +49,18 @@ def likely_cause(given: Measured, batch: Int[Integers, " B"]) -> str:
             continue
         if impossible(other, batch) is None:
             return cause
-    return _scaled_column(in_own_units(given), batch) or _UNKNOWN
+    columns = dict(_COLUMNS)
+    if what in _OF_PRODUCTS:
+        del columns["score_norms"]
+    return _scaled_column(in_own_units(given), batch, columns) or _UNKNOWN
 
 
-def _scaled_column(own: Measured, batch: Int[Integers, " B"]) -> str | None:
+def _scaled_column(
+    own: Measured, batch: Int[Integers, " B"], columns: dict[str, str]
+) -> str | None:
     """Return which column is off by the smallest factor without which all is possible."""
     for factor in _FACTORS:
-        for column, cause in _COLUMNS.items():
+        for column, cause in columns.items():
             other = replace(own, **{column: factor * getattr(own, column)})
             if impossible(other, batch) is None:
                 return f"it is possible with {cause.format(factor=factor)}"
@@ -54,6 +73,10 @@ def _squared_scores(given: Measured) -> Measured:
 
 def _squared_gradients(given: Measured) -> Measured:
     return replace(given, gradient_norms=given.gradient_norms**2)
+
+
+def _reversed_products(given: Measured) -> Measured:
+    return replace(given, gradient_products=-given.gradient_products)
 
 
 def _means_for_sums(given: Measured) -> Measured:
@@ -72,6 +95,7 @@ _COLUMNS = {
 }
 
 _MISTAKES: dict[str, Callable[[Measured], Measured]] = {
+    "it is possible with gradient_product times −1: is its sign reversed?": _reversed_products,
     "it is possible with score_norm squared: are they norms that were not squared?": (
         _squared_scores
     ),

@@ -105,7 +105,7 @@ class OutputSample:
             label = self.prompts[int((self.groups.group == place).argmax())]
             shown = one_line(label, longest=LONGEST_VALUE)
             told = what.format(prompt=shown, value=value, bound=bound)
-            raise ValueError(f"{told}; {likely_cause(given, self._batch)}")
+            raise ValueError(f"{told}; {likely_cause(what, given, self._batch)}")
         return measured
 
     @classmethod
