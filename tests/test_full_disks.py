@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import resource
 import sys
+import traceback
+import warnings
 from importlib import import_module
 from io import BytesIO, StringIO, TextIOWrapper
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -25,16 +30,36 @@ def instead(_config, **_options):
     return pd.DataFrame({"mse": [1 / 3] * 1000})
 
 
-@pytest.fixture
-def room():
-    """Return what lets no file grow beyond some bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def call_with_room(size, module, *overrides):
+    """Call an app where no file may grow beyond some bytes, as on a disk that is full.
+
+    In a fork: the limit is one of the process, and pytest's own log may be longer.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are idle
+        child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            )
+            answer = call_main(module, *overrides)
+        except BaseException:
+            answer = traceback.format_exc()
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(answer, pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pickle.load(pipe)
+    os.waitpid(child, 0)
+    assert isinstance(answer, tuple), answer
+    return answer
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_a_full_disk(app, room, tmp_path, monkeypatch):
+def test_a_full_disk(app, tmp_path, monkeypatch):
     """Full by its data. Would catch: a traceback, or half a table left behind.
 
     Configuration and provenance, which come before the data, are in no one's way.
@@ -44,23 +69,29 @@ def test_a_full_disk(app, room, tmp_path, monkeypatch):
     if hasattr(module, "prepare"):
         monkeypatch.setattr(module, "prepare", lambda config: None)
     command = ([] if TASKS.get(app, "task=") == "task=" else [TASKS[app]]) + [f"output={tmp_path}"]
-    room(11_000)  # enough for the record
-    code, _, error = call_main(module, *command)
+    code, _, error = call_with_room(11_000, module, *command)  # enough for the record
     assert code == 1 and error.endswith("data.csv: File too large\n") and error.count("\n") == 1
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {"config.yaml", "provenance.json"}
 
 
 class TestDisk:
-    def test_full_before_the_work(self, room, tmp_path, monkeypatch):
+    def test_is_no_smaller_for_pytest(self, tmp_path, monkeypatch):
+        """Would catch: `pytest > log` that ends in silence when its log reaches the limit."""
+        monkeypatch.setattr(gradient_mse, "run", instead)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with mock.patch.object(resource, "setrlimit", wraps=resource.setrlimit) as limited:
+            call_with_room(10, gradient_mse, *ASKED, f"output={tmp_path}")
+        assert not limited.called and resource.getrlimit(resource.RLIMIT_FSIZE) == before
+
+    def test_full_before_the_work(self, tmp_path, monkeypatch):
         """Would catch: hours of work before anybody looks whether its data have a place."""
         monkeypatch.setattr(gradient_mse, "run", None)
-        room(10)
-        code, _, error = call_main(gradient_mse, *ASKED, f"output={tmp_path}")
+        code, _, error = call_with_room(10, gradient_mse, *ASKED, f"output={tmp_path}")
         assert code == 2 and error.count("\n") == 1 and not list(tmp_path.iterdir())
         assert error.startswith(f"error: output must be a writable folder, got {tmp_path}")
 
-    def test_in_a_sweep(self, room, tmp_path, monkeypatch):
+    def test_in_a_sweep(self, tmp_path, monkeypatch):
         """Would catch: Hydra's traceback, at its own notes or at a job."""
         monkeypatch.setattr(gradient_mse, "run", instead)
         blocked = tmp_path / "file"
@@ -69,8 +100,8 @@ class TestDisk:
         assert (
             code == 1 and error.startswith(f"error: {blocked / 'out'}") and error.count("\n") == 1
         )
-        room(11_000)
-        code, _, error = call_main(gradient_mse, "-m", *ASKED, f"output={tmp_path}")
+        sweep = ("-m", *ASKED, f"output={tmp_path}")
+        code, _, error = call_with_room(11_000, gradient_mse, *sweep)
         assert code == 1 and "\nerror: " in error and "Traceback" not in error
         assert error.endswith("data.csv: File too large\n")
 
