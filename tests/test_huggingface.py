@@ -394,6 +394,20 @@ class TestTemplates:
             pool.submit(with_template, template).result()
         assert sys.gettrace() is before
 
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("{% set x = '%0999999999d'|format(1) %}", "(end within 0.05 s|take at most)"),
+            ("{% set x = 'x'|center(9999999999) %}", "take at most 2147483648 bytes"),
+            ("{% set x = [0] * 9999999999 %}", "take at most 2147483648 bytes"),
+        ],
+    )
+    def test_a_single_step_is_ended(self, with_template, monkeypatch, template, message):
+        """Would catch: a limit that is looked at between lines only, 22 s for 5."""
+        monkeypatch.setattr(chat_templates, "LIMIT", 0.05)
+        with pytest.raises(ValueError, match=f"^chat template must .*{message}"):
+            with_template(template)
+
     def test_what_depends_on_the_text_is_ended_too(self, with_template, monkeypatch):
         """Would catch: a limit for a first try only."""
         monkeypatch.setattr(chat_templates, "LIMIT", 0.05)

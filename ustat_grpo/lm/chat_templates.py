@@ -1,7 +1,16 @@
-"""Chat templates are programs that come with a model: they may fail, and they need not end."""
+"""Chat templates are programs that come with a model: they may fail, and they need not end.
 
+Within one step, such as `'%0999999999d'|format(1)`, nothing in this process can stop them. So they
+are tried once in a fork, which the system stops. What takes such a step at some texts only is not
+found.
+"""
+
+import os
+import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,6 +21,18 @@ from ustat_grpo.lm.extras import from_extra
 
 LIMIT = 5.0
 """Seconds of this thread's processor that a template may take; usual ones take 0.001."""
+
+MEMORY = 2**31
+"""Bytes that a template may take when it is tried, where the system can limit it."""
+
+_GRACE = 1.0
+"""Seconds in which a template that loops is stopped with a better reason than by the system."""
+
+_STUCK = 60
+"""A trial that takes so many times its processor time is ended."""
+
+_TOO_MUCH = 3
+"""Exit code of a trial that has run out of memory."""
 
 LONGEST = 200
 """Characters of a template's own message that an error quotes."""
@@ -41,6 +62,66 @@ def asked(tokenizer: Any, text: str) -> str:
             "chat template must take a message of a user alone, got "
             f"{type(error).__name__}: {reason!r}"
         ) from error
+
+
+def try_out(tokenizer: Any, text: str) -> None:
+    """Ask a template once, in a fork first, where no step can last or fill the memory.
+
+    Raises:
+        ValueError: as `asked`, and if the fork had to be ended.
+    """
+    if hasattr(os, "fork"):  # elsewhere nothing forks
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the fork needs none
+            child = os.fork()
+        if child == 0:
+            _try_and_exit(tokenizer, text)
+        _require_survival(child)
+    asked(tokenizer, text)
+
+
+def _try_and_exit(tokenizer: Any, text: str) -> None:
+    """Be the fork: whatever the template does, its end says it all."""
+    code = 0
+    try:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT + _GRACE)
+        _limit_memory()
+        asked(tokenizer, text)
+    except BaseException as error:
+        code = _TOO_MUCH if isinstance(error.__cause__ or error, MemoryError) else 0
+    finally:
+        os._exit(code)
+
+
+def _limit_memory() -> None:
+    """Allow so much more than this process has now, be that as much as a GPU maps."""
+    try:
+        import resource  # which not every system has
+
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, most))
+    except (ImportError, OSError, ValueError):  # no Linux, or less is allowed already
+        pass
+
+
+def _require_survival(child: int) -> None:
+    """Raise if the fork had to be ended, or ran out of memory."""
+    watch = threading.Timer(_STUCK * LIMIT, os.kill, (child, signal.SIGKILL))
+    watch.daemon = True
+    watch.start()
+    _, status = os.waitpid(child, 0)
+    watch.cancel()
+    if os.waitstatus_to_exitcode(status) == _TOO_MUCH:
+        raise ValueError(
+            f"chat template must take at most {MEMORY} bytes, got one that asks for more"
+        )
+    if status:
+        raise ValueError(
+            f"chat template must end within {LIMIT:g} s of processor time, got one that does not"
+        )
 
 
 class _RefusedError(Exception):

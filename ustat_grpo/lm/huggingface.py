@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ustat_grpo.lm.chat_templates import asked
+from ustat_grpo.lm.chat_templates import asked, try_out
 from ustat_grpo.lm.extras import from_extra
 from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
 from ustat_grpo.lm.self_checks import inconsistency
@@ -228,7 +228,7 @@ class HuggingFaceTokenizer:
         if self.tokenizer.eos_token_id is None:
             raise ValueError("tokenizer must have an eos_token, got None")
         if self._has_template:
-            asked(self.tokenizer, "1+2")
+            try_out(self.tokenizer, "1+2")
 
     @property
     def _has_template(self) -> bool:
