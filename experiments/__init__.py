@@ -2,9 +2,5 @@
 
 import os
 
-from ustat_grpo_start import TOLD, end_commands_in_one_line
-
-end_commands_in_one_line("experiments", TOLD)
-
 # Our matrices are small: BLAS on several threads slows them down, thirtyfold on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -19,10 +19,11 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from experiments.records import KEEP, REFUSE, RERUN
-from ustat_grpo_start import INTERRUPTED, TOLD, as_ever
 
 _OPTIONS = {"--stale": RERUN, "--keep-stale": KEEP}
 _FULL = "HYDRA_FULL_ERROR"
+INTERRUPTED = 130  # as shells have it
+TOLD = "error: interrupted by the user; the same command takes what is finished and goes on"
 
 
 def hydra_main(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -94,7 +95,6 @@ def ends_in_one_line() -> Iterator[None]:
     Raises:
         SystemExit: with 1 or 130.
     """
-    as_ever()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -11,7 +11,7 @@ from unittest import mock
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from ustat_grpo_start import INTERRUPTED
+from experiments.commands import INTERRUPTED
 
 
 def configuration(app, *overrides):

@@ -13,6 +13,7 @@ from rich.console import Console
 import tiny_policies
 from apps import call_main, checked, refuses
 from experiments import critic, critic_training, readings_critic
+from experiments.commands import INTERRUPTED
 from experiments.critic import COLUMNS, report, run
 from experiments.critic_cost import held_bytes, phase_bytes, phase_seconds
 from experiments.language_tasks import training_sets
@@ -21,7 +22,6 @@ from optimisation_tables import assert_apart, legend_names
 from ustat_grpo.lm.actor_critic import Learner
 from ustat_grpo.lm.exact import solution_probs
 from ustat_grpo.lm.optimizers import AdamW, Sgd
-from ustat_grpo_start import INTERRUPTED
 
 MEGA = 1_000_000
 FEW = (

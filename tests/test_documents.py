@@ -31,7 +31,7 @@ NAMES = (
     "docs/trl.md", "docs/ustatistics.md",
 )  # fmt: skip
 FOLDERS = (
-    "ustat_grpo", "ustat_grpo_start", "theory", "experiments", "figures", "benchmarks", "tests",
+    "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests",
     "docs", ".ci",
 )  # fmt: skip
 METRICS = ("noise", "group_size", "groups")  # what is logged is named like a path

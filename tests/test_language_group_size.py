@@ -20,6 +20,7 @@ from rich.console import Console
 import tiny_policies
 from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import language_group_size, language_training
+from experiments.commands import INTERRUPTED
 from experiments.language_group_size import Cell, report, run
 from experiments.language_tasks import training_sets
 from experiments.parts import Parts
@@ -28,7 +29,6 @@ from experiments.runner import job_folder, to_csv
 from ustat_grpo.lm import language_model
 from ustat_grpo.lm.rewards import ExactMatch
 from ustat_grpo.lm.scoring import log_probs
-from ustat_grpo_start import INTERRUPTED
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = [

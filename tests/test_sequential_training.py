@@ -10,13 +10,13 @@ import pytest
 
 from apps import InThisProcess, call_main, checked, configuration, refuses
 from experiments import compared, group_size, sequential_training
+from experiments.commands import INTERRUPTED
 from experiments.confidence import compare
 from experiments.gradient_mse import run as gradient_errors
 from experiments.runner import job_folder, to_csv
 from experiments.sequential_training import COLUMNS, Cell
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
-from ustat_grpo_start import INTERRUPTED
 
 ROOT = Path(__file__).parents[1]
 LAKE = ("task=frozenlake", "task.objectives=[0.1]", "budget=32", "group_size=[2,4,16]",

@@ -9,10 +9,6 @@ import os
 from importlib import import_module
 from types import ModuleType
 
-from ustat_grpo_start import end_commands_in_one_line
-
-end_commands_in_one_line("theory")
-
 # Our matrices are small: BLAS on several threads slows them down.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
