@@ -176,7 +176,9 @@ def decaying_gap_components(
     def covariance(noise: ArrayLike) -> Array:
         return decaying_covariance(hessian, noise, rate=rate)
 
-    return _gap_components(hessian, (prompt, oracle, residual), covariance)
+    return _gap_components(
+        hessian, {"prompt": prompt, "oracle": oracle, "residual": residual}, covariance
+    )
 
 
 def stationary_gap_components(
@@ -193,15 +195,20 @@ def stationary_gap_components(
     def covariance(noise: ArrayLike) -> Array:
         return stationary_covariance(hessian, noise, rate=rate)
 
-    return _gap_components(hessian, (prompt, oracle, residual), covariance)
+    return _gap_components(
+        hessian, {"prompt": prompt, "oracle": oracle, "residual": residual}, covariance
+    )
 
 
 def _gap_components(
     hessian: ArrayLike,
-    noises: tuple[ArrayLike, ArrayLike, ArrayLike],
+    noises: dict[str, ArrayLike],
     covariance: Callable[[ArrayLike], Array],
 ) -> NoiseComponents:
-    return NoiseComponents(*(expected_gap(hessian, covariance(noise)) for noise in noises))
+    checked = {name: _symmetric(name, noise) for name, noise in noises.items()}
+    return NoiseComponents(
+        **{name: expected_gap(hessian, covariance(noise)) for name, noise in checked.items()}
+    )
 
 
 def _projected(noise: ArrayLike, curvature: Curvature) -> Float[Array, "r r"]:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import first_smallest, real
+from ustat_grpo.checks import first_smallest, numbers, real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.moments import NoiseComponents
@@ -59,7 +59,7 @@ class Cost:
 
     def of_prompt(self, group_size: ArrayLike) -> Array:
         """Return a + bG."""
-        return self.per_prompt + self.per_output * np.asarray(group_size, dtype=float)
+        return self.per_prompt + self.per_output * numbers("group_size", group_size)
 
 
 FREE_PROMPTS = Cost()
