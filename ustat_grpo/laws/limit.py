@@ -22,7 +22,7 @@ from ustat_grpo.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
 
 SYMMETRY_TOLERANCE = 1e-8
-ROUNDING = 1e-12  # eigenvalues of a covariance below this share of the largest are zeros
+ZERO_WEIGHT = 1e-12  # eigenvalues of a covariance below this share of the largest are zeros
 
 
 class Curvature(NamedTuple):
@@ -127,7 +127,7 @@ def weights(hessian: ArrayLike, covariance: ArrayLike) -> Float[Array, " k"]:
     # ½ Λ^½ Σ Λ^½ has the same eigenvalues and needs no matrix root.
     form = np.outer(root, root) * _coordinates(covariance, eigenvalues) / 2
     found = np.linalg.eigvalsh(form)[::-1]
-    threshold = ROUNDING * np.abs(found).max()
+    threshold = ZERO_WEIGHT * np.abs(found).max()
     if found[-1] < -threshold:
         raise ValueError(
             "covariance must be positive semidefinite, got a weight of "

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, leave_one_out_group_size, not_negative, numbers, real
+from ustat_grpo.checks import (
+    ROUNDING,
+    integer,
+    leave_one_out_group_size,
+    not_negative,
+    numbers,
+    real,
+)
 from ustat_grpo.moments import Moments
 
 Errors = Float[Array, " P"]
@@ -114,7 +121,7 @@ def critic(
     bias = numbers("mean_error", mean_error)
     square = numbers("mean_square_error", mean_square_error)
     least = bias**2
-    if not (square >= least * (1 - 1e-12)).all():  # equal up to rounding where V̂ is certain
+    if not (square >= least * (1 - ROUNDING)).all():  # equal up to rounding where V̂ is certain
         raise ValueError(
             "mean_square_error must not be less than the square of mean_error, "
             f"got a difference of {np.min(square - least):g}"

@@ -16,9 +16,9 @@ from ustat_grpo.laws.group_size import optimal as best_without_cost
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.planner.curve import (
+    BUDGET_SLACK,
     FREE_PROMPTS,
     LARGEST_GROUP_SIZE,
-    ROUNDING,
     Band,
     Choice,
     Cost,
@@ -280,7 +280,7 @@ def _oracle(noise: NoiseEstimate) -> float:
 
 def _largest(share: float, cost: Cost) -> int:
     """Return the largest G that is considered where a prompt and its outputs may cost so much."""
-    room = (share - cost.per_prompt) / cost.per_output * (1 + ROUNDING)
+    room = (share - cost.per_prompt) / cost.per_output * (1 + BUDGET_SLACK)
     return int(min(np.floor(room), LARGEST_GROUP_SIZE))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.checks import require_unmasked
+
 Array = NDArray[Any]
 Sample = ArrayLike | tuple[ArrayLike, ...]
 Kernel = Callable[[Any, Any], ArrayLike]
@@ -152,8 +154,8 @@ def as_parts(sample: Sample, name: str) -> tuple[tuple[Array, ...], bool]:
 
 def as_floats(name: str, *arrays: ArrayLike) -> tuple[Array, ...]:
     """Convert to one floating dtype: that of the floating inputs, else float64."""
-    if masked := sum(np.ma.count_masked(a) for a in arrays if isinstance(a, np.ma.MaskedArray)):
-        raise ValueError(f"{name} must have no masked entries, got {masked}: drop observations")
+    for array in arrays:
+        require_unmasked(name, array)
     parts = [np.asarray(array) for array in arrays]
     for part in parts:
         if part.dtype.kind not in "fiub":
