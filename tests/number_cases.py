@@ -36,7 +36,15 @@ from ustat_grpo.noise import (
     estimate_noise,
     sign_probes,
 )
-from ustat_grpo.planner import Cost, PromptValues, plan, prompt_values, seeds_needed, seeds_to_see
+from ustat_grpo.planner import (
+    Choice,
+    Cost,
+    PromptValues,
+    plan,
+    prompt_values,
+    seeds_needed,
+    seeds_to_see,
+)
 
 _RNG = np.random.default_rng(5)
 _BANDIT, _THETA = random_problem(_RNG, dimension=2)
@@ -197,6 +205,7 @@ PLANNER = [
     _case(
         plan, noise=_NOISE, budget=64, cost=Cost(), prompts=None, min_batch_size=2,
     ),
+    _case(plan(_NOISE, budget=64).unspent, choice=Choice(2, 4)),
     _case(prompt_values, rewards=_SAMPLE.rewards, prompts=_IDS, score_norms=_SAMPLE.score_norms),
     _case(seeds_needed, difference=1.0, spread=1.0, level=0.05, power=0.8),
     _case(seeds_to_see, first_error=1.0, second_error=2.0, directions=1),

@@ -169,6 +169,16 @@ class Plan:
         """The (B, G) to recommend if the point estimate were the truth."""
         return self.decision_at_estimate.choice
 
+    def unspent(self, choice: Choice) -> float:
+        """Return the share of the budget that a (B, G) leaves over."""
+        batch, size = choice
+        return 1 - batch * float(self.cost.of_prompt(size)) / self.budget
+
+    @property
+    def rarest_kind(self) -> float | None:
+        """3/K: kinds of prompts that are rarer may be missing; None if the noise was given."""
+        return None if self.contributions is None else 3 / len(self.contributions)
+
     def __str__(self) -> str:
         """Return the plan as a table of at most 80 columns."""
         return table(self)
