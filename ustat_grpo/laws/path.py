@@ -84,7 +84,8 @@ class ExpectedGap:
         ∞ where few prompts are best: prompt noise does good (a₁ < 0), or no harm and the
         leave-one-out mean does some. NaN where neither matters, or where the leave-one-out mean
         does good (a₃ < 0 ≤ a₁): the law falls toward G = 1, where it is void. It knows no budget,
-        so it cannot tell whether the first order holds there: `laws.spread.second_order` can.
+        so it cannot tell whether the first order holds there: `laws.spread.second_order` at a
+        (B, G) can, by its `share` and `first_order_holds`.
         """
         if self.prompt < 0 or (self.prompt == 0 and self.pair > 0):
             return np.inf
