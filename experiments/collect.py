@@ -69,9 +69,8 @@ def _columns(paths: list[Path], names: Sequence[str]) -> dict[str, str]:
 
 def finished(experiment: str, scale: str, results: Path, *, keep_stale: bool = False) -> list[Path]:
     """Return the data files of all finished jobs; see `collect`."""
-    folder = results / experiment / scale
     found, stale = [], []
-    for path in sorted(folder.glob(f"*/{records.DATA}")):
+    for path in _data_files(experiment, scale, results):
         state, reason = records.examine(path.parent)
         if state == records.DAMAGED:
             raise ValueError(
@@ -83,6 +82,7 @@ def finished(experiment: str, scale: str, results: Path, *, keep_stale: bool = F
         if state != records.MISSING:
             found.append(path)
     if not found:
+        folder = results / experiment / scale
         raise ValueError(f"results must hold finished jobs, got none under {folder}")
     if stale and not keep_stale:
         raise ValueError(
@@ -92,6 +92,10 @@ def finished(experiment: str, scale: str, results: Path, *, keep_stale: bool = F
     if stale:
         print(f"{len(stale)} of {len(found)} jobs are stale: {stale[0]}", file=sys.stderr)
     return found
+
+
+def _data_files(experiment: str, scale: str, results: Path) -> list[Path]:
+    return sorted((results / experiment / scale).glob(f"*/{records.DATA}"))
 
 
 def selected(paths: list[Path], where: Mapping[str, Any]) -> list[Path]:
@@ -249,15 +253,14 @@ def _run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: if there is nothing to collect, or the table cannot be written.
     """
-    paths = finished(
-        arguments.experiment,
-        arguments.scale,
-        arguments.results,
+    jobs = arguments.experiment, arguments.scale, arguments.results
+    require_another_file("--to", arguments.to, _data_files(*jobs))
+    data = collect(
+        *jobs,
+        where=_chosen(arguments.where),
+        columns=arguments.column,
         keep_stale=arguments.keep_stale,
     )
-    require_another_file("--to", arguments.to, paths)
-    chosen = selected(paths, _chosen(arguments.where))
-    data = merge(chosen, _columns(chosen, arguments.column))
     try:
         write_atomically(arguments.to, to_csv(data))
     except OSError as error:

@@ -30,6 +30,7 @@ from experiments.tasks import Start
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.path import ExpectedGap
+from ustat_grpo.laws.spread import LARGEST_SHARE
 
 COLUMNS = [
     "task", "estimator", "budget", "iteration", "group_size", "batch_size", "runs", "gap",
@@ -38,6 +39,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 TOLERANCE = 0.05
+STANDARD_ERRORS = 4.0
 DEFAULTS = (2, 8, 16, 64)
 """Group sizes that trainers and papers start from."""
 
@@ -128,6 +130,7 @@ def conclusions(rows: pd.DataFrame) -> list[str]:
         f"{_percent(TOLERANCE)}: {_members(rows, 'near_best_by_law')}",
         f"G* for the gradient's error {_readable(best['gradient_optimal'])}",
     ]
+    lines += _out_of_range(rows)
     usual = [row for row in rows.to_dict(orient="records") if row["group_size"] in DEFAULTS]
     if usual:
         lines.append("what the usual defaults lose (by law), of the measured best gap:")
@@ -137,6 +140,24 @@ def conclusions(rows: pd.DataFrame) -> list[str]:
             f"{100 * row['excess'] / best['gap']:.1f} %"
         )
     return lines
+
+
+def _out_of_range(rows: pd.DataFrame) -> list[str]:
+    """Say at which G the law, of first order in the noise, is refuted by what was measured.
+
+    A gap counts as refuting beyond 4 standard errors, if the law also misses it by more than a
+    tenth of what it tells sizes apart by: less hardly moves its best G.
+    """
+    missed = (rows["gap"] - rows["law"]).abs()
+    told_apart = LARGEST_SHARE * rows["law_excess"].max()
+    wrong = (missed > STANDARD_ERRORS * rows["std_error"]) & (missed > told_apart)
+    if not bool(wrong.to_numpy().any()):
+        return []
+    sizes = ", ".join(str(size) for size in rows["group_size"][wrong])
+    return [
+        f"the first order in the noise does not hold at G = {sizes}: the measured gap refutes the "
+        "law there, so do not go by its G*"
+    ]
 
 
 def _table(rows: pd.DataFrame) -> Table:

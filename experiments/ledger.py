@@ -26,11 +26,11 @@ from experiments.readme import document_blocks, markdown, replace_block
 from experiments.runner import write_atomically
 from figures.palette import by_task
 from theory.claims import (
+    AGREEMENT,
     COUNTEREXAMPLE,
     ENUMERATION,
     IDENTITY,
     RATE,
-    ROUNDING,
     SIMULATION,
     Claim,
 )
@@ -260,7 +260,7 @@ def _ledger(
         "## Every claim of the theory chapters",
         "Errors are relative, or in standard errors for simulations; a *counterexample* holds if "
         "the wrong statement is off by more than its tolerance. *Rounding*: below "
-        f"{ROUNDING:g}, that is {ROUNDING / 2**-52:.0f} times the precision of doubles. *Within "
+        f"{AGREEMENT:g}, that is {AGREEMENT / 2**-52:.0f} times the precision of doubles. *Within "
         "tolerance*: what is left of a minimiser, a limit or a numerical derivative, of which "
         "rounding decides the digits.",
     ]
@@ -305,7 +305,7 @@ def _claim_cells(claim: Claim) -> list[str]:
 
 def _is_numerical(claim: Claim) -> bool:
     """Whether a side comes from a minimiser, a limit or a derivative: accurate to a tolerance."""
-    return claim.evidence in (IDENTITY, ENUMERATION) and claim.tolerance > ROUNDING
+    return claim.evidence in (IDENTITY, ENUMERATION) and claim.tolerance > AGREEMENT
 
 
 def _number(claim: Claim, value: float) -> str:
@@ -320,7 +320,7 @@ def _error(claim: Claim, unit: str = "") -> str:
     slight = claim.evidence == RATE and claim.error < _RATE_ROUNDING
     if (_is_numerical(claim) or slight) and claim.holds:
         return "within tolerance"
-    return "rounding" if abs(claim.error) < ROUNDING else f"{_shown(claim.error, 2)}{unit}"
+    return "rounding" if abs(claim.error) < AGREEMENT else f"{_shown(claim.error, 2)}{unit}"
 
 
 def _shown(value: float, digits: int) -> str:

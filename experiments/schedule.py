@@ -8,6 +8,10 @@ from ustat_grpo.schedules import Constant, Decay, Schedule
 _KINDS = ("constant", "decay")
 
 
+LARGEST_RATE = 2.0**52
+"""Here the rounding of a gradient of size one moves θ by one, and runs are the processor's."""
+
+
 @dataclass
 class ScheduleConfig:
     """A constant rate, or rate/(i + offset)."""
@@ -20,8 +24,11 @@ class ScheduleConfig:
         """Check the ranges."""
         if self.kind not in _KINDS:
             raise ValueError(f"schedule.kind must be among {', '.join(_KINDS)}, got {self.kind!r}")
-        if self.rate is not None:
-            real("schedule.rate", self.rate, above=0.0)
+        if self.rate is not None and real("schedule.rate", self.rate, above=0.0) > LARGEST_RATE:
+            raise ValueError(
+                f"schedule.rate must be at most {LARGEST_RATE:.2g}, from where on rounding decides "
+                f"what a run does, got {self.rate!r}"
+            )
         if real("schedule.offset", self.offset) < 0:
             raise ValueError(f"schedule.offset must not be negative, got {self.offset}")
 

@@ -37,7 +37,8 @@ def build(data: pd.DataFrame) -> Figure:
     last = at_last_iteration(data)
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ after $n = {only(last, 'iteration')}$"
     figure = draw_gaps(last, "budget", _draw_samplings, label)
-    legend(figure, f"GRPO, {prompts} prompts; points: measured, with 95 % intervals; lines: laws")
+    points = "points: measured, with 95 % intervals; lines: first-order laws"
+    legend(figure, f"GRPO, {prompts} prompts; {points}")
     return figure
 
 

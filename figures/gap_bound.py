@@ -38,7 +38,8 @@ def build(data: pd.DataFrame) -> Figure:
         error_axis(axes)
         axes.set_xlabel("iterations $n$")
     label_left(grid, r"gap $\mathbb{E}\,\Delta_n$")
-    legend(figure, f"{sizes}; points: measured, with 95 % intervals; coloured lines: laws")
+    points = "points: measured, with 95 % intervals; coloured lines: first-order laws"
+    legend(figure, f"{sizes}; {points}")
     return figure
 
 

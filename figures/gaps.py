@@ -40,11 +40,11 @@ def draw_gaps(data: pd.DataFrame, column: str, draw: DrawPanel, label: str) -> F
 
 
 def draw_estimators_gaps(axes: Axes, panel: pd.DataFrame) -> None:
-    """Draw each estimator's gap, and the law's best G for GRPO if within an octave of the sizes."""
+    """Draw each estimator's gap, and the first-order law's best G for GRPO, if near the sizes."""
     for best in panel.loc[panel["estimator"] == "grpo", "optimal"].head(1):
         if panel["group_size"].min() / 2 <= best <= 2 * panel["group_size"].max():
             axes.axvline(best, color=LOOKS["grpo"][0], linewidth=1.0, linestyle=(0, (1, 2)),
-                         zorder=1, label="law's best $G$ for GRPO")  # fmt: skip
+                         zorder=1, label="first-order law's best $G$ for GRPO")  # fmt: skip
     draw_estimators(axes, panel, ("group_size", "gap"), APART)
 
 

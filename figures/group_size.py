@@ -14,7 +14,7 @@ def build(data: pd.DataFrame) -> Figure:
     budget = only(data, JOBS[NAME])
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ at $N = BG = {budget}$"
     figure = draw_gaps(data, "iteration", draw_estimators_gaps, label)
-    legend(figure, "points: measured, with 95 % intervals; lines: laws")
+    legend(figure, "points: measured, with 95 % intervals; lines: first-order laws")
     return figure
 
 

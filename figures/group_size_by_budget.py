@@ -19,7 +19,7 @@ def build(data: pd.DataFrame) -> Figure:
     last = at_last_iteration(data)
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ after $n = {only(last, 'iteration')}$"
     figure = draw_gaps(last, "budget", draw_estimators_gaps, label)
-    legend(figure, "points: measured, with 95 % intervals; lines: laws")
+    legend(figure, "points: measured, with 95 % intervals; lines: first-order laws")
     return figure
 
 

@@ -49,7 +49,7 @@ def _draw_rules(axes: Axes, panel: pd.DataFrame) -> None:
     )
     axes.axvline(0, color="0.5", linewidth=0.8, zorder=1)
     axes.plot(scaled["law"], scaled["height"], "|", color="0", markersize=11, markeredgewidth=1.4,
-              label="law", zorder=2)  # fmt: skip
+              label="first-order law", zorder=2)  # fmt: skip
     for chosen, face, name in ((True, colour, "may be best"), (False, "white", "worse")):
         rows = scaled[scaled["in_confidence_set"] == chosen]
         axes.errorbar(rows["measured"], rows["height"], xerr=rows["error"], color=colour,
@@ -59,7 +59,8 @@ def _draw_rules(axes: Axes, panel: pd.DataFrame) -> None:
         axes.text(1.02, height, f"{size}", transform=axes.get_yaxis_transform(), va="center",
                   fontsize="small")  # fmt: skip
     axes.text(1.02, len(panel) + 0.8, "$G$", transform=axes.get_yaxis_transform(), va="center")
-    axes.set_yticks(scaled["height"], scaled["rule"])
+    names = scaled["rule"].replace("law (gap)", "law (gap), first order")
+    axes.set_yticks(scaled["height"], names)
     axes.set_ylim(0.4, len(panel) + 0.6)
     axes.set_xlabel("excess gap (% of the least)")
 

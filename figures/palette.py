@@ -155,8 +155,8 @@ def group_size_axis(axes: Axes, sizes: list[float]) -> None:
 def mark_no_best(axes: Axes, x: Array, optimal: Array) -> None:
     """Put arrows where the law of the gap has no best group size: at the top for ∞, or below."""
     for height, arrow, here, name in (
-        (1.0, "^", np.isposinf(optimal), "law: the larger $G$ the better"),
-        (0.0, "v", np.isnan(optimal), "law: the smaller $G$ the better"),
+        (1.0, "^", np.isposinf(optimal), "first-order law: the larger $G$ the better"),
+        (0.0, "v", np.isnan(optimal), "first-order law: the smaller $G$ the better"),
     ):
         if here.any():
             axes.plot(x[here], np.full(here.sum(), height), arrow, color=LOOKS["grpo"][0],

@@ -37,7 +37,7 @@ _OF_PLANS = ("D", "o", "h")
 """Markers of first batches, the smallest first."""
 _OTHERS = {
     "law (gradient error)": Look("#000000", "|", "full", "law (gradient error), exact"),
-    "law (gap)": Look("#009E73", "x", "full", "law (gap), exact"),
+    "law (gap)": Look("#009E73", "x", "full", "law (gap), first order"),
     "fixed 8": Look("#56B4E9", "v", "full", "fixed 8"),
     "fixed 16": Look("#0072B2", "s", "none", "fixed 16"),
     "fixed 64": Look("#D55E00", "^", "full", "fixed 64"),

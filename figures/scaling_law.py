@@ -60,7 +60,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, column: str, anchor: pd.Series) -> Non
     colour, marker, dashes = LOOKS["grpo"]
     law = np.array([cell["optimal"].iloc[0] for cell in cells])
     axes.plot(x, np.where(np.isfinite(law), law, np.nan), color=colour, linestyle=dashes,
-              marker="_", markersize=10, zorder=3, label="law")  # fmt: skip
+              marker="_", markersize=10, zorder=3, label="first-order law")  # fmt: skip
     low, best, high = np.transpose([measured_best(cell) for cell in cells])
     axes.errorbar(x, best, [best - low, high - best], color=colour, marker=marker, linestyle="none",
                   capsize=3, markeredgecolor="white", markeredgewidth=0.5, zorder=4,

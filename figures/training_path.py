@@ -33,7 +33,7 @@ def build(data: pd.DataFrame) -> Figure:
         if place == 0:
             axes.set_ylabel("best group size $G$")
             top.set_ylabel("$J$")
-    legend(figure, "exact, along the path of exact gradient ascent")
+    legend(figure, "with exact moments, along the path of exact gradient ascent")
     return figure
 
 
@@ -61,7 +61,7 @@ def _draw_optima(axes: Axes, rows: pd.DataFrame) -> None:
     colour, marker, _ = LOOKS["grpo"]
     finite = np.where(np.isfinite(best), best, np.nan)
     axes.plot(n, finite, color=colour, marker=marker, markersize=2.5, zorder=3,
-              label="law: gap, were training to stop at $n$")  # fmt: skip
+              label="first-order law: gap, were training to stop at $n$")  # fmt: skip
     axes.set_xscale("log")
     powers_of_two(axes)
     mark_no_best(axes, n, best)

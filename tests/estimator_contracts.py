@@ -224,6 +224,9 @@ CONTRACTS = {
     ),
     "JamesStein": Contract(lambda c, a: JamesStein(0.01 * c**2), james_stein, PAIR, batch=True),
 }
+DTYPES = [np.float32, np.float64]
+"""What estimators compute in; `test_estimators_precision.py` has those that they are given, too."""
+
 PUBLIC = [
     name
     for name, thing in ((name, getattr(ustat_grpo, name)) for name in ustat_grpo.__all__)

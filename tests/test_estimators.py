@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from estimator_contracts import (
     CONTRACTS,
+    DTYPES,
     PUBLIC,
     advantages,
     by_formula,
@@ -25,7 +26,7 @@ from problems import random_snapshot
 NAN = float("nan")
 LEAST_SIZE = "^group_size must be at least 2 for a leave-one-out baseline, got {}$"
 every_estimator = pytest.mark.parametrize("name", PUBLIC)
-every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def units(name: str) -> np.ndindex:

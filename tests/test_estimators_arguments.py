@@ -11,6 +11,7 @@ import torch
 import ustat_grpo
 from estimator_contracts import (
     CONTRACTS,
+    DTYPES,
     PER_OUTPUT,
     PUBLIC,
     advantages,
@@ -36,7 +37,7 @@ from ustat_grpo import (
 NAN = float("nan")
 LEAST_SIZE = "^group_size must be at least 2 for a leave-one-out baseline, got {}$"
 every_estimator = pytest.mark.parametrize("name", PUBLIC)
-every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @pytest.mark.parametrize("estimator", [Grpo(), GroupMean(), Shrinkage(0.0)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from estimator_contracts import DTYPES
 from ustat_grpo import SideInformation, from_index
 from ustat_grpo.estimators import LIBRARIES
 
@@ -86,7 +87,7 @@ def test_the_tolerance_tells_the_forms_apart(ours, other):
 
 @every_form
 def test_float32_stays_and_torch_agrees(name):
-    for dtype in (np.float32, np.float64):
+    for dtype in DTYPES:
         tensors = [torch.as_tensor(each.astype(dtype)) for each in (REWARDS, GREEDY, LENGTHS)]
         side = SideInformation(greedy_reward=tensors[1], lengths=tensors[2])
         ours = LIBRARIES[name].estimator.advantages(tensors[0], side)

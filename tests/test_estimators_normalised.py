@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estimator_contracts import DTYPES
 from ustat_grpo import (
     BatchStdNormalised,
     BestOfGroup,
@@ -54,7 +55,7 @@ def test_the_known_bug_of_another_library():
 
 @every_one
 @pytest.mark.parametrize("rewards", MINORITIES, ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_one_reward_that_differs_does_not_explode(estimator, rewards, dtype):
     """∣A_i∣ ≤ √G at ε = 0, whereas the naive form is above 1e5; rounding in float32 included."""
     group = np.array([rewards], dtype)
@@ -86,7 +87,7 @@ def test_no_group_whatever_exceeds_the_bound(name, group):
 @every_one
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, 1 / 3, -0.7, 1e-300, 1e15])
 @pytest.mark.parametrize("size", [2, 3, 7])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_equal_rewards_give_zero_at_no_eps(estimator, reward, size, dtype):
     """0.1, 0.1, 0.1 have the standard deviation 1e-17: would catch 0/0, and 1e-17/1e-17 = 1."""
     rewards = np.full((3, size), reward, dtype)

@@ -75,7 +75,7 @@ class TestGaps:
         for axes in figure.axes:
             marks = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
             assert marks == ([optimal] if marked else [])
-        assert ("law's best $G$ for GRPO" in legend_names(figure)) == marked
+        assert ("first-order law's best $G$ for GRPO" in legend_names(figure)) == marked
 
     def test_several_budgets_are_refused(self):
         with pytest.raises(ValueError, match=r"^budget must .*64.*256"):
@@ -122,7 +122,7 @@ class TestScalingLaw:
             np.testing.assert_array_equal(x, sorted(set(rows[column])))
             got = np.column_stack([ends[:, 0], best, ends[:, 1]])
             np.testing.assert_allclose(got, expected)
-            (law,) = lines(axes, "law")
+            (law,) = lines(axes, "first-order law")
             assert set(law.get_ydata()) == {5.0}
         assert "n = 100" in by_budget.get_title() and "N = 256" in by_iteration.get_title()
 
@@ -140,7 +140,7 @@ class TestScalingLaw:
     def test_a_law_without_a_best(self, optimal, better):
         data = group_size_table()
         names = legend_names(scaling_law.build(data.assign(optimal=optimal)))
-        assert f"law: the {better} $G$ the better" in names
+        assert f"first-order law: the {better} $G$ the better" in names
 
 
 class TestFinitePrompts:
@@ -177,7 +177,8 @@ class TestRules:
         for axes, (_, panel) in zip(figure.axes, last.groupby("budget"), strict=True):
             assert any(text.get_text() for text in axes.get_xticklabels())
             labels = [text.get_text() for text in axes.get_yticklabels()]
-            assert labels == RULES or not any(labels)  # inner panels show none
+            shown_rules = ["law (gap), first order", *RULES[1:]]
+            assert labels == shown_rules or not any(labels)  # inner panels show none
             maybe, worse = axes.containers
             assert list(maybe[0].get_ydata()) == [3, 2] and list(worse[0].get_ydata()) == [1]
             np.testing.assert_allclose(maybe[0].get_xdata().astype(float), [0, 10])  # per cent
@@ -185,7 +186,7 @@ class TestRules:
             (segment,) = worse[2][0].get_segments()
             half = 100 * NORMAL * panel["std_error"].iloc[2] / 1e-3
             np.testing.assert_allclose(segment[:, 0], [20 - half, 20 + half], rtol=1e-5)
-            law = next(line for line in axes.lines if line.get_label() == "law")
+            law = next(line for line in axes.lines if line.get_label() == "first-order law")
             np.testing.assert_allclose(law.get_xdata(), [0, 9, 18])
             shown = {round(text.get_position()[1]): text.get_text() for text in axes.texts}
             assert [shown[height] for height in (3, 2, 1)] == ["4", "8", "2"]

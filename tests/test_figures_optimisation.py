@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,9 @@ PANELS = {
     "training_path": 2, "finite_prompts": 2, "group_size_rules": 2,
 }  # fmt: skip
 
+FIRST_ORDER = [each for each in FIGURES if each is not limit_law]
+"""Their laws are those of `laws.path` and `laws.epochs`."""
+
 every_figure = pytest.mark.parametrize(
     ("module", "table"), FIGURES.items(), ids=lambda each: getattr(each, "NAME", "")
 )
@@ -73,6 +77,14 @@ class TestEveryFigure:
             titles = " ".join(axes.get_title() for axes in figure.axes)
             for task in tasks:
                 assert task.replace(": ", "\n").replace("_", " ") in titles
+
+    @pytest.mark.parametrize("module", FIRST_ORDER, ids=lambda module: module.NAME)
+    def test_laws_of_the_gap_are_said_to_be_of_first_order(self, module):
+        figure = module.build(FIGURES[module](POLICIES))
+        ticks = [each.get_text() for axes in figure.axes for each in axes.get_yticklabels()]
+        said = [figure.legends[0].get_title().get_text(), *legend_names(figure), *ticks]
+        named = [each for each in said if re.search(r"\blaws?\b", each)]
+        assert named and all("first-order" in each or "first order" in each for each in named)
 
     @every_figure
     def test_legend_names_everything_once(self, module, table):

@@ -48,9 +48,9 @@ def test_what_is_drawn():
         {"planned, 32 prompts": 0.1, "planned, 128 prompts": 0.103,
          "at the estimate, 32 prompts": 0.3, "at the estimate, 128 prompts": 0.303,
          "fixed 8": EXCESS["fixed 8"], "fixed 16": EXCESS["fixed 16"],
-         "fixed 64": EXCESS["fixed 64"], f"{LAW}, exact": 0.05, f"{GAP}, exact": 0.0}
+         "fixed 64": EXCESS["fixed 64"], f"{LAW}, exact": 0.05, f"{GAP}, first order": 0.0}
     )  # fmt: skip
-    assert f"{GAP}, exact" not in dots(lake)
+    assert f"{GAP}, first order" not in dots(lake)
 
 
 def test_intervals_of_95_percent():

@@ -124,6 +124,17 @@ class TestShow:
     def test_a_law_without_best_group_size(self, data, optimal, text):
         assert f"predicted G* {text} (gap)" in conclusions(data.assign(optimal=optimal))[1]
 
+    def test_a_law_that_is_refuted_is_said_to_be(self, data):
+        """Would catch: silence, a law refuted by noise, or by less than moves its best G."""
+        right = data.assign(gap=data["law"], std_error=1e-9)
+        here, spread = right["group_size"] == 16, data["law_excess"].max()
+        cases = (0.11, 0.02, True), (0.11, 0.03, False), (0.09, 0.0, False)
+        for gap, std_error, is_said in cases:
+            shifted = right["law"] + gap * spread * here
+            rows = right.assign(gap=shifted, std_error=std_error * spread)
+            said = [each for each in conclusions(rows) if "does not hold at G = 16:" in each]
+            assert len(said) == is_said
+
     def test_no_usual_default_among_the_sizes(self, data):
         lines = conclusions(data.query("group_size in [4, 32]"))
         assert len(lines) == 3

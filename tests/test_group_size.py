@@ -12,6 +12,7 @@ import pytest
 from apps import call_main, checked, refuses, resumes
 from experiments import critic, finite_prompts, group_size, group_size_rules, language_group_size
 from ustat_grpo import Grpo, Oracle
+from ustat_grpo.laws.path import ExpectedGap
 
 TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]", "scale.runs=50")
 COLUMNS = (
@@ -100,11 +101,18 @@ class TestJobs:
         assert len(gaps) == 3
 
 
+def test_a_law_that_leaves_the_numbers_is_refused(monkeypatch):
+    law = ExpectedGap(5, np.inf, 1.0, 1.0, 1.0)
+    monkeypatch.setattr(group_size, "expected_gap", lambda *_, **__: [law])
+    with pytest.raises(FloatingPointError, match=r"^the law of the gap is not finite for "):
+        measure("budget=4", "group_size=[2]", "iterations=[5]")
+
+
 MISTAKES = {
-    "a rate beyond the numbers": (
-        ["schedule.rate=1e308"],
-        "the law of the gap is not finite for vanilla at G = 2: the learning rate must be "
-        "smaller, got 1e+308",
+    "a rate at which rounding decides": (
+        ["schedule.rate=1e100"],
+        "schedule.rate must be at most 4.5e+15, from where on rounding decides what a run does, "
+        "got 1e+100",
     ),
     "size does not divide": (["group_size=3"], "group_size must divide the budget 64, got 3"),
     "single outputs": (

@@ -162,7 +162,7 @@ BAD_INPUT = {
     "got 0 at group_size 1": lambda: binary.dynamic_sampling(
         binary.vanilla(1), PROBLEMS["tabular"].moments, np.eye(2), num_groups=4
     ),
-    "num_groups must be positive, got 0": lambda: binary.dynamic_sampling(
+    "num_groups must be a finite number and above 0, got 0": lambda: binary.dynamic_sampling(
         binary.grpo(2), PROBLEMS["tabular"].moments, np.eye(2), num_groups=0
     ),
 }

@@ -229,7 +229,7 @@ class TestRoundingErrors:
         """Would catch: -5.6e-17 for what is zero, an error of 1.3e-12 that is 3.4e-12 elsewhere."""
         text = (ROOT / name).read_text(encoding="utf-8")
         numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?e-\d+", text)
-        assert [number for number in numbers if 0 < float(number) < claims.ROUNDING] == []
+        assert [number for number in numbers if 0 < float(number) < claims.AGREEMENT] == []
 
     def test_no_error_of_what_agrees_has_digits(self):
         """Would catch: digits of a minimiser's error, which are as much rounding as its last."""

@@ -347,16 +347,27 @@ def test_seeds_are_refused():
 BRUTE = ["vanilla", "oracle", "grpo", "group mean"]
 
 
-def brute_force(num_replications: int, group_size: int, *, names=BRUTE, prompts=PROMPTS):
+class HalfJudged(ExactMatch):
+    """No verdict on outputs that begin with token 2."""
+
+    def __call__(self, rollouts, questions):
+        return super().__call__(rollouts, questions).where(rollouts.outputs[..., 0] != 2, np.nan)
+
+
+def brute_force(
+    num_replications: int, group_size: int, *, names=BRUTE, prompts=PROMPTS, reward=MATCH
+):
     model, _ = problem()
     return brute_force_errors(
-        model, prompts, MATCH, {name: ESTIMATORS[name] for name in names}, group_size,
+        model, prompts, reward, {name: ESTIMATORS[name] for name in names}, group_size,
         num_replications=num_replications, max_tokens=2, rng=generator(0),
     )  # fmt: skip
 
 
-def explicit_minibatch_errors(num_replications: int, group_size: int, seed: int = 0):
+def explicit_minibatch_errors(num_replications: int, group_size: int, seed: int = 0, unjudged=()):
     """The same by explicit scores of the very outputs that the generator draws."""
+    rewards = matches().astype(float)
+    rewards[:, list(unjudged)] = np.nan
     model, known = problem()
     rng, truth = generator(seed), known.gradients(matches()).mean(axis=0)
     value = (known.probs * matches()).sum(axis=1)
@@ -369,11 +380,20 @@ def explicit_minibatch_errors(num_replications: int, group_size: int, seed: int 
             found = gradient(
                 ESTIMATORS[name],
                 known.scores[rows, here],
-                matches()[rows, here],
+                rewards[rows, here],
                 SideInformation(value),
             )
             errors[name].append(((found.mean(axis=0) - truth) ** 2).sum())
     return {name: np.array(found) for name, found in errors.items()}
+
+
+def test_brute_force_leaves_out_what_has_no_verdict():
+    """Would catch: a mean over all G outputs, too short by the share that has no verdict."""
+    unjudged = [place for place, output in enumerate(OUTPUTS) if output[0] == 2]
+    found = brute_force(5, 4, reward=HalfJudged(SOLUTIONS))
+    expected = explicit_minibatch_errors(5, 4, unjudged=unjudged)
+    for name in BRUTE:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
 
 
 def test_brute_force_is_that_of_explicit_gradients():

@@ -69,13 +69,33 @@ def test_every_moment_is_the_sum_over_every_episode(name, kind):
         listed = every_episode(mdp, probs, int(start))
         blocks = listed.scores.reshape(-1, *probs.shape)
         scores = np.einsum("csa,sf->cfa", blocks, features).reshape(len(blocks), -1)
-        weights = listed.probs * listed.returns ** np.arange(3)[:, None]
+        value = listed.probs @ listed.returns
+        weights = listed.probs * (listed.returns - value) ** np.arange(3)[:, None]
         norms = np.sum(scores**2, axis=1)
         assert weights[0].sum() == pytest.approx(1, abs=ROUNDING)
         np.testing.assert_allclose(weights[0] @ scores, 0, atol=ROUNDING)
-        np.testing.assert_allclose(found.returns[:, start], weights[1:].sum(axis=1), atol=ROUNDING)
+        assert found.value[start] == pytest.approx(value, abs=ROUNDING)
+        assert found.variance[start] == pytest.approx(weights[2].sum(), abs=ROUNDING)
         np.testing.assert_allclose(found.scores[:, start], weights[1:] @ scores, atol=ROUNDING)
         np.testing.assert_allclose(found.norms[:, start], weights @ norms, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e8])
+@pytest.mark.parametrize("kind", ["tabular", "linear"])
+def test_an_offset_of_every_return_moves_the_value_alone(kind, offset):
+    """Four rewards add up with an error of 16 roundings; squares of theirs lose 10⁸ times that."""
+    mdp = random_mdp(2, horizon=4)
+    rewards = np.round(mdp.rewards, 0) / 4  # exact beside the offset, too
+    plain = replace(mdp, rewards=rewards, terminated=np.zeros_like(mdp.terminated), discount=1.0)
+    moved = replace(plain, rewards=rewards + offset)
+    policy = policies(mdp)[kind]
+    expected, found = (snapshot(each, policy, theta_of(policy)) for each in (plain, moved))
+    rounding = 16 * 4 * abs(offset) * np.finfo(float).eps
+    np.testing.assert_allclose(found.value, expected.value + 4 * offset, rtol=0, atol=rounding)
+    np.testing.assert_allclose(found.gradients, expected.gradients, rtol=0, atol=rounding)
+    same_moments(replace(found.moments, value=expected.value), expected.moments, rounding)
+    baseline = expected.optimal_baseline + 4 * offset
+    np.testing.assert_allclose(found.optimal_baseline, baseline, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("levels", [(0.0, 1.0), (-1.0, 0.5, 2.0)], ids=["0/1", "three levels"])
@@ -101,7 +121,7 @@ def test_one_step_is_a_bandit(levels):
     same_moments(found.moments, expected.moments)
 
 
-def same_moments(found: Moments, expected: Moments) -> None:
+def same_moments(found: Moments, expected: Moments, rounding: float = ROUNDING) -> None:
     assert (found.outcome is None) == (expected.outcome is None)
     pairs = [(found, expected)]
     pairs += [(found.outcome, expected.outcome)] if expected.outcome else []
@@ -109,7 +129,7 @@ def same_moments(found: Moments, expected: Moments) -> None:
         for field in fields(right):
             if field.name != "outcome":
                 one, other = getattr(left, field.name), getattr(right, field.name)
-                np.testing.assert_allclose(one, other, atol=ROUNDING, err_msg=field.name)
+                np.testing.assert_allclose(one, other, rtol=0, atol=rounding, err_msg=field.name)
 
 
 def test_outcome_moments_need_binary_returns():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from apps import InThisProcess, call_main, checked, configuration, refuses
-from experiments import compared, group_size, sequential_training
+from experiments import compared, group_size, schedule, sequential_training
 from experiments.commands import INTERRUPTED
 from experiments.confidence import compare
 from experiments.gradient_mse import run as gradient_errors
@@ -280,7 +280,8 @@ class TestMistakes:
         overrides, message = MISTAKES[mistake]
         refuses(group_size, message, tmp_path / "results", *overrides)
 
-    def test_divergence_is_one_line(self, tmp_path, in_process):
+    def test_divergence_is_one_line(self, tmp_path, in_process, monkeypatch):
+        monkeypatch.setattr(schedule, "LARGEST_RATE", np.inf)
         command = (*CART, "schedule.rate=1e308", "task.iterations=[9]", f"output={tmp_path}")
         code, _, error = call_main(group_size, *command)
         assert code == 2 and error.count("\n") == 1

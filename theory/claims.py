@@ -17,7 +17,8 @@ RATE = "rate"
 COUNTEREXAMPLE = "counterexample"
 """`expected` is what a wrong statement says, `obtained` the truth: the error must be *large*."""
 
-ROUNDING = 1e-12
+AGREEMENT = 1e-12
+"""Two ways of computing one number agree if they differ by no more than this share of it."""
 STANDARD_ERRORS = 4.0
 REFUTED = 1e-3
 """Relative distance from the truth beyond which a wrong statement counts as refuted."""
@@ -58,7 +59,7 @@ def equal(
     evidence: str,
     expected: ArrayLike,
     obtained: ArrayLike,
-    tolerance: float = ROUNDING,
+    tolerance: float = AGREEMENT,
 ) -> Claim:
     """Claim that two numbers, or arrays of one shape, agree; else the worst entry is reported.
 
@@ -73,7 +74,7 @@ def equal(
     gap = np.abs(right - left).ravel()
     scale = float(np.abs(left).max()) or 1.0
     # Where rounding is worst differs between machines: of what agrees, show the largest entry.
-    agrees = gap.max() <= max(tolerance, ROUNDING) * scale
+    agrees = gap.max() <= max(tolerance, AGREEMENT) * scale
     worst = int(np.argmax(np.abs(left) if agrees else gap))
     sides = float(left.flat[worst]), float(right.flat[worst])
     return Claim(statement, evidence, *sides, float(gap.max()) / scale, tolerance)

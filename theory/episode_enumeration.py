@@ -44,11 +44,12 @@ class Episodes:
         """The episodes as outputs of a prompt."""
         return Outcomes(self.scores, self.returns, self.probs)
 
-    def moments(self) -> tuple[Array, Array, Array]:
-        """E[Zᵏ], shape (3,), E[WZᵏ], shape (3, d), and E[‖W‖²Zᵏ], shape (3,), k = 0, 1, 2."""
-        weights = self.probs * self.returns ** np.arange(3)[:, None]
+    def moments(self) -> tuple[float, Array, Array, Array]:
+        """E Z, and with A = Z − E Z: E[Aᵏ], E[WAᵏ] and E[‖W‖²Aᵏ], each for k = 0, 1, 2."""
+        value = float(self.probs @ self.returns)
+        weights = self.probs * (self.returns - value) ** np.arange(3)[:, None]
         norms = np.sum(self.scores**2, axis=1)
-        return weights.sum(axis=1), weights @ self.scores, weights @ norms
+        return value, weights.sum(axis=1), weights @ self.scores, weights @ norms
 
 
 def every_episode(mdp: TabularMdp, policy: Float[Array, "S A"], start: int) -> Episodes:

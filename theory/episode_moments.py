@@ -3,18 +3,20 @@
 **Statement.** Let a prompt be a start state x of a finite MDP with time limit T and stationary
 policy π_θ, an output an episode, its reward the return Z = Σ_t γᵗ r_t, its score W = Σ_t w_t with
 w_t = ∇ log π_θ(a_t∣s_t). Then E W = 0 and g(x) = E[WZ] = ∇E[Z∣x], so Theorem 2 and
-Proposition 3 hold as they are, with s = E‖W‖², τ = E‖W‖²A², m = E‖W‖²A. With h steps to go, and
-W′, Z′ for what follows the first of them (0 after an end), W = w + W′, Z = r + γZ′ and
+Proposition 3 hold as they are, with s = E‖W‖², τ = E‖W‖²A², m = E‖W‖²A. With h steps to go,
+A = Z − V_h(s), W′, Z′ and A′ for what follows the first of them (0 after an end) and
+δ = r + γV_{h−1}(s′) − V_h(s), W = w + W′, A = δ + γA′ and
 
-    E[Zᵏ∣s, a]     = Σ_j C(k, j) γʲ E[rᵏ⁻ʲ E[Z′ʲ∣s′]]
-    E[WZᵏ∣s, a]    = w E[Zᵏ∣s, a] + Σ_j C(k, j) γʲ E[rᵏ⁻ʲ E[W′Z′ʲ∣s′]]
-    E[‖W‖²Zᵏ∣s, a] = ‖w‖² E[Zᵏ∣s, a] + Σ_j C(k, j) γʲ E[rᵏ⁻ʲ (2w·E[W′Z′ʲ∣s′] + E[‖W′‖²Z′ʲ∣s′])].
+    E[A²∣s, a]     = E[δ² + γ²E[A′²∣s′]]
+    E[WAᵏ∣s, a]    = w E[Aᵏ∣s, a] + Σ_j C(k, j) γʲ E[δᵏ⁻ʲ E[W′A′ʲ∣s′]]
+    E[‖W‖²Aᵏ∣s, a] = ‖w‖² E[Aᵏ∣s, a] + Σ_j C(k, j) γʲ E[δᵏ⁻ʲ (2w·E[W′A′ʲ∣s′] + E[‖W′‖²A′ʲ∣s′])].
 
-In particular E‖W‖² = E Σ_t ‖w_t‖², which grows like the length of an episode.
+In particular E‖W‖² = E Σ_t ‖w_t‖², which grows like the length of an episode, and no square of a
+return is taken: what all returns have in common cancels in δ.
 
 **Why.** The probability of an episode is a product of π_θ(a_t∣s_t) and of factors without θ, so its
 logarithm has the gradient W: an episode is an output of a policy like any other, which is all that
-the laws use. For the recursion expand (r + γZ′)ᵏ and ‖w + W′‖²; given s′ the rest of the episode
+the laws use. For the recursion expand (δ + γA′)ᵏ and ‖w + W′‖²; given s′ the rest of the episode
 does not depend on what came before, for π_θ looks at neither time nor past. E[w_t∣s_t] = 0 makes
 Σ w_t a martingale: cross terms w_t·w_u vanish in the mean. With the return as a factor they stay.
 
@@ -98,13 +100,15 @@ def _episodes(mdp: TabularMdp) -> tuple[Episodes, ...]:
 def _moments(name: str, mdp: TabularMdp) -> Iterator[Claim]:
     policy = tabular_softmax(mdp.num_states, mdp.num_actions)
     found = episode_moments(mdp, policy, _theta(mdp))
-    summed = [each.moments() for each in _episodes(mdp)]
-    returns, scores, norms = (np.stack(each, axis=1) for each in zip(*summed, strict=True))
+    listed = zip(*[each.moments() for each in _episodes(mdp)], strict=True)
+    values, central, scores, norms = (np.array(each).T for each in listed)
+    scores = scores.transpose(1, 2, 0)
     starts = mdp.starts
-    yield equal(f"{name}: E[Zᵏ]", ENUMERATION, found.returns[:, starts], returns[1:])
+    yield equal(f"{name}: E Z", ENUMERATION, found.value[starts], values)
+    yield equal(f"{name}: E A²", ENUMERATION, found.variance[starts], central[2])
     yield equal(f"{name}: E W = 0", ENUMERATION, np.zeros(scores[0].shape), scores[0])
-    yield equal(f"{name}: E[WZᵏ]", ENUMERATION, found.scores[:, starts], scores[1:])
-    yield equal(f"{name}: E[‖W‖²Zᵏ]", ENUMERATION, found.norms[:, starts], norms)
+    yield equal(f"{name}: E[WAᵏ]", ENUMERATION, found.scores[:, starts], scores[1:])
+    yield equal(f"{name}: E[‖W‖²Aᵏ]", ENUMERATION, found.norms[:, starts], norms)
     steps = [each.probs @ each.step_norms for each in _episodes(mdp)]
     yield equal(f"{name}: E‖W‖² = E Σ_t ‖w_t‖²", ENUMERATION, found.norms[0, starts], steps)
 

@@ -88,6 +88,11 @@ def finite(name: str, value: ArrayLike, *, ndim: int) -> NDArray[np.float64]:
     return array
 
 
+def numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Return one finite number, or an array of them, as float64, or raise."""
+    return finite(name, value, ndim=np.ndim(value))
+
+
 def without_rounding(value: ArrayLike, scale: ArrayLike) -> NDArray[np.float64]:
     """Return `value` with zeros where it is no more than rounding beside terms of size `scale`."""
     array = np.asarray(value, dtype=np.float64)
@@ -124,8 +129,7 @@ def not_negative(name: str, value: ArrayLike, *, scale: ArrayLike) -> NDArray[np
 
 def unit_interval(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return probabilities, moved to 0 or 1 where rounding took them beyond, or raise."""
-    require_unmasked(name, value)
-    array = np.asarray(value, dtype=np.float64)
+    array = _doubles(name, value)
     outside = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))
     if outside.any():
         raise ValueError(f"{name} must lie in [0, 1], got {array[outside][0]:g}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate, OutputSample, SignSample
 from ustat_grpo.planner import Plan
+from ustat_grpo.planner.curve import TOLERANCE, Decision
 
 
 def counts_of(sample: OutputSample | SignSample) -> dict[str, int]:
@@ -28,6 +29,12 @@ def as_json(
         "noise": _noise(noise),
         "optimal": _group_size(answer.optimal),
         "best_at_cost": _group_size(answer.best),
+        "noise_taken": _taken(answer),
+        "largest_group_size": answer.largest,
+        "tolerance": TOLERANCE,
+        "rarest_kind": answer.rarest_kind,
+        "reasons": _reasons(answer, answer.decision),
+        "reasons_at_estimate": _reasons(answer, answer.decision_at_estimate),
         **{name: _plain(getattr(answer, name)) for name in _OF_PLAN},
     }
 
@@ -53,6 +60,20 @@ def _noise(noise: NoiseEstimate) -> dict[str, Any]:
             ("prompt", "oracle", "residual"), noise.std_errors, noise.intervals, strict=True
         )
     }
+
+
+def _taken(answer: Plan) -> dict[str, Any]:
+    """Return the components that the plan is made with."""
+    return {**vars(answer.noise), "is_oracle_raised": answer.is_oracle_raised}
+
+
+def _reasons(answer: Plan, decision: Decision) -> dict[str, Any]:
+    """Return why a choice is not simply that of the least error."""
+    wasteful = decision.wasteful
+    left_over = None
+    if wasteful is not None:
+        left_over = {**_plain(wasteful), "unspent": answer.unspent(wasteful)}
+    return {"whole_budget": _plain(decision.whole_budget), "wasteful": left_over}
 
 
 def _group_size(estimate: GroupSizeEstimate) -> dict[str, Any]:

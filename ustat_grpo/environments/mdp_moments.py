@@ -1,14 +1,16 @@
 """Exact moments of whole episodes, by dynamic programming over a transition table.
 
-With h steps to go from state s let W and Z be score and return of the rest of the episode. The
-first step takes action a, has score w(s, a) and reward r, and leads to s′, from where W′ and Z′
-follow; if it ends the episode, W′ = Z′ = 0. Since W = w + W′ and Z = r + γZ′,
+With h steps to go from state s let W and Z be score and return of the rest of the episode, and
+A = Z − V_h(s). The first step takes action a, has score w(s, a) and reward r, and leads to s′, from
+where W′, Z′ and A′ follow; if it ends the episode, all three are 0. With
+δ = r + γV_{h−1}(s′) − V_h(s), W = w + W′, A = δ + γA′ and E[W′∣s′] = E[A′∣s′] = 0,
 
-    E[Zᵏ∣s, a]     = Σ_j C(k, j) γʲ E[rᵏ⁻ʲ E[Z′ʲ∣s′]]
-    E[WZᵏ∣s, a]    = w E[Zᵏ∣s, a] + Σ_j C(k, j) γʲ E[rᵏ⁻ʲ E[W′Z′ʲ∣s′]]
-    E[‖W‖²Zᵏ∣s, a] = ‖w‖² E[Zᵏ∣s, a] + Σ_j C(k, j) γʲ E[rᵏ⁻ʲ (2w·E[W′Z′ʲ∣s′] + E[‖W′‖²Z′ʲ∣s′])],
+    E[A²∣s, a]     = E[δ² + γ²E[A′²∣s′]]
+    E[WAᵏ∣s, a]    = w E[Aᵏ∣s, a] + Σ_j C(k, j) γʲ E[δᵏ⁻ʲ E[W′A′ʲ∣s′]]
+    E[‖W‖²Aᵏ∣s, a] = ‖w‖² E[Aᵏ∣s, a] + Σ_j C(k, j) γʲ E[δᵏ⁻ʲ (2w·E[W′A′ʲ∣s′] + E[‖W′‖²A′ʲ∣s′])],
 
-and the policy averages over a. E[W] = 0 at every state, so k = 0 needs no table of E[WZᵏ].
+and the policy averages over a. Returns enter through δ only: moments of Z itself would lose those
+of A where all returns are large.
 """
 
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, probabilities, real
+from ustat_grpo.checks import finite, probabilities, real, without_rounding
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.policies import Policy, action_probs
 from ustat_grpo.moments import Moments, OutcomeMoments
@@ -52,11 +54,12 @@ class MdpSnapshot:
 
 
 class EpisodeMoments(NamedTuple):
-    """Moments of score and return from every state, at the full horizon."""
+    """Moments of score W and centred return A from every state, at the full horizon."""
 
-    returns: Float[Array, "2 S"]  # E[Zᵏ], k = 1, 2
-    scores: Float[Array, "2 S d"]  # E[WZᵏ], k = 1, 2
-    norms: Float[Array, "3 S"]  # E[‖W‖²Zᵏ], k = 0, 1, 2
+    value: Float[Array, " S"]  # V
+    variance: Float[Array, " S"]  # E[A²]
+    scores: Float[Array, "2 S d"]  # E[WAᵏ], k = 1, 2
+    norms: Float[Array, "3 S"]  # E[‖W‖²Aᵏ], k = 0, 1, 2
 
 
 def snapshot(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> MdpSnapshot:
@@ -73,23 +76,22 @@ def snapshot(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> MdpS
     theta = _fitting(mdp, policy, theta)
     found = episode_moments(mdp, policy, theta)
     weights, starts = mdp.start_probs, mdp.starts
-    value, square = found.returns[:, starts]
+    value = found.value[starts]
     gradients = found.scores[0, starts]
     gradient = weights @ gradients
-    norm, norm_return, norm_square = found.norms[:, starts]
-    covariance = norm_return - value * norm
+    norm, covariance, oracle = found.norms[:, starts]
     deviations = gradients - gradient
     shift = np.divide(covariance, norm, out=np.zeros_like(norm), where=norm > 0)
     moments = Moments(
         prompt_probs=weights,
         value=value,
-        reward_variance=np.maximum(square - value**2, 0.0),
+        reward_variance=found.variance[starts],
         score_norm_squared=norm,
-        oracle_norm_squared=np.maximum(norm_square - value * (norm_return + covariance), 0.0),
+        oracle_norm_squared=np.maximum(oracle, 0.0),  # rounding may pass zero
         score_norm_reward_covariance=covariance,
         gradient_norm_squared=np.einsum("pj,pj->p", gradients, gradients),
         prompt_noise=float(weights @ np.einsum("pj,pj->p", deviations, deviations)),
-        outcome=_outcome(value, norm, norm_return) if mdp.has_binary_returns else None,
+        outcome=_outcome(value, norm, covariance) if mdp.has_binary_returns else None,
     )
     return MdpSnapshot(
         objective=float(weights @ value),
@@ -103,26 +105,27 @@ def snapshot(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> MdpS
 
 def episode_moments(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> EpisodeMoments:
     """Run the recursion of this module over the horizon, from every state; arguments as above."""
-    shape = mdp.num_states, mdp.num_actions
     probs, scores = policy_tables(mdp, policy, theta)
-    norm = np.einsum("sad,sad->sa", scores, scores)
-    whole = _kept_blocks(mdp)
-    size = probs.size
-    partial = whole[size:, shape[0] :]  # k, j = 1, 2
-    first = np.stack([_mean(mdp, 1), _mean(mdp, 2)])
-    returns, norms = np.zeros((2, shape[0])), np.zeros((3, shape[0]))
-    products = np.zeros((2, shape[0], policy.dimension))
+    norm, size = np.einsum("sad,sad->sa", scores, scores), mdp.num_states
+    value, variance = np.zeros((2, size))
+    norms, products = np.zeros((3, size)), np.zeros((2, size, policy.dimension))
     for _ in range(mdp.horizon):
-        ahead = (partial @ products.reshape(2 * shape[0], -1)).reshape(2, *scores.shape)
-        later = (whole @ norms.ravel()).reshape(3, *shape)
-        mean = first + (partial @ returns.ravel()).reshape(2, *shape)
+        reached = mdp.rewards + mdp.discount * np.where(mdp.terminated, 0.0, value[mdp.next_state])
+        value = np.einsum("sa,sak,sak->s", probs, mdp.probs, reached)
+        change = reached - value[:, None, None]  # δ
+        whole = _kept_blocks(mdp, change)
+        partial = whole[norm.size :, size:]  # k, j = 1, 2
+        mean = np.stack([_mean(mdp, change), _mean(mdp, change**2)])
+        mean[1] += (partial[norm.size :, size:] @ variance).reshape(norm.shape)
+        ahead = (partial @ products.reshape(2 * size, -1)).reshape(2, *scores.shape)
+        later = (whole @ norms.ravel()).reshape(3, *norm.shape)
         later[0] += norm
         later[1:] += norm * mean + 2 * np.einsum("sad,ksad->ksa", scores, ahead)
-        returns = np.einsum("sa,ksa->ks", probs, mean)
+        variance = np.einsum("sa,sa->s", probs, mean[1])
         norms = np.einsum("sa,ksa->ks", probs, later)
         weights = (probs * mean).transpose(1, 0, 2)
         products = (weights @ scores).transpose(1, 0, 2) + np.einsum("sa,ksad->ksd", probs, ahead)
-    return EpisodeMoments(returns, products, norms)
+    return EpisodeMoments(value, variance, products, norms)
 
 
 def objective(mdp: TabularMdp, probs: Float[Array, "S A"]) -> float:
@@ -137,9 +140,8 @@ def objective(mdp: TabularMdp, probs: Float[Array, "S A"]) -> float:
     """
     rows = probabilities("probs", probs, ndim=2)
     if rows.shape != mdp.probs.shape[:2]:
-        raise ValueError(
-            f"probs must have the shape (S, A) = {mdp.probs.shape[:2]}, got {rows.shape}"
-        )
+        shape = mdp.probs.shape[:2]
+        raise ValueError(f"probs must have the shape (S, A) = {shape}, got {rows.shape}")
     *_, mean = _backward(mdp, rows)
     return float(mdp.start_probs @ np.einsum("sa,sa->s", rows, mean)[mdp.starts])
 
@@ -150,7 +152,7 @@ def best_objective(mdp: TabularMdp) -> float:
     No policy of the library's kind can do better: with a time limit the best action may depend on
     the steps that are left, which such a policy does not see. So this is an upper bound.
     """
-    kept, reward = _kept(mdp, mdp.discount * mdp.probs), _mean(mdp, 1)
+    kept, reward = _kept(mdp, mdp.discount * mdp.probs), _mean(mdp, mdp.rewards)
     value = np.zeros(mdp.num_states)
     for _ in range(mdp.horizon):
         value = (reward + (kept @ value).reshape(reward.shape)).max(axis=1)
@@ -181,7 +183,10 @@ def train_to(
     start = policy.initial(np.random.default_rng(0)) if theta0 is None else theta0
     theta, length = _fitting(mdp, policy, start), _FIRST_STEP
     reached, gradient = _value_and_gradient(mdp, policy, theta)
-    if reached > aim:
+    missing = float(without_rounding(aim - reached, max(abs(aim), abs(reached))))
+    if missing == 0:
+        return theta
+    if missing < 0:
         raise ValueError(f"objective must be at least J(θ₀) = {reached:.4g}, got {objective}")
     for _ in range(_MAX_STEPS):
         norm = np.linalg.norm(gradient)
@@ -225,7 +230,7 @@ def _value_and_gradient(mdp: TabularMdp, policy: Policy, theta: Array) -> tuple[
 
 def _backward(mdp: TabularMdp, probs: Array) -> Iterator[Array]:
     """Yield E[Z∣s, a], shape (S, A), with 1, …, T steps to go."""
-    kept, reward = _kept(mdp, mdp.discount * mdp.probs), _mean(mdp, 1)
+    kept, reward = _kept(mdp, mdp.discount * mdp.probs), _mean(mdp, mdp.rewards)
     value = np.zeros(mdp.num_states)
     for _ in range(mdp.horizon):
         mean = reward + (kept @ value).reshape(reward.shape)
@@ -258,29 +263,26 @@ def _kept(mdp: TabularMdp, weights: Array) -> Any:
     return csr_array((weights.ravel()[on], (rows, mdp.next_state.ravel()[on])), shape=shape)
 
 
-def _kept_blocks(mdp: TabularMdp) -> Any:
-    """C(k, j) γʲ E[rᵏ⁻ʲ; the episode goes on to s′], shape (3·S·A, 3·S), j and k = 0, 1, 2."""
+def _kept_blocks(mdp: TabularMdp, change: Array) -> Any:
+    """C(k, j) γʲ E[δᵏ⁻ʲ; the episode goes on to s′], shape (3·S·A, 3·S), j and k = 0, 1, 2."""
     from scipy.sparse import block_array
 
-    blocks = [
-        [
-            _kept(mdp, comb(k, j) * mdp.discount**j * mdp.probs * mdp.rewards ** max(k - j, 0))
-            for j in range(3)
-        ]
-        for k in range(3)
-    ]
-    return block_array(blocks, format="csr")
+    def block(k: int, j: int) -> Any:
+        return _kept(mdp, comb(k, j) * mdp.discount**j * mdp.probs * change ** max(k - j, 0))
+
+    return block_array([[block(k, j) for j in range(3)] for k in range(3)], format="csr")
 
 
-def _mean(mdp: TabularMdp, power: int) -> Array:
-    """E[rᵏ∣s, a], shape (S, A)."""
-    return np.einsum("sak,sak->sa", mdp.probs, mdp.rewards**power)
+def _mean(mdp: TabularMdp, of_outcome: Array) -> Array:
+    """Average over the outcomes of (s, a), shape (S, A)."""
+    return np.einsum("sak,sak->sa", mdp.probs, of_outcome)
 
 
-def _outcome(value: Array, norm: Array, norm_return: Array) -> OutcomeMoments:
+def _outcome(value: Array, norm: Array, covariance: Array) -> OutcomeMoments:
+    joint = norm * value + covariance
     conditional = [
-        np.divide(joint, mass, out=np.zeros_like(mass), where=mass > 0)
-        for joint, mass in ((norm_return, value), (norm - norm_return, 1 - value))
+        np.divide(part, mass, out=np.zeros_like(mass), where=mass > 0)
+        for part, mass in ((joint, value), (norm - joint, 1 - value))
     ]
     return OutcomeMoments(value, *conditional)
 
@@ -290,8 +292,6 @@ def _fitting(mdp: TabularMdp, policy: Policy, theta: Array) -> Array:
     if len(checked) != policy.dimension:
         raise ValueError(f"theta must have {policy.dimension} entries, got {len(checked)}")
     if policy.num_actions != mdp.num_actions:
-        raise ValueError(
-            f"policy must have the {mdp.num_actions} actions of the problem, "
-            f"got {policy.num_actions}"
-        )
+        raise ValueError(f"policy must have the {mdp.num_actions} actions of the problem, "
+                         f"got {policy.num_actions}")  # fmt: skip
     return checked

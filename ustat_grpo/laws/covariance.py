@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.arrays import Array
+from ustat_grpo.checks import real
 from ustat_grpo.moments import ScoreMoments
 
 
@@ -32,8 +33,18 @@ class NoiseMatrices(NamedTuple):
 
 
 def minibatch_weights(batch_size: float, group_size: float) -> tuple[float, float, float]:
-    """Return 1/B, 1/(BG) and 1/(BG(G−1)); the last is 0 at G = 1, where it never applies."""
-    outputs = batch_size * group_size
+    """Return 1/B, 1/(BG) and 1/(BG(G−1)); the last is 0 at G = 1, where it never applies.
+
+    Args:
+        batch_size: B, positive; may be real.
+        group_size: G, at least 1; may be real, and infinite where the outputs' noise is gone.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+    outputs = real("batch_size", batch_size, above=0.0) * group_size
+    if not group_size >= 1:
+        raise ValueError(f"group_size must be at least 1, got {group_size!r}")
     return 1 / batch_size, 1 / outputs, 1 / (outputs * (group_size - 1)) if group_size > 1 else 0.0
 
 
@@ -49,7 +60,7 @@ def vanilla(moments: ScoreMoments) -> NoiseMatrices:
 
 def constant_baseline(moments: ScoreMoments, *, baseline: float) -> NoiseMatrices:
     """Covariance with one baseline c for all prompts: output = E[(Z−c)²WWᵀ] − E[g(X)g(X)ᵀ]."""
-    return _prompt_only(moments, np.full_like(moments.value, baseline))
+    return _prompt_only(moments, np.full_like(moments.value, real("baseline", baseline)))
 
 
 def optimal_baseline(moments: ScoreMoments) -> NoiseMatrices:
@@ -74,7 +85,7 @@ def shrinkage(moments: ScoreMoments, *, weight: float, target: float = 0.0) -> N
         weight: λ.
         target: c.
     """
-    shrunk = moments.value + weight * (target - moments.value)
+    shrunk = moments.value + real("weight", weight) * (real("target", target) - moments.value)
     return _prompt_only(moments, shrunk)._replace(pair=(1 - weight) ** 2 * _pair(moments))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import leave_one_out_group_size, without_rounding
+from ustat_grpo.checks import leave_one_out_group_size, numbers, without_rounding
 from ustat_grpo.laws import mse
 from ustat_grpo.moments import Moments, NoiseComponents
 
@@ -29,7 +29,7 @@ def excess(moments: Moments, prediction: ArrayLike) -> Errors:
     Returns:
         One number a prompt, shape (P,).
     """
-    error = np.asarray(prediction, dtype=float) - moments.value
+    error = numbers("prediction", prediction) - moments.value
     given = mse.critic(moments, group_size=1, mean_error=error, mean_square_error=error**2)
     return given - mse.oracle(moments, group_size=1)
 

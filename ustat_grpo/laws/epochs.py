@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import increasing, integer
+from ustat_grpo.checks import finite, increasing, integer
 from ustat_grpo.laws.path import LocalExpansion
 
 
@@ -58,12 +58,12 @@ def prompt_effect(
         ValueError: if prompts are not equally likely or share no parameters (one-hot features), or
             the checkpoints are not increasing or beyond the rates.
     """
-    points = increasing("checkpoints", checkpoints, at_most=np.size(rates))
-    theta = np.array(theta0, dtype=float)
+    steps, theta = finite("rates", rates, ndim=1), finite("theta0", theta0, ndim=1)
+    points = increasing("checkpoints", checkpoints, at_most=len(steps))
     _require_shared_parameters(expand(theta))
     state = _Epochs(len(theta), integer("batch_size", batch_size))
     effects = []
-    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: points[-1]], start=1):
+    for iteration, rate in enumerate(steps[: points[-1]], start=1):
         here = expand(theta)
         state.advance(here, rate)
         theta = theta + rate * here.gradient[0]

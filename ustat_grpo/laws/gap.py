@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, real
+from ustat_grpo.checks import finite, real, require_unmasked
 
 
 def constant_rate_bound(
@@ -172,6 +172,7 @@ def _not_negative(name: str, value: object) -> float:
 
 
 def _iterations(iterations: ArrayLike, *, at_least: int) -> Float[Array, "..."]:
+    require_unmasked("iterations", iterations)
     steps = np.asarray(iterations, dtype=float)
     if not ((steps >= at_least) & (steps == np.floor(steps)) & (steps < np.inf)).all():
         raise ValueError(f"iterations must be integers of at least {at_least}, got {iterations!r}")

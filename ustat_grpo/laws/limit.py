@@ -22,7 +22,7 @@ from ustat_grpo.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
 
 SYMMETRY_TOLERANCE = 1e-8
-ROUNDING = 1e-12  # eigenvalues of a covariance below this share of the largest are zeros
+ZERO_WEIGHT = 1e-12  # eigenvalues of a covariance below this share of the largest are zeros
 
 
 class Curvature(NamedTuple):
@@ -127,7 +127,7 @@ def weights(hessian: ArrayLike, covariance: ArrayLike) -> Float[Array, " k"]:
     # ½ Λ^½ Σ Λ^½ has the same eigenvalues and needs no matrix root.
     form = np.outer(root, root) * _coordinates(covariance, eigenvalues) / 2
     found = np.linalg.eigvalsh(form)[::-1]
-    threshold = ROUNDING * np.abs(found).max()
+    threshold = ZERO_WEIGHT * np.abs(found).max()
     if found[-1] < -threshold:
         raise ValueError(
             "covariance must be positive semidefinite, got a weight of "
@@ -176,7 +176,9 @@ def decaying_gap_components(
     def covariance(noise: ArrayLike) -> Array:
         return decaying_covariance(hessian, noise, rate=rate)
 
-    return _gap_components(hessian, (prompt, oracle, residual), covariance)
+    return _gap_components(
+        hessian, {"prompt": prompt, "oracle": oracle, "residual": residual}, covariance
+    )
 
 
 def stationary_gap_components(
@@ -193,15 +195,20 @@ def stationary_gap_components(
     def covariance(noise: ArrayLike) -> Array:
         return stationary_covariance(hessian, noise, rate=rate)
 
-    return _gap_components(hessian, (prompt, oracle, residual), covariance)
+    return _gap_components(
+        hessian, {"prompt": prompt, "oracle": oracle, "residual": residual}, covariance
+    )
 
 
 def _gap_components(
     hessian: ArrayLike,
-    noises: tuple[ArrayLike, ArrayLike, ArrayLike],
+    noises: dict[str, ArrayLike],
     covariance: Callable[[ArrayLike], Array],
 ) -> NoiseComponents:
-    return NoiseComponents(*(expected_gap(hessian, covariance(noise)) for noise in noises))
+    checked = {name: _symmetric(name, noise) for name, noise in noises.items()}
+    return NoiseComponents(
+        **{name: expected_gap(hessian, covariance(noise)) for name, noise in checked.items()}
+    )
 
 
 def _projected(noise: ArrayLike, curvature: Curvature) -> Float[Array, "r r"]:

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, integer, leave_one_out_group_size, not_negative, real
+from ustat_grpo.checks import (
+    ROUNDING,
+    integer,
+    leave_one_out_group_size,
+    not_negative,
+    numbers,
+    real,
+)
 from ustat_grpo.moments import Moments
 
 Errors = Float[Array, " P"]
@@ -89,7 +96,7 @@ def shrinkage(
     """
     size = leave_one_out_group_size(group_size)
     weight = real("weight", weight)
-    shrunk = moments.value + weight * (_known("target", target) - moments.value)
+    shrunk = moments.value + weight * (numbers("target", target) - moments.value)
     first_order = _prompt_only(moments, size, shrunk)
     return first_order + (1 - weight) ** 2 * moments.residual_norm_squared / (size * (size - 1))
 
@@ -111,10 +118,10 @@ def critic(
         ValueError: if a mean square error is less than the square of the mean error, or a number
             is not finite.
     """
-    bias = _known("mean_error", mean_error)
-    square = _known("mean_square_error", mean_square_error)
+    bias = numbers("mean_error", mean_error)
+    square = numbers("mean_square_error", mean_square_error)
     least = bias**2
-    if not (square >= least * (1 - 1e-12)).all():  # equal up to rounding where V̂ is certain
+    if not (square >= least * (1 - ROUNDING)).all():  # equal up to rounding where V̂ is certain
         raise ValueError(
             "mean_square_error must not be less than the square of mean_error, "
             f"got a difference of {np.min(square - least):g}"
@@ -140,9 +147,10 @@ def greedy_baseline(
     Reference:
         Li et al., ReMax (arXiv 2310.10505).
     """
-    bias = _known("mean", mean) - moments.value
-    scale = 1.0 + np.square(mean)  # E r², of which a variance is a difference
-    spread = not_negative("variance", _known("variance", variance), scale=scale)
+    reward = numbers("mean", mean)
+    bias = reward - moments.value
+    scale = 1.0 + np.square(reward)  # E r², of which a variance is a difference
+    spread = not_negative("variance", numbers("variance", variance), scale=scale)
     return critic(
         moments, group_size=group_size, mean_error=bias, mean_square_error=spread + bias**2
     )
@@ -178,7 +186,7 @@ def minibatch(
         ValueError: if `batch_size` is not positive, or an error or the gain is not finite.
     """
     probs = moments.prompt_probs
-    per_prompt, gain = _known("errors", errors), real("gain", gain)
+    per_prompt, gain = numbers("errors", errors), real("gain", gain)
     bias = (1 - gain) ** 2
     if batch_size is None:
         variance = per_prompt - bias * moments.gradient_norm_squared
@@ -187,11 +195,6 @@ def minibatch(
     single = probs @ per_prompt + (2 * gain - 1) * moments.prompt_noise
     shared = (1 - 1 / size) * bias * moments.objective_gradient_norm_squared
     return float(single / size + shared)
-
-
-def _known(name: str, values: ArrayLike) -> Array:
-    """Return finite numbers, one or one for each prompt, or raise."""
-    return finite(name, values, ndim=np.ndim(values))
 
 
 def _prompt_only(

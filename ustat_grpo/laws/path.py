@@ -26,7 +26,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import increasing, integer
+from ustat_grpo.checks import finite, increasing, integer, real
 from ustat_grpo.laws.covariance import NoiseMatrices, minibatch_weights
 from ustat_grpo.moments import ScoreMoments
 
@@ -84,7 +84,8 @@ class ExpectedGap:
         ∞ where few prompts are best: prompt noise does good (a₁ < 0), or no harm and the
         leave-one-out mean does some. NaN where neither matters, or where the leave-one-out mean
         does good (a₃ < 0 ≤ a₁): the law falls toward G = 1, where it is void. It knows no budget,
-        so it cannot tell whether the first order holds there: `laws.spread.second_order` can.
+        so it cannot tell whether the first order holds there: `laws.spread.second_order` at a
+        (B, G) can, by its `share` and `first_order_holds`.
         """
         if self.prompt < 0 or (self.prompt == 0 and self.pair > 0):
             return np.inf
@@ -101,7 +102,7 @@ class ExpectedGap:
             prompt_factor: of the prompt noise; `without_replacement(P, B)` for such minibatches.
         """
         weights = minibatch_weights(batch_size, group_size)
-        parts = (prompt_factor * self.prompt, self.output, self.pair)
+        parts = (real("prompt_factor", prompt_factor) * self.prompt, self.output, self.pair)
         return self.path_gap + float(np.dot(weights, parts))
 
 
@@ -111,7 +112,7 @@ def without_replacement(num_prompts: int, batch_size: int) -> float:
     Raises:
         ValueError: if there are fewer than B prompts.
     """
-    if integer("batch_size", batch_size) > num_prompts:
+    if integer("batch_size", batch_size) > integer("num_prompts", num_prompts):
         raise ValueError(f"batch_size must be at most num_prompts={num_prompts}, got {batch_size}")
     return (num_prompts - batch_size) / (num_prompts - 1) if num_prompts > 1 else 0.0
 
@@ -141,19 +142,20 @@ def expected_gap(
     Raises:
         ValueError: if the checkpoints are not increasing or beyond the rates.
     """
-    points = increasing("checkpoints", checkpoints, at_most=np.size(rates))
-    theta = np.array(theta0, dtype=float)
+    steps, theta = finite("rates", rates, ndim=1), finite("theta0", theta0, ndim=1)
+    points = increasing("checkpoints", checkpoints, at_most=len(steps))
+    best = real("best_objective", best_objective)
     here = expand(theta)
     shape = 3, *here.hessian.shape
     state = _State(np.zeros(shape), np.zeros(shape[:-1]))
     laws = []
-    for iteration, rate in enumerate(np.asarray(rates, dtype=float)[: points[-1]], start=1):
+    for iteration, rate in enumerate(steps[: points[-1]], start=1):
         state = _advance(state, here, np.stack(noise(here.score_moments)), rate)
         theta = theta + rate * here.gradient.ravel()
         here = expand(theta)
         if iteration == points[len(laws)]:
             effects = state.effects(here)
-            laws.append(ExpectedGap(iteration, best_objective - here.objective, *effects))
+            laws.append(ExpectedGap(iteration, best - here.objective, *effects))
     return laws
 
 

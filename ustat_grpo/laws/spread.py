@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer
+from ustat_grpo.checks import finite, integer
 from ustat_grpo.laws.covariance import NoiseMatrices, minibatch_weights
 from ustat_grpo.laws.path import LocalExpansion, expected_gap
 from ustat_grpo.moments import ScoreMoments
@@ -96,13 +96,12 @@ def second_order(
     weights = np.array(
         minibatch_weights(integer("batch_size", batch_size), integer("group_size", group_size))
     )
-    steps = np.asarray(rates, dtype=float)
+    steps, theta = finite("rates", rates, ndim=1), finite("theta0", theta0, ndim=1)
     (law,) = expected_gap(
-        expand, noise, theta0=theta0, rates=steps, checkpoints=[np.size(steps)], best_objective=0.0
+        expand, noise, theta0=theta, rates=steps, checkpoints=[len(steps)], best_objective=0.0
     )
     effects = weights * (law.prompt, law.output, law.pair)
     first = float(effects.sum())
-    theta = np.array(theta0, dtype=float)
     start = _Spread.at(theta, expand(theta).hessian.shape)
 
     def second(scale: float) -> float:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, generator, unit_interval
+from ustat_grpo.checks import finite, generator, integer, require_unmasked, unit_interval
 
 CUT = 0.5  # the transform is analytic for s > −½
 LEAN = np.sqrt(3.0)
@@ -37,7 +37,8 @@ CONVERGED = 1e-10  # relative step of Newton, after which the error is its squar
 class WeightedChiSquared:
     """The law of Q = Σ_k w_k χ²₁ with independent terms.
 
-    Methods take numbers or arrays of any shape and return the same.
+    Methods take numbers or arrays of any shape and return the same. Where x is NaN, so is the
+    answer.
 
     Args:
         weights: w, positive, shape (r,).
@@ -104,6 +105,8 @@ class WeightedChiSquared:
 
     def rvs(self, size: int | tuple[int, ...], *, rng: np.random.Generator) -> Array:
         """Draw independent values of Q, shape `size`."""
+        for each in size if isinstance(size, tuple) else (size,):
+            integer("size", each, at_least=0)
         total = np.zeros(size)
         for weight in self.weights:
             total += weight * generator(rng).chisquare(1, size)
@@ -119,6 +122,7 @@ class WeightedChiSquared:
         self, x: ArrayLike, function: Callable[[Array], Array], *, outside: tuple[float, float]
     ) -> Array | float:
         """Apply a function where 0 < x < ∞, and the two given values outside."""
+        require_unmasked("x", x)
         points = np.asarray(x, dtype=float)
         values = np.where(points > 0, outside[1], outside[0])
         values[np.isnan(points)] = np.nan

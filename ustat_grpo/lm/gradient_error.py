@@ -9,6 +9,7 @@ from jaxtyping import Float
 from ustat_grpo.arrays import Array
 from ustat_grpo.checks import integer
 from ustat_grpo.estimators import Estimator, SideInformation
+from ustat_grpo.estimators.arrays import scorable
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.rewards import ExactMatch
@@ -32,7 +33,8 @@ def brute_force_errors(
     Args:
         model: the policy.
         prompts: P prompts.
-        reward: the exact-match reward, for which ∇J is exact.
+        reward: the exact-match reward, for which ∇J is exact; an unscorable output is left out of
+            its group, as by `ustat_grpo.gradient`.
         estimators: what to compare, by name; all see the same outputs.
         group_size: G.
         num_replications: R, minibatches to draw.
@@ -53,9 +55,10 @@ def brute_force_errors(
     for _ in range(integer("num_replications", num_replications)):
         rollouts = sample_groups(model, prompts, group_size, max_tokens=max_tokens, rng=rng)
         rewards = reward(rollouts, questions)
+        count = scorable(rewards).sum(dim=-1, keepdim=True).clamp(min=1) * len(prompts)
         for name, estimator in estimators.items():
-            weights = estimator.advantages(rewards, SideInformation(value)) / rewards.numel()
-            found = weighted_score(model, rollouts, weights)
+            advantages = estimator.advantages(rewards, SideInformation(value))
+            found = weighted_score(model, rollouts, advantages / count)
             difference = tuple(a - b for a, b in zip(found, truth, strict=True))
             errors[name].append(squared_norm(difference))
     return {name: np.array(found) for name, found in errors.items()}

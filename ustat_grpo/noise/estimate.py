@@ -39,7 +39,8 @@ class NoiseEstimate:
         doubts: sentences on what is so improbable that the measurements must be doubted.
 
     Raises:
-        ValueError: if contributions have another shape, or are not finite.
+        ValueError: if contributions have another shape, or are not finite, or the level is not
+            between 0 and 1.
 
     Note:
         A kind of prompt rarer than about 3/B is missing from 5 of 100 samples of B prompts, and
@@ -56,6 +57,7 @@ class NoiseEstimate:
         object.__setattr__(
             self, "contributions", finite("contributions", self.contributions, ndim=2)
         )
+        real("level", self.level, above=0.0, below=1.0)
         count, width = self.contributions.shape
         if width != 3 or count < 2:
             raise ValueError(

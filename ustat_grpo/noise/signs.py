@@ -22,9 +22,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, generator, integer, not_negative
+from ustat_grpo.checks import finite, generator, integer, not_negative, require_unmasked
 from ustat_grpo.noise.components import debiasing
-from ustat_grpo.noise.groups import Groups, grouped, require_signal
+from ustat_grpo.noise.groups import MIN_OUTPUTS, Groups, grouped, require_signal
 from ustat_grpo.units import exponent_of
 
 MIN_BLOCKS = 4
@@ -64,6 +64,9 @@ class SignProbes:
             of a block follow one another: total, then (prompts, outputs, spread) for each draw.
         block_sizes: prompts in each block, shape (blocks,).
         group_size: M, the same for all prompts.
+
+    Raises:
+        ValueError: if a weight is not finite, a block empty, or M below 3.
     """
 
     weights: Float[Array, "K n"]
@@ -71,9 +74,12 @@ class SignProbes:
     group_size: int
 
     def __post_init__(self) -> None:
-        """Take lists for arrays."""
+        """Take lists for arrays, and raise if a size is none."""
         object.__setattr__(self, "weights", finite("weights", self.weights, ndim=2))
-        object.__setattr__(self, "block_sizes", np.array(self.block_sizes, dtype=np.int64))
+        require_unmasked("block_sizes", self.block_sizes)
+        sizes = [integer("block_sizes", size) for size in self.block_sizes]
+        object.__setattr__(self, "block_sizes", np.array(sizes, dtype=np.int64))
+        integer("group_size", self.group_size, at_least=MIN_OUTPUTS)
 
     def measured(self, squared_norms: ArrayLike) -> SignSample:
         """Return the components of every block from the norms of the sums.

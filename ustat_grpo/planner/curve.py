@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import first_smallest, real
+from ustat_grpo.checks import first_smallest, numbers, real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.moments import NoiseComponents
@@ -29,7 +29,7 @@ from ustat_grpo.moments import NoiseComponents
 TOLERANCE = 0.05
 """The relative excess of a group size that is as good as the best."""
 
-ROUNDING = 1e-12
+BUDGET_SLACK = 1e-12
 """B(a + bG) may miss the budget by this much, relative."""
 
 LARGEST_GROUP_SIZE = 2**16
@@ -59,7 +59,7 @@ class Cost:
 
     def of_prompt(self, group_size: ArrayLike) -> Array:
         """Return a + bG."""
-        return self.per_prompt + self.per_output * np.asarray(group_size, dtype=float)
+        return self.per_prompt + self.per_output * numbers("group_size", group_size)
 
 
 FREE_PROMPTS = Cost()
@@ -241,7 +241,7 @@ def decide(
     cost, largest = curves[0].cost, min(curves[0].largest, LARGEST_GROUP_SIZE)
     sizes = np.arange(2, largest + 1)
     of_prompt = cost.of_prompt(sizes)
-    batches = np.floor(budget / of_prompt * (1 + ROUNDING))
+    batches = np.floor(budget / of_prompt * (1 + BUDGET_SLACK))
     errors: Float[Array, "curves sizes"] = np.stack(
         [curve.of_prompt(sizes) / batches * (budget / curve.least) for curve in curves]
     )
@@ -257,7 +257,7 @@ def decide(
         return Choice(int(batches[place]), int(sizes[place]))
 
     free = best_of(allowed)
-    spent = batches * of_prompt >= budget * (1 - ROUNDING)
+    spent = batches * of_prompt >= budget * (1 - BUDGET_SLACK)
     # At fixed c₂ and c₃ the ratio of two errors is monotone in c₁: the most is at an end.
     ratios = (errors / errors[:, [free]]).max(axis=0)
     whole = allowed & spent & (ratios <= 1 + tolerance)

@@ -16,9 +16,9 @@ from ustat_grpo.laws.group_size import optimal as best_without_cost
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.planner.curve import (
+    BUDGET_SLACK,
     FREE_PROMPTS,
     LARGEST_GROUP_SIZE,
-    ROUNDING,
     Band,
     Choice,
     Cost,
@@ -169,6 +169,16 @@ class Plan:
         """The (B, G) to recommend if the point estimate were the truth."""
         return self.decision_at_estimate.choice
 
+    def unspent(self, choice: Choice) -> float:
+        """Return the share of the budget that a (B, G) leaves over."""
+        batch, size = choice
+        return 1 - batch * float(self.cost.of_prompt(size)) / self.budget
+
+    @property
+    def rarest_kind(self) -> float | None:
+        """3/K: kinds of prompts that are rarer may be missing; None if the noise was given."""
+        return None if self.contributions is None else 3 / len(self.contributions)
+
     def __str__(self) -> str:
         """Return the plan as a table of at most 80 columns."""
         return table(self)
@@ -280,7 +290,7 @@ def _oracle(noise: NoiseEstimate) -> float:
 
 def _largest(share: float, cost: Cost) -> int:
     """Return the largest G that is considered where a prompt and its outputs may cost so much."""
-    room = (share - cost.per_prompt) / cost.per_output * (1 + ROUNDING)
+    room = (share - cost.per_prompt) / cost.per_output * (1 + BUDGET_SLACK)
     return int(min(np.floor(room), LARGEST_GROUP_SIZE))
 
 

@@ -46,7 +46,7 @@ class PromptValues:
 
     def is_extrapolated(self, group_size: int) -> bool:
         """Whether G is above the smallest M, so that dead groups have to be guessed."""
-        return group_size > int(self.outputs.min())
+        return integer("group_size", group_size) > int(self.outputs.min())
 
     def dead_group_probability(self, group_size: int) -> float | None:
         """Return the probability that all rewards of a group are equal; None unless 0/1 rewards.

@@ -92,10 +92,9 @@ def _reasons(plan: "Plan", decision: Decision) -> list[str]:
         )
     if decision.wasteful is not None:
         batch, size = decision.wasteful
-        spent = batch * float(plan.cost.of_prompt(size))
         reasons.append(
             f"not G = {size}, near-optimal at equal cost: of the budget B = {batch} leaves "
-            f"{_percent(1 - spent / plan.budget)} unspent"
+            f"{_percent(plan.unspent(decision.wasteful))} unspent"
         )
     return reasons
 
@@ -195,12 +194,12 @@ def conditions(plan: "Plan") -> list[str]:
             f"c₂ cannot be told from zero: it is taken as {plan.noise.oracle:.3g}, moved up with "
             "its interval until that begins at zero."
         )
-    if plan.level is not None and plan.contributions is not None:
-        count = len(plan.contributions)
+    if plan.level is not None and plan.contributions is not None and plan.rarest_kind is not None:
+        count, rare = len(plan.contributions), _percent(plan.rarest_kind)
         what = "prompts" if plan.has_prompts else "prompts, or blocks of them,"
         notes.append(
             f"{100 * plan.level:g} %, for certain, perhaps: as far as {count} {what} can tell. A "
-            f"kind of prompt rarer than about 3/{count} = {_percent(3 / count)} may be missing "
+            f"kind of prompt rarer than about 3/{count} = {rare} may be missing "
             "from the sample, hence from all of this; where a few prompts carry most of the noise, "
             "intervals hold less often than they say."
         )

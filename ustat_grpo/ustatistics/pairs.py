@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.checks import masked_entries
+from ustat_grpo.checks import require_unmasked
 from ustat_grpo.units import exponents_of
 
 Array = NDArray[Any]
@@ -161,8 +161,7 @@ def as_parts(sample: Sample, name: str) -> tuple[tuple[Array, ...], bool]:
 
 def as_floats(name: str, *arrays: ArrayLike) -> tuple[Array, ...]:
     """Convert to one floating dtype: that of the floating inputs, else float64."""
-    if masked := masked_entries(arrays):
-        raise ValueError(f"{name} must have no masked entries, got {masked}: drop observations")
+    require_unmasked(name, arrays)
     parts = [np.asarray(array) for array in arrays]
     for part in parts:
         if part.dtype.kind not in "fiub":

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, leave_one_out_group_size, real
+from ustat_grpo.checks import integer, leave_one_out_group_size, numbers, real
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +35,11 @@ class GroupAdvantages:
     def __post_init__(self) -> None:
         """Check the arrays and keep read-only copies."""
         for name in ("success", "failure"):
-            array = np.array(getattr(self, name), dtype=float)
+            array = numbers(name, getattr(self, name))
             if array.ndim == 0 or array.shape[-1] < 2:
                 raise ValueError(
                     f"{name} must have G+1 entries along its last axis, at least 2, "
                     f"got shape {array.shape}"
-                )
-            if not np.isfinite(array).all():
-                raise ValueError(
-                    f"{name} must be finite, got {np.sum(~np.isfinite(array))} NaN or infinity"
                 )
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -72,7 +68,7 @@ def baseline(group_size: int, level: ArrayLike) -> GroupAdvantages:
         level: b, one number or one a prompt, shape (P,); V(x) for the oracle.
     """
     size = integer("group_size", group_size)
-    failure = np.broadcast_to(-np.asarray(level, dtype=float)[..., None], _rows(level, size))
+    failure = np.broadcast_to(-numbers("level", level)[..., None], _rows(level, size))
     return GroupAdvantages(1 + failure, failure)
 
 
@@ -97,7 +93,7 @@ def shrinkage(group_size: int, *, weight: float, target: ArrayLike = 0.0) -> Gro
         target: c, one number or one a prompt, shape (P,); free of the group.
     """
     size = leave_one_out_group_size(group_size)
-    shift = real("weight", weight) * np.asarray(target, dtype=float)[..., None]
+    shift = real("weight", weight) * numbers("target", target)[..., None]
     count = np.arange(size + 1)
     kept = (1 - weight) / (size - 1)
     return GroupAdvantages(1 - kept * (count - 1) - shift, -kept * count - shift)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, without_rounding
+from ustat_grpo.checks import finite, real, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages, drop_equal_groups
 from ustat_grpo.laws.binary.one_group import (
     dead_group_probability,
@@ -107,8 +107,7 @@ def _law(
             f"gram must have shape {(len(probs), len(probs))}, one row a prompt, "
             f"got {products.shape}"
         )
-    if not num_groups > 0:
-        raise ValueError(f"num_groups must be positive, got {num_groups!r}")
+    real("num_groups", num_groups, above=0.0)
     weights = probs * gain(advantages, outcome.success_probability)
     second = probs @ second_moment(advantages, outcome, moments.gradient_norm_squared)
     norm, objective = _square(weights, products), _square(probs, products)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.arrays import Array
-from ustat_grpo.checks import ROUNDING, integer, unit_interval, without_rounding
+from ustat_grpo.checks import ROUNDING, integer, numbers, unit_interval, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages
 from ustat_grpo.laws.binary.binomial import binomial_weights
 from ustat_grpo.moments import Moments, OutcomeMoments
@@ -88,7 +88,7 @@ def second_moment(
         ValueError: if p lies outside [0, 1] or does not fit the advantages.
     """
     prob = _probability(advantages, outcome.success_probability)
-    norm = np.asarray(gradient_norm_squared, dtype=float)
+    norm = numbers("gradient_norm_squared", gradient_norm_squared)
     if norm.shape != prob.shape:
         raise ValueError(
             f"gradient_norm_squared must have the shape of success_probability, {prob.shape}, "
