@@ -34,6 +34,8 @@ from ustat_grpo.files import write_whole
 
 _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
 _DOES_NOT_CHANGE_DATA = ("output", "threads", "processes", "stale")
+_COMPUTING = (":/", ":/!experiments/reference", ":/!figures/drawn")
+"""Files that decide numbers, as git names them: those made of other jobs' numbers do not."""
 _ADDED = ("env_id",)
 """Options that jobs may be older than: left out where they are null, so that these keep names."""
 
@@ -171,7 +173,7 @@ def provenance(seconds: float) -> dict[str, Any]:
     """Return what a number's reader may ask: which code, which versions, how long."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_COMPUTING)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _VERSIONS},
         "seconds": round(seconds, 1),
