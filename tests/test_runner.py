@@ -290,6 +290,20 @@ class TestProvenance:
         monkeypatch.chdir(tmp_path)
         assert provenance(0.0)["commit"] == head
 
+    def test_numbers_of_other_jobs_make_no_code_dirty(self, monkeypatch, tmp_path):
+        """Would catch: a reference written by one experiment that blames the next one's code."""
+        code, table = tmp_path / "experiments" / "a.py", tmp_path / "experiments/reference/a.csv"
+        table.parent.mkdir(parents=True)
+        monkeypatch.setattr(runner, "__file__", str(code))
+        for path in (code, table):
+            path.write_text("one\n")
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        for command in (["init"], ["add", "."], [*identity, "commit", "-m", "one"]):
+            subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+        for path, dirty in ((table, False), (code, True)):
+            path.write_text("two\n")
+            assert provenance(0.0)["dirty"] is dirty
+
     def test_outside_a_repository(self, monkeypatch):
         def missing(*args, **kwargs):
             raise FileNotFoundError("git")
