@@ -139,8 +139,10 @@ class TestLimitLaw:
         for axes, (name, rows) in zip(
             figure.axes[::2], last.groupby("estimator", sort=False), strict=True
         ):
-            law, wrong = (line.get_ydata() for line in lines(axes))
-            np.testing.assert_array_equal(law, rows["law"])
+            (wrong,) = (line.get_ydata() for line in lines(axes))
+            (diagonal,) = (line for line in axes.lines if line.get_label() == "limit law")
+            np.testing.assert_array_equal(diagonal.get_xdata(), rows["law"].iloc[[0, -1]])
+            np.testing.assert_array_equal(diagonal.get_ydata(), rows["law"].iloc[[0, -1]])
             np.testing.assert_array_equal(wrong, rows["law_without_beta_squared"])
             x, y, ends = intervals(axes.containers[0])
             assert 15 <= len(x) <= 40
