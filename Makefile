@@ -39,7 +39,7 @@ ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the 
 	@$(BIN)/python -m experiments.ledger
 
 reference: .venv/.tested ## run the paper scale and replace experiments/reference/
-	@$(BIN)/python -m experiments.reference
+	@$(BIN)/python -m experiments.rerun
 
 bench: .venv/.tested ## speed against the plain ways, in one run
 	@$(BIN)/python -m benchmarks

@@ -13,11 +13,11 @@ import torch
 
 from benchmarks.timing import Row, row
 from ustat_grpo import Grpo
-from ustat_grpo.lm.checkpoints import shipped_policy
-from ustat_grpo.lm.gradient_error import brute_force_errors
-from ustat_grpo.lm.pool import draw_pool
-from ustat_grpo.lm.questions import Questions, arithmetic_questions
-from ustat_grpo.pool_errors import pool_errors
+from ustat_grpo.lm.models.checkpoints import shipped_policy
+from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
+from ustat_grpo.lm.scores.gradient_error import brute_force_errors
+from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.pools.errors import pool_errors
 
 SIZES = (4, 8, 16, 32, 64)
 NUM_QUESTIONS, NUM_OUTPUTS, MAX_TOKENS, REPLICATES = 500, 256, 6, 8

@@ -21,7 +21,7 @@ LARGEST_PEAK_MEMORY = 400.0  # MB
 _MANY_REPLICATES = """
 import numpy as np
 from benchmarks.settings import ESTIMATORS, Settings
-from ustat_grpo.monte_carlo import gradient_mse
+from ustat_grpo.monte_carlo.harness import gradient_mse
 snapshot = Settings(num_prompts={prompts}, num_actions={actions}).bandit().at(np.zeros({size}))
 rng = np.random.default_rng(0)
 gradient_mse(snapshot, ESTIMATORS, [4], None, replications={replications}, rng=rng)

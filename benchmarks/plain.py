@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import Snapshot
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 
 Way = Callable[[Snapshot, int, int, np.random.Generator], Array]
 

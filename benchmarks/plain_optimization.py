@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ustat_grpo import SoftmaxBandit
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.timing import COLUMNS, Row, median_time, peak_memory, row
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs
-from ustat_grpo.lm.score_products import score_gram, score_norms
+from ustat_grpo.lm.scores.products import score_gram, score_norms
 
 LARGEST_TIME_RATIO = 1.5
 LARGEST_MEMORY_RATIO = 1.3

@@ -1,4 +1,4 @@
-"""Hydra apps, one file a claim: `python -m experiments.NAME`; `python -m experiments` runs all."""
+"""Hydra apps, one file a claim: `python -m experiments NAME`; `python -m experiments` runs all."""
 
 import os
 

@@ -1,128 +1,58 @@
-"""The main job on its smoke scale: measure, draw, print; `python -m experiments [FOLDER]`."""
+"""The door to all experiments.
+
+python -m experiments                     the main job on its smoke scale
+python -m experiments NAME overrides...   one experiment; -m for a sweep, --help for its options
+python -m experiments collect ...         the tables of a sweep's jobs as one
+"""
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from experiments.commands import add_stale_options, ends_in_one_line
-from experiments.jobs import run_each
-from experiments.records import REFUSE
-from figures.__main__ import draw_all
-from figures.palette import by_task
-
-_LEDGER = Path(__file__).parents[1] / "paper_repro.md"
-
-
-def main(folder: Path, stale: str = REFUSE) -> None:
-    """Run all experiments, draw their figures, and say what came out and where it lies."""
-    started = time.perf_counter()
-    console = Console()
-    console.print("measuring gradient errors and suboptimality gaps, smoke scale")
-    tables = folder / "smoke"
-    done = run_each("smoke", str(folder), tables, stale)
-    # The smoke scale pretrains no policy.
-    drawn = draw_all((tables / f"{name}.csv" for name, jobs in done if jobs), folder / "figures")
-    console.print(_errors(pd.read_csv(tables / "gradient_mse.csv")))
-    console.print(_sizes(pd.read_csv(tables / "fixed_budget.csv")))
-    console.print(_gaps(pd.read_csv(tables / "group_size.csv")))
-    console.print(f"done in {time.perf_counter() - started:.0f} s; figures (PNG, and PDF beside):")
-    for path in drawn:
-        console.print(f"  {path}", soft_wrap=True)
-    console.print(f"ledger, claim by claim: {_LEDGER}", soft_wrap=True)
-
-
-def _errors(data: pd.DataFrame) -> Table:
-    """Exact error of the smallest and the largest group, by policy, and how far we measured off."""
-    data = data.query("evidence != 'brute force'")
-    table = _table("exact gradient error E‖ĝ − ∇J‖² (measured: std. errors above it)")
-    for heading in ("G", "vanilla", "grpo", "oracle"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    ends = data["group_size"].min(), data["group_size"].max()
-    for task, panels in by_task(data).items():
-        table.add_row(f"[bold]{task}[/]")
-        shown = panels[panels["group_size"].isin(ends)].copy()
-        noise = np.hypot(shown["std_error"], shown["law_std_error"])
-        above = (shown["mse"] - shown["law"]) / noise
-        shown["cell"] = [
-            f"{law:.2e} ({z:+.1f})" for law, z in zip(shown["law"], above, strict=True)
-        ]
-        wide = shown.set_index(["task", "group_size", "estimator"])["cell"].unstack(sort=False)
-        for (panel, size), cells in wide[["vanilla", "grpo", "oracle"]].iterrows():  # pyright: ignore
-            table.add_row(panel.split(": ")[1], str(size), *cells)
-    return table
-
-
-def _table(title: str) -> Table:
-    """A table that fits eighty columns."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("policy", no_wrap=True)
-    return table
-
-
-def _sizes(data: pd.DataFrame) -> Table:
-    """Predicted and measured best group size of GRPO, by policy."""
-    budget = data["budget"].iloc[0]
-    table = _table(f"group size of least GRPO error at N = {budget} outputs a step")
-    for heading in ("measured", "G* = 1+√(c₃/c₁)", "within 5 %", "paper √(c₃/c₁)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for task, panels in by_task(data.query("estimator == 'grpo'")).items():
-        table.add_row(f"[bold]{task}[/]")
-        for panel, rows in panels.groupby("task", sort=False):
-            best = rows.loc[rows["mse"].idxmin()]
-            table.add_row(
-                str(panel).split(": ")[1],
-                f"{best['group_size']}",
-                f"{best['optimal']:.2f}",
-                f"{best['near_optimal_low']:.1f} … {best['near_optimal_high']:.1f}",
-                f"{best['paper_optimal']:.2f}",
-            )
-    return table
-
-
-def _gaps(data: pd.DataFrame) -> Table:
-    """Predicted and measured best group size for the gap, by policy."""
-    last = data.query("estimator == 'grpo' and iteration == iteration.max()")
-    last = last.query("budget == budget.max()")
-    budget, iteration = last["budget"].iloc[0], last["iteration"].iloc[0]
-    table = _table(f"group size of least gap of GRPO at N = {budget}, after {iteration} iterations")
-    for heading in ("measured", "law", "gap ± std. error", "law of gap"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for task, panels in by_task(last).items():
-        table.add_row(f"[bold]{task}[/]")
-        for panel, rows in panels.groupby("task", sort=False):
-            best = rows.loc[rows["gap"].idxmin()]
-            table.add_row(
-                str(panel).split(": ")[1],
-                f"{best['group_size']}",
-                f"{rows.loc[rows['law'].idxmin(), 'group_size']}",
-                f"{best['gap']:.3e} ± {best['std_error']:.0e}",
-                f"{best['law']:.3e}",
-            )
-    return table
+from experiments.jobs import APPS
+from experiments.running import collect
+from experiments.running.commands import add_stale_options, ends_in_one_line
+from experiments.smoke import main
 
 
 def command_line(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m experiments`; a mistake is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    if rest and rest[0] in APPS:
+        APPS[rest[0]].main(rest[1:])
+    elif rest and rest[0] == "collect":
+        collect.main(rest[1:])
+    else:
+        _smoke(rest)
+
+
+def _smoke(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description=__doc__, epilog=_listed(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment, or collect")
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path("results"), help="of the results (%(default)s)"
-    )
+        "--folder", type=Path, default=Path("results"),
+        help="of the results of the main job (%(default)s)",
+    )  # fmt: skip
     add_stale_options(parser)
     given = parser.parse_args(arguments)
+    if given.name is not None:
+        parser.error(f"NAME must be one of {', '.join([*APPS, 'collect'])}; got {given.name!r}")
     with ends_in_one_line():
         try:
             main(given.folder, given.stale)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _listed() -> str:
+    width = max(map(len, APPS))
+    lines = [f"  {name:{width}}  {app.summary}" for name, app in sorted(APPS.items())]
+    return "\n".join(["experiments:", *lines])
 
 
 if __name__ == "__main__":

@@ -1,35 +1,31 @@
 """All experiments on all their tasks, at one scale: what `make run` and `make reference` do."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
 
-from experiments import (
-    critic,
-    estimator_zoo,
+from experiments.convergence import gap_bound, limit_law
+from experiments.critic import critic
+from experiments.gradient_error import fixed_budget, gradient_mse, hard_prompts
+from experiments.group_size import (
+    find_group_size,
     finite_prompts,
-    fixed_budget,
-    gap_bound,
-    gradient_mse,
     group_size,
     group_size_rules,
-    hard_prompts,
-    implied_objective,
     language_group_size,
-    limit_law,
-    noise_coverage,
-    planned_group_size,
-    practical_bias,
-    pretrain,
     training_path,
 )
-from experiments.collect import merge
-from experiments.records import REFUSE
-from experiments.runner import to_csv, write_atomically
+from experiments.planning import noise_coverage, planned_group_size
+from experiments.practice import implied_objective, practical_bias
+from experiments.running.app import App
+from experiments.running.collect import merge
+from experiments.running.records import REFUSE
+from experiments.running.runner import to_csv, write_atomically
+from experiments.tasks import pretrain
+from experiments.zoo import estimator_zoo
 
 TASKS = ("arithmetic_choice", "bandit", "tug_of_war")
 OPTIMISED = (*TASKS, "weak_tug_of_war")
@@ -42,21 +38,19 @@ class Experiment(NamedTuple):
     """An app with the jobs that it is run for.
 
     Args:
-        execute: runs one configuration.
+        app: what is run.
         tasks: one job each; "" where the app knows no tasks.
         variants: further overrides, by scale; one job each for every task, none if there is none.
             One override of one parameter that all share, or several with blanks between.
         smoke: overrides that make a task's job on the smoke scale small.
         without: variants that a task does without, by task: they would take too long.
-        app: its name, if the table has another one.
     """
 
-    execute: Callable[[DictConfig], Path]
+    app: App
     tasks: tuple[str, ...]
     variants: Mapping[str, tuple[str, ...]] = _ONCE
     smoke: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     without: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    app: str = ""
 
     def overrides(self, scale: str) -> Iterator[list[str]]:
         """Yield the overrides of each job."""
@@ -105,25 +99,25 @@ def _sweep(tasks: Sequence[str], variants: Sequence[str], scale: str) -> str:
 
 
 EXPERIMENTS = {
-    "pretrain": Experiment(pretrain.execute_config, ("",), {"smoke": (), "paper": ("",)}),
+    "pretrain": Experiment(pretrain.APP, ("",), {"smoke": (), "paper": ("",)}),
     "gradient_mse": Experiment(
-        gradient_mse.execute_config,
+        gradient_mse.APP,
         (*TASKS, "arithmetic", "frozenlake", "cartpole"),
         smoke={"arithmetic": ("task.num_questions=25", "task.num_outputs=128",
                               "task.brute_force_replications=2"),
                "arithmetic_choice": _FEW_PROBLEMS,
                "cartpole": ("task.num_outputs=128", "task.trained=[0,10]")},
     ),
-    "fixed_budget": Experiment(fixed_budget.execute_config, TASKS),
+    "fixed_budget": Experiment(fixed_budget.APP, TASKS),
     "group_size": Experiment(
-        group_size.execute_config,
+        group_size.APP,
         OPTIMISED,
         {"smoke": ("budget=256",),
          "paper": ("budget=256", "budget=1024", "budget=4096")},
         smoke={"arithmetic_choice": _FEW_PROBLEMS, "bandit": ("task.group_size_targets=[16]",)},
     ),
     "sequential_group_size": Experiment(
-        group_size.execute_config,
+        group_size.APP,
         ("frozenlake", "cartpole"),
         {"smoke": ("budget=64 group_size=null",),
          "paper": ("budget=256", "budget=64 group_size=null")},
@@ -131,35 +125,34 @@ EXPERIMENTS = {
                "cartpole": ("group_size=[2,8,32]", "task.iterations=[5,10]",
                             "task.num_outputs=64")},
         without={"cartpole": ("budget=256",)},
-        app="group_size",
     ),
     "group_size_rules": Experiment(
-        group_size_rules.execute_config,
+        group_size_rules.APP,
         OPTIMISED,
         {"smoke": ("budgets=[256]",), "paper": ("budgets=[256,1024,4096]",)},
         smoke={"arithmetic_choice": _FEW_PROBLEMS, "bandit": ("task.group_size_targets=[16]",)},
     ),
-    "limit_law": Experiment(limit_law.execute_config, ("tug_of_war", "tug_of_war_rank3")),
-    "gap_bound": Experiment(gap_bound.execute_config, ("tug_of_war", "weak_tug_of_war")),
+    "limit_law": Experiment(limit_law.APP, ("tug_of_war", "tug_of_war_rank3")),
+    "gap_bound": Experiment(gap_bound.APP, ("tug_of_war", "weak_tug_of_war")),
     "training_path": Experiment(
-        training_path.execute_config, OPTIMISED, smoke={"arithmetic_choice": _FEW_PROBLEMS}
+        training_path.APP, OPTIMISED, smoke={"arithmetic_choice": _FEW_PROBLEMS}
     ),
     "finite_prompts": Experiment(
-        finite_prompts.execute_config,
+        finite_prompts.APP,
         ("arithmetic_choice",),
         {"smoke": ("budget=256",), "paper": ("budget=1024", "budget=2048", "budget=4096")},
         smoke={"arithmetic_choice": _FEW_PROBLEMS},
     ),
-    "implied_objective": Experiment(implied_objective.execute_config, ("",)),
+    "implied_objective": Experiment(implied_objective.APP, ("",)),
     "estimator_zoo": Experiment(
-        estimator_zoo.execute_config,
+        estimator_zoo.APP,
         (*TASKS, "success_probability"),
         smoke={"arithmetic_choice": ("task.accuracies=[0.4]", "group_size=[2,8,32]"),
                "bandit": ("task.group_size_targets=[16]", "group_size=[2,8,32]"),
                "tug_of_war": ("task.coordinates=[0]", "group_size=[2,8,32]")},
     ),
     "practical_bias": Experiment(
-        practical_bias.execute_config,
+        practical_bias.APP,
         ("token_bandit", "arithmetic"),
         smoke={"token_bandit": ("learning_rates=[0.03,0.3]",),
                "arithmetic": ("num_questions=10", "policy.skills=[beginner]",
@@ -167,19 +160,19 @@ EXPERIMENTS = {
                               "budget=256")},
     ),
     "hard_prompts": Experiment(
-        hard_prompts.execute_config,
+        hard_prompts.APP,
         ("arithmetic",),
         smoke={"arithmetic": ("task.num_questions=100", "num_outputs=64")},
     ),
     "critic": Experiment(
-        critic.execute_config,
+        critic.APP,
         ("arithmetic",),
         smoke={"arithmetic": ("budget=16", "group_size=[2,4]", "critic_group_size=[4]",
                               "iterations=[1,2]", "seeds=2", "noise_seeds=1", "noise_questions=10",
                               "cost_steps=1", "task.num_train=50", "task.num_questions=50")},
     ),
     "language_group_size": Experiment(
-        language_group_size.execute_config,
+        language_group_size.APP,
         ("arithmetic",),
         {"smoke": ("budget=64",),
          "paper": ("budget=256", "budget=512", "budget=1024",
@@ -188,7 +181,7 @@ EXPERIMENTS = {
                               "noise_seeds=1", "noise_questions=50")},
     ),
     "noise_coverage": Experiment(
-        noise_coverage.execute_config,
+        noise_coverage.APP,
         ("bandit", "arithmetic"),
         {"smoke": ("",),
          "paper": ("task.group_size_targets=[3,10,30,100]",
@@ -202,7 +195,7 @@ EXPERIMENTS = {
                  "arithmetic": ("task.group_size_targets=[3,10,30,100]",)},
     ),
     "planned_group_size": Experiment(
-        planned_group_size.execute_config,
+        planned_group_size.APP,
         (*OPTIMISED, "frozenlake", "cartpole", "arithmetic"),
         {"smoke": ("plans=5",), "paper": ("",)},
         smoke={"arithmetic_choice": (*_FEW_PROBLEMS, "budgets=[256]", "iterations=[10]"),
@@ -214,6 +207,13 @@ EXPERIMENTS = {
                "arithmetic": ("task.num_train=50", "first_batches=[[8,8],[32,8]]")},
     ),
 }  # fmt: skip
+
+
+APPS = {
+    app.name: app
+    for app in (find_group_size.APP, *(experiment.app for experiment in EXPERIMENTS.values()))
+}
+"""What `python -m experiments NAME` knows; `find_group_size` makes no reference."""
 
 
 def run_all(
@@ -252,7 +252,7 @@ def run_each(
             if names is not None and name not in names:
                 continue
             done = [
-                experiment.execute(compose(experiment.app or name, [*overrides, *shared]))
+                experiment.app.execute(compose(experiment.app.name, [*overrides, *shared]))
                 for overrides in experiment.overrides(scale)
             ]
             if done:

@@ -61,7 +61,7 @@ _SAME_PHI = "dynamic_sampling"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one figure of a task; columns as `experiments.estimator_zoo` writes them."""
+    """Draw one figure of a task; columns as `estimator_zoo` writes them."""
     if str(data["task"].iloc[0]).split(":")[0] == BY_PROBABILITY:
         return _by_probability(data)
     return _by_group_size(data)

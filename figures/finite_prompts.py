@@ -32,7 +32,7 @@ NAMES = {
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy and budget; columns as `experiments.finite_prompts` writes them."""
+    """Draw one panel a policy and budget; columns as `finite_prompts` writes them."""
     prompts = only(data, JOBS[NAME])
     last = at_last_iteration(data)
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ after $n = {only(last, 'iteration')}$"

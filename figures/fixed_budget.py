@@ -11,7 +11,7 @@ NAME = "fixed_budget"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy; columns as `experiments.fixed_budget` writes them."""
+    """Draw one panel a policy; columns as `fixed_budget` writes them."""
     budget = only(data, JOBS[NAME])
     panels = list(data.groupby("task", sort=False))
     figure, grid = plt.subplots(

@@ -26,7 +26,7 @@ BOUNDS = {
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy and schedule; columns as `experiments.gap_bound` writes them."""
+    """Draw one panel a policy and schedule; columns as `gap_bound` writes them."""
     sizes = f"$B = {only(data, 'batch_size')}$, $G = {only(data, JOBS[NAME])}$"
     panels = list(data.groupby(["task", "schedule"], sort=False))
     figure, grid = panel_grid(len(panels), len(set(data["schedule"])))

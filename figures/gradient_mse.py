@@ -24,7 +24,7 @@ BRUTE_FORCE = "brute force"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy, log–log; columns as `experiments.gradient_mse` writes them."""
+    """Draw one panel a policy, log–log; columns as `gradient_mse` writes them."""
     only(data, JOBS[NAME])
     panels = list(data.groupby("task", sort=False))
     figure, grid = plt.subplots(

@@ -10,7 +10,7 @@ NAME = "group_size"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy and checkpoint; columns as `experiments.group_size` writes them."""
+    """Draw one panel a policy and checkpoint; columns as `group_size` writes them."""
     budget = only(data, JOBS[NAME])
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ at $N = BG = {budget}$"
     figure = draw_gaps(data, "iteration", draw_estimators_gaps, label)

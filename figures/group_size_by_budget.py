@@ -15,7 +15,7 @@ NAME = "group_size_by_budget"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy and budget; columns as `experiments.group_size` writes them."""
+    """Draw one panel a policy and budget; columns as `group_size` writes them."""
     last = at_last_iteration(data)
     label = rf"gap $\mathbb{{E}}\,\Delta_n$ after $n = {only(last, 'iteration')}$"
     figure = draw_gaps(last, "budget", draw_estimators_gaps, label)

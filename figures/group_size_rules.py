@@ -19,7 +19,7 @@ NAME = "group_size_rules"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy and budget; columns as `experiments.group_size_rules` writes them."""
+    """Draw one panel a policy and budget; columns as `group_size_rules` writes them."""
     last = at_last_iteration(data)
     panels = [
         (f"{plain(str(task))}, $N = {budget}$", panel)

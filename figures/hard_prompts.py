@@ -16,7 +16,7 @@ _MOST = 1e4
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy; columns as `experiments.hard_prompts` writes them."""
+    """Draw one panel a policy; columns as `hard_prompts` writes them."""
     panels = list(data.groupby("task", sort=False))
     figure, grid = panel_grid(len(panels), len(panels))
     sizes = sorted(data["group_size"].unique())

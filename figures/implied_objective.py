@@ -35,7 +35,7 @@ MARKER_SIZES = {True: 4.5, False: 8.5}
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw φ_G, and one panel a penalty; columns as `experiments.implied_objective` writes them."""
+    """Draw φ_G, and one panel a penalty; columns as `implied_objective` writes them."""
     penalties = list(dict.fromkeys(data["penalty"].dropna()))
     figure, (curves, *panels) = panel_grid(1 + len(penalties), 1 + len(penalties), height=3.4)
     _draw_gain(curves, data.query("part == 'gain' and estimator == @SHOWN"))

@@ -25,7 +25,7 @@ POINTS = 20
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw quantiles and density of each estimator; columns as `experiments.limit_law` writes."""
+    """Draw quantiles and density of each estimator; columns as `limit_law` writes."""
     sizes = f"$B = {only(data, 'batch_size')}$, $G = {only(data, JOBS[NAME])}$"
     last = at_last_iteration(data)
     cells = list(last.groupby(["task", "estimator"], sort=False))

@@ -37,7 +37,7 @@ _ACCEPTED = 92.0, 98.0
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a population and M, a row for each M.
 
-    Columns as `experiments.noise_coverage` writes them.
+    Columns as `noise_coverage` writes them.
     """
     populations = list(data.groupby("task", sort=False))
     panels = [

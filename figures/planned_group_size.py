@@ -48,7 +48,7 @@ _ROW = ["optimizer", "budget"]
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy; columns as `experiments.planned_group_size` writes them."""
+    """Draw one panel a policy; columns as `planned_group_size` writes them."""
     panels = list(at_last_iteration(data).groupby("task", sort=False))
     rows = max(panel.groupby(_ROW).ngroups for _, panel in panels)
     figure, grid = panel_grid(len(panels), min(len(panels), 3), height=1.2 + 0.62 * rows)

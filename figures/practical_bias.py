@@ -32,7 +32,7 @@ _ROUNDING = 1e-20
 def build(data: pd.DataFrame) -> Figure:
     """Draw two panels a policy: exact gradient steps, and sampled minibatches.
 
-    Columns as `experiments.practical_bias` writes them.
+    Columns as `practical_bias` writes them.
     """
     data = data.query("squared_bias > @_ROUNDING")
     moved = data["learning_rate"] * (data["num_minibatches"] - 1)

@@ -12,7 +12,7 @@ _NO_KIND = ["task", "policy", "step", "loss", "accuracy"]
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw accuracy and loss against optimiser steps; columns as `experiments.pretrain` writes."""
+    """Draw accuracy and loss against optimiser steps; columns as `pretrain` writes."""
     data = data.sort_values("step")
     figure, (left, right) = panel_grid(2, 2)
     left.plot(data["step"], data["accuracy"], color="black", linewidth=1.6, label="all")

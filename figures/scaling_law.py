@@ -29,7 +29,7 @@ RULES = {
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw two panels a policy, GRPO only; columns as `experiments.group_size` writes them.
+    """Draw two panels a policy, GRPO only; columns as `group_size` writes them.
 
     Left against N, at the last iteration; right against n, at the middle budget.
     """

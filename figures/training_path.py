@@ -19,7 +19,7 @@ NAME = "training_path"
 
 
 def build(data: pd.DataFrame) -> Figure:
-    """Draw one panel a policy, below its objective; columns as `experiments.training_path`'s."""
+    """Draw one panel a policy, below its objective; columns as `training_path`'s."""
     policies = list(data.groupby("task", sort=False))
     figure, grid = panel_grid(len(policies), len(policies), height=3.6)
     for place, (whole, (task, rows)) in enumerate(zip(grid, policies, strict=True)):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from unittest import mock
 
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from experiments.commands import INTERRUPTED
+from experiments.gradient_error import gradient_mse
+from experiments.running.commands import INTERRUPTED
 
 
 def configuration(app, *overrides):
@@ -25,18 +26,27 @@ def checked(app, *overrides):
     return OmegaConf.to_object(configuration(app, *overrides))
 
 
+def app_with(run, prepare=lambda _config: None, app=gradient_mse.APP):
+    """Return an app with another work, for which the same code is responsible."""
+
+    def work(*arguments):
+        return run(*arguments)
+
+    work.__module__ = app.module
+    return replace(app, run=work, prepare=prepare)
+
+
 def call_main(module, *overrides):
-    """Run an app's `main` as `python -m` would; return exit code, stdout and stderr."""
+    """Run an app as `python -m experiments` would; return exit code, stdout and stderr."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     out, err, code = StringIO(), StringIO(), 0
     with (
-        mock.patch.object(sys, "argv", [module.__file__, *overrides]),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
         try:
-            module.main()
+            module.APP.main(overrides)
         except SystemExit as stop:
             code = stop.code or 0
         finally:
@@ -76,7 +86,7 @@ def resumes(module, killed_in, is_second, folder, *sweep):
         folder: where the results go.
         sweep: the overrides.
     """
-    genuine = getattr(module, killed_in)
+    genuine = module.APP.run if killed_in == "run" else getattr(module, killed_in)
 
     def kill(config, *arguments):
         if is_second(config):
@@ -84,7 +94,9 @@ def resumes(module, killed_in, is_second, folder, *sweep):
         return genuine(config, *arguments)
 
     command = ("-m", *sweep, f"output={folder}")
-    with mock.patch.object(module, killed_in, kill):
+    killed = app_with(kill, module.APP.prepare, module.APP) if killed_in == "run" else None
+    where = ("APP", killed) if killed else (killed_in, kill)
+    with mock.patch.object(module, *where):
         assert call_main(module, *command)[0] == INTERRUPTED
     (first,) = folder.rglob("data.csv")
     written = first.stat().st_mtime_ns

@@ -14,10 +14,10 @@ from itertools import product
 import numpy as np
 import torch
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.lm import Answers, Prompts, Rollouts, Transformer, TransformerShape
 from ustat_grpo.moments import Moments
-from ustat_grpo.practice import Practice
+from ustat_grpo.optimization.practice import Practice
 
 Output = tuple[int, ...]
 

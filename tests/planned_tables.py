@@ -1,4 +1,4 @@
-"""Tables of `experiments.planned_group_size` that say what a test wants them to say."""
+"""Tables of `experiments.planning.planned_group_size` that say what a test wants them to say."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ from ustat_grpo import (
     Vanilla,
     Whitened,
 )
-from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule, looks_beyond_group
 from ustat_grpo.estimators import NOTHING, SideInformation
+from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule, looks_beyond_group
 
 BINARY, BACKWARDS, GRADED = np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([-1.5, 0.25, 2.0])
 FAR = np.array([1000.0, 1001.0, 1002.5])

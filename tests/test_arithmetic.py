@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ustat_grpo.lm.arithmetic import (
-    KINDS,
-    ArithmeticProblem,
-    OperandRanges,
-    arithmetic_problems,
-)
-from ustat_grpo.lm.expressions import (
+from ustat_grpo.arithmetic.expressions import (
     Operation,
     calculate,
     chain,
     evaluate,
     render,
     replace_operands,
+)
+from ustat_grpo.arithmetic.problems import (
+    KINDS,
+    ArithmeticProblem,
+    OperandRanges,
+    arithmetic_problems,
 )
 
 OPERATIONS = {

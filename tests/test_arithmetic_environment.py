@@ -12,10 +12,11 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 
+from ustat_grpo.arithmetic import OperandRanges
+from ustat_grpo.arithmetic.tokens import END, PAD, decode, encode
 from ustat_grpo.environments.arithmetic import ArithmeticEnv
-from ustat_grpo.lm import OperandRanges, Rollouts, arithmetic_questions
-from ustat_grpo.lm.questions import Questions
-from ustat_grpo.lm.tokens import END, PAD, decode, encode
+from ustat_grpo.lm import Rollouts, arithmetic_questions
+from ustat_grpo.lm.questions.questions import Questions
 
 NAME = "ustat_grpo.environments.registration:ustat_grpo/Arithmetic-v0"
 SMALL = OperandRanges(sums=(1, 9), factors=(2, 4), divisors=(2, 4), quotients=(2, 4))

@@ -22,7 +22,7 @@ from benchmarks import (
 from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import OPTIMIZATION_SPEED_UPS, SPEED_UPS, Settings
 from benchmarks.timing import COLUMNS, row
-from experiments import readme
+from experiments.ledger import documents as readme
 from problems import random_snapshot
 from ustat_grpo import laws
 from ustat_grpo.lm import TransformerShape

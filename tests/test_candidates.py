@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ustat_grpo.bandits.candidates import (
+from ustat_grpo.arithmetic.candidates import (
     CORRECT,
     FALLBACK,
     SLIPS,
@@ -17,8 +17,8 @@ from ustat_grpo.bandits.candidates import (
     multiply_without_carries,
     slip_answers,
 )
-from ustat_grpo.lm.arithmetic import ArithmeticProblem, arithmetic_problems
-from ustat_grpo.lm.expressions import Operation, chain
+from ustat_grpo.arithmetic.expressions import Operation, chain
+from ustat_grpo.arithmetic.problems import ArithmeticProblem, arithmetic_problems
 
 SUM = ArithmeticProblem(chain((27, 35, 4), ("+", "-")))  # 58
 LATE_PLUS = ArithmeticProblem(chain((10, 4, 3), ("-", "+")))  # 9

@@ -11,14 +11,14 @@ import pytest
 
 from problems import random_problem
 from ustat_grpo import SoftmaxBandit, TugOfWar
-from ustat_grpo.bandits import certificate
-from ustat_grpo.bandits.certificate import (
+from ustat_grpo.laws import mse
+from ustat_grpo.optimization import certificate
+from ustat_grpo.optimization.certificate import (
     certify,
     certify_tug_of_war,
     largest_error,
     smoothness_bound,
 )
-from ustat_grpo.laws import mse
 
 TUG = TugOfWar()
 BOUNDS = {"low": -1.0, "high": 3.0}

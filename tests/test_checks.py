@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ustat_grpo import NoiseComponents, checks
+from ustat_grpo import NoiseComponents
+from ustat_grpo.inputs import checks
+from ustat_grpo.inputs.quoting import one_line, quoted
 from ustat_grpo.laws.binary import dead_group_probability
-from ustat_grpo.quoting import one_line, quoted
 from ustat_grpo.ustatistics import u_statistic
 
 INTEGERS = [3, np.int8(3), np.int64(3), np.uint16(3)]

@@ -12,16 +12,11 @@ import torch
 
 from local_models import save_digit_writer
 from ustat_grpo.command_line import main, measure
-from ustat_grpo.lm import (
-    arithmetic_questions,
-    checkpoints,
-    huggingface,
-    sample_groups,
-    shipped_policy,
-    text_tasks,
-)
-from ustat_grpo.lm.output_sample import measured_outputs
-from ustat_grpo.lm.questions import Questions
+from ustat_grpo.lm import arithmetic_questions, sample_groups, shipped_policy
+from ustat_grpo.lm.models import checkpoints, huggingface
+from ustat_grpo.lm.questions import text_tasks
+from ustat_grpo.lm.questions.questions import Questions
+from ustat_grpo.lm.scores.output_sample import measured_outputs
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.sample_files import load_sample, save_sample
 
@@ -296,7 +291,7 @@ def test_memory_that_is_too_small(monkeypatch, capsys):
     def full(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("ustat_grpo.lm.output_sample.measured_batches", full)
+    monkeypatch.setattr("ustat_grpo.lm.scores.output_sample.measured_batches", full)
     message = failed(capsys, *SMALL)
     assert message == (
         "memory of the device must hold --outputs-at-once and --groups-per-pass, "

@@ -10,14 +10,13 @@ import pytest
 
 import experiments.jobs
 import figures.palette
-from experiments import group_size
+from experiments.group_size import group_size
 
 ROOT = Path(__file__).parents[1]
 PLAIN = (
     "experiments",
-    "experiments.collect",
     "experiments.ledger",
-    "experiments.reference",
+    "experiments.rerun",
     "figures",
     "figures.gradient_mse",
     "theory",
@@ -68,9 +67,8 @@ def test_help_and_unknown_options_run_nothing(command, monkeypatch, capsys):
 def test_apps_have_the_help_of_hydra(monkeypatch, capsys):
     """Would catch: an app that does work of its own before Hydra reads the command line."""
     for app, option, code in ((group_size, "--help", 0), (group_size, "--no-such-option", 2)):
-        monkeypatch.setattr(sys, "argv", [app.__name__, option])
         try:
-            app.main()
+            app.APP.main([option])
             left = 0
         except SystemExit as stop:
             left = stop.code

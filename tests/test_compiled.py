@@ -4,7 +4,11 @@ import sys
 
 import pytest
 
-from ustat_grpo import compiled, draws, kernels, rng
+from ustat_grpo.compiled import cache as compiled
+from ustat_grpo.compiled import draws, rng
+from ustat_grpo.environments import mdp_kernels
+from ustat_grpo.monte_carlo import kernels
+from ustat_grpo.optimization import ascent
 
 
 def double(number):
@@ -29,14 +33,14 @@ def test_a_compiled_loop_is_found_on_disk_until_a_source_changes(monkeypatch):
     assert not changed.stats.cache_hits
 
 
-@pytest.mark.parametrize("module", [rng, draws, kernels])
+@pytest.mark.parametrize("module", [rng, draws, kernels, ascent, mdp_kernels])
 def test_the_digest_covers_every_file_of_the_loops(module, tmp_path, monkeypatch):
-    (tmp_path / "environments").mkdir()
-    for name in compiled._SOURCES:
-        (tmp_path / name).write_text("old")
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    path = tmp_path.joinpath(*module.__name__.split(".")[1:]).with_suffix(".py")
+    path.parent.mkdir()
+    path.write_text("old")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled" / "cache.py"))
     before = compiled._digest()
-    (tmp_path / f"{module.__name__.split('.')[-1]}.py").write_text("new")
+    path.write_text("new")
     assert compiled._digest() != before
 
 
@@ -45,7 +49,7 @@ import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s %(message)s")
 logging.getLogger("numba").setLevel(logging.WARNING)
 import numpy as np
-from ustat_grpo.draws import alias_table
+from ustat_grpo.compiled.draws import alias_table
 print("table", alias_table(np.array([0.25, 0.75])).tolist())
 """
 
@@ -74,7 +78,7 @@ def test_where_nothing_can_be_written_loops_are_compiled_all_the_same():
     """
     *said, table = run_with("/dev/null/no_folder", NOWHERE)
     assert table == TABLE
-    assert said and all(line.startswith("ustat_grpo.compiled ") for line in said)
+    assert said and all(line.startswith("ustat_grpo.compiled.cache ") for line in said)
     assert any("alias_table is compiled in every process" in line for line in said)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.confidence import compare, confidence_set, paired_excess
+from experiments.group_size.confidence import compare, confidence_set, paired_excess
 
 SIZES = [2, 4, 8, 16, 32]
 

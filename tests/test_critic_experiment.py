@@ -12,16 +12,18 @@ from rich.console import Console
 
 import tiny_policies
 from apps import call_main, checked, refuses
-from experiments import critic, critic_training, readings_critic
-from experiments.commands import INTERRUPTED
-from experiments.critic import COLUMNS, report, run
-from experiments.critic_cost import held_bytes, phase_bytes, phase_seconds
-from experiments.language_tasks import training_sets
+from experiments.critic import critic
+from experiments.critic import readings as readings_critic
+from experiments.critic import training as critic_training
+from experiments.critic.cost import held_bytes, phase_bytes, phase_seconds
+from experiments.critic.critic import COLUMNS, report, run
+from experiments.running.commands import INTERRUPTED
+from experiments.tasks.panels import training_sets
 from figures import critic as figure
 from optimisation_tables import assert_apart, legend_names
-from ustat_grpo.lm.actor_critic import Learner
 from ustat_grpo.lm.exact import solution_probs
-from ustat_grpo.lm.optimizers import AdamW, Sgd
+from ustat_grpo.lm.training.actor_critic import Learner
+from ustat_grpo.lm.training.optimizers import AdamW, Sgd
 
 MEGA = 1_000_000
 FEW = (

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ustat_grpo import Snapshot, draws, kernels
-from ustat_grpo.simulation import tables_of
+from ustat_grpo import Snapshot
+from ustat_grpo.compiled import draws
+from ustat_grpo.monte_carlo import kernels
+from ustat_grpo.monte_carlo.simulation import tables_of
 
 KEEP_OR_ALIAS = draws._keep_or_alias.py_func
 REPLICATES = 8000

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from apps import call_main, checked, refuses, resumes
-from experiments import estimator_zoo
-from experiments.estimator_zoo import MEASURES, measures
-from experiments.zoo import CRITIC_ERROR, ZOO, Problem
-from experiments.zoo_moments import MeanAndSecond
-from experiments.zoo_table import show
+from experiments.zoo import estimator_zoo
+from experiments.zoo.entries import CRITIC_ERROR, ZOO, Problem
+from experiments.zoo.estimator_zoo import MEASURES, measures
+from experiments.zoo.moments import MeanAndSecond
+from experiments.zoo.table import show
 from problems import random_snapshot
 from theory.enumeration import ordered_groups, outcomes
 from ustat_grpo import SideInformation, gradient

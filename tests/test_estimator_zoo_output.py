@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from apps import checked
-from experiments import estimator_zoo as app
-from experiments.readings_zoo import estimator_zoo as readings
+from experiments.zoo import estimator_zoo as app
+from experiments.zoo.readings import estimator_zoo as readings
 from figures import estimator_zoo as figure
 from figures.palette import draw_tasks
 from ustat_grpo import estimators

@@ -17,10 +17,13 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-import experiments.__main__
+import experiments.smoke
 import tiny_policies
 from apps import call_main, configuration
-from experiments import collect, fixed_budget, gradient_mse, jobs, reference, runner
+from experiments import jobs
+from experiments import rerun as reference
+from experiments.gradient_error import fixed_budget, gradient_mse
+from experiments.running import collect, runner
 from figures.__main__ import FIGURES
 from figures.palette import TABLES
 from ustat_grpo import Grpo
@@ -45,7 +48,7 @@ def measure(app, *overrides):
 
 def command(app, *overrides):
     """Return the command line of an app on the smallest task, on one thread."""
-    return [sys.executable, "-m", f"experiments.{app}", *overrides, *TINY, "threads=1"]
+    return [sys.executable, "-m", "experiments", app, *overrides, *TINY, "threads=1"]
 
 
 def call(arguments, **options):
@@ -187,12 +190,7 @@ class TestSweeps:
         assert main("gradient_mse", "-m", "group_size=2,4", *TINY, f"output={output}")[0] == 0
         assert len(data_files(output)) == 2
         target = tmp_path / "sweep.csv"
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            ["collect", "gradient_mse", "--results", str(output), "--to", str(target)],
-        )
-        collect.main()
+        collect.main(["gradient_mse", "--results", str(output), "--to", str(target)])
         assert capsys.readouterr().out.endswith(f"18 rows in {target}\n")
         data = pd.read_csv(target)
         assert list(data) == COLUMNS["gradient_mse"].split()
@@ -271,9 +269,8 @@ class TestSweeps:
     def test_nothing_to_collect(self, tmp_path, monkeypatch, capsys):
         target = tmp_path / "sweep.csv"
         arguments = ["gradient_mse", "--results", str(tmp_path), "--to", str(target)]
-        monkeypatch.setattr(sys, "argv", ["collect", *arguments])
         with pytest.raises(SystemExit) as stop:
-            collect.main()
+            collect.main(arguments)
         assert stop.value.code == 2
         assert capsys.readouterr().err == (
             "error: results must hold finished jobs, got none under "
@@ -286,9 +283,8 @@ class TestSweeps:
         blocked = tmp_path / "file"
         blocked.write_text("mine")
         arguments = ["gradient_mse", "--results", str(tmp_path), "--to", str(blocked / "a.csv")]
-        monkeypatch.setattr(sys, "argv", ["collect", *arguments])
         with pytest.raises(SystemExit) as stop:
-            collect.main()
+            collect.main(arguments)
         assert stop.value.code == 2
         error = capsys.readouterr().err
         assert error.startswith("error: to must be ") and error.count("\n") == 1
@@ -308,7 +304,7 @@ class TestSweeps:
         arguments = (*sweep, "task.group_size_targets=[4]", "threads=1")
         # With one precision both are the same jobs.
         process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.gradient_mse", *arguments, heavy,
+            [sys.executable, "-m", "experiments", "gradient_mse", *arguments, heavy,
              f"output={killed}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -491,7 +487,7 @@ class TestEverything:
     @pytest.mark.slow  # `make run` itself; its experiments and figures have fast tests of their own
     def test_main_job_ends_with_tables_and_paths(self, small, tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "150")
-        experiments.__main__.main(tmp_path)
+        experiments.smoke.main(tmp_path)
         printed = capsys.readouterr().out
         for word in ("vanilla", "grpo", "oracle", "tug_of_war", "t = -1", "G* = 1", "arithmetic"):
             assert word in printed
@@ -524,10 +520,10 @@ class TestEverything:
                 assert table.decode().split("\n")[0] == COLUMNS[app].replace(" ", ",")
 
     def test_main_job_into_a_folder_that_cannot_be_written(self, small, tmp_path):
-        """Would catch: a traceback for `python -m experiments FOLDER`."""
+        """Would catch: a traceback for `python -m experiments --folder FOLDER`."""
         blocked = tmp_path / "file"
         blocked.write_text("mine")
-        done = call([sys.executable, "-m", "experiments", str(blocked)])
+        done = call([sys.executable, "-m", "experiments", "--folder", str(blocked)])
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: output must be a writable folder, got {blocked}")
         assert done.stderr.count("\n") == 1
@@ -539,11 +535,11 @@ class TestEverything:
         found = {path.stem for path in (folder / "task").glob("*.yaml")}
         assert found - {"gsm8k", "math", "gym"} == used - {""}
         scales = {path.stem for path in (folder / "scale").glob("*.yaml")}
-        for name, experiment in jobs.EXPERIMENTS.items():
+        for experiment in jobs.EXPERIMENTS.values():
             assert experiment.variants.keys() == scales
             for scale in scales:
                 for overrides in experiment.overrides(scale):
-                    config = configuration(experiment.app or name, *overrides, f"scale={scale}")
+                    config = configuration(experiment.app.name, *overrides, f"scale={scale}")
                     checked = OmegaConf.to_object(config)
                     assert checked.scale.name == scale
                     if any(experiment.tasks):

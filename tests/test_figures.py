@@ -124,7 +124,7 @@ class TestBuild:
         assert colours == {"vanilla": "#0072B2", "grpo": "#E69F00", "oracle": "#009E73"}
 
     def test_every_estimator_of_the_experiments_can_be_drawn(self):
-        from experiments.compared import _COMPARED
+        from experiments.running.estimators import _COMPARED
 
         assert set(LOOKS) == set(_COMPARED)
 

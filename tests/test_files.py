@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ustat_grpo.files import require_another_file, write_whole
-from ustat_grpo.lm.checkpoints import save_policy
-from ustat_grpo.lm.training import save_state
-from ustat_grpo.lm.transformer import Transformer, TransformerShape
+from ustat_grpo.inputs.files import require_another_file, write_whole
+from ustat_grpo.lm.models.checkpoints import save_policy
+from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
+from ustat_grpo.lm.training.training import save_state
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.sample_files import save_sample
 

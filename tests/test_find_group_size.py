@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from apps import call_main, checked
-from experiments import find_group_size
-from experiments.find_group_size import conclusions, gradient_optimal, show
+from experiments.group_size import find_group_size
+from experiments.group_size.find_group_size import conclusions, gradient_optimal, show
 from ustat_grpo import laws
 
 TINY = ("task=tug_of_war", "budget=64", "iterations=[20]", "scale.runs=100")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from apps import checked, refuses, resumes
-from experiments import finite_prompts, group_size
+from experiments.group_size import finite_prompts, group_size
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.path import expected_gap

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.first_batches import FirstBatch, bandit_sample, episodes, language_sample
-from experiments.language_tasks import Arithmetic, SmallPolicies, training_sets
-from experiments.sequential_tasks import FrozenLake, Gym
+from experiments.planning.first_batches import FirstBatch, bandit_sample, episodes, language_sample
+from experiments.tasks.language import Arithmetic, SmallPolicies
+from experiments.tasks.panels import training_sets
+from experiments.tasks.sequential import FrozenLake, Gym
 from theory.problems import random_problem
 from ustat_grpo import SoftmaxBandit
 from ustat_grpo.environments import snapshot

@@ -8,26 +8,26 @@ import resource
 import sys
 import traceback
 import warnings
-from importlib import import_module
 from io import BytesIO, StringIO, TextIOWrapper
+from types import SimpleNamespace
 from unittest import mock
 
 import pandas as pd
 import pytest
 
-from apps import call_main
-from experiments import gradient_mse, jobs
-from experiments.commands import ends_in_one_line
+from apps import app_with, call_main
+from experiments import jobs
+from experiments.gradient_error import gradient_mse
+from experiments.running.commands import ends_in_one_line
 
-APPS = sorted({experiment.app or name for name, experiment in jobs.EXPERIMENTS.items()})
-APPS.append("find_group_size")
+APPS = sorted(jobs.APPS)
 TASKS = {app: f"task={jobs.EXPERIMENTS[app].tasks[0]}" for app in APPS if app in jobs.EXPERIMENTS}
 ASKED = ("task=tug_of_war",)
 
 
-def instead(_config, **_options):
+def instead(*_asked):
     """Work that takes no time, with a table of more bytes than a full disk has."""
-    return pd.DataFrame({"mse": [1 / 3] * 1000})
+    return pd.DataFrame({"mse": [1 / 3] * 2000})
 
 
 def call_with_room(size, module, *overrides):
@@ -64,12 +64,9 @@ def test_a_full_disk(app, tmp_path, monkeypatch):
 
     Configuration and provenance, which come before the data, are in no one's way.
     """
-    module = import_module(f"experiments.{app}")
-    monkeypatch.setattr(module, "run", instead)
-    if hasattr(module, "prepare"):
-        monkeypatch.setattr(module, "prepare", lambda config: None)
+    module = SimpleNamespace(APP=app_with(instead, app=jobs.APPS[app]))
     command = ([] if TASKS.get(app, "task=") == "task=" else [TASKS[app]]) + [f"output={tmp_path}"]
-    code, _, error = call_with_room(11_000, module, *command)  # enough for the record
+    code, _, error = call_with_room(16_000, module, *command)  # enough for the record
     assert code == 1 and error.endswith("data.csv: File too large\n") and error.count("\n") == 1
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {"config.yaml", "provenance.json"}
@@ -78,7 +75,7 @@ def test_a_full_disk(app, tmp_path, monkeypatch):
 class TestDisk:
     def test_is_no_smaller_for_pytest(self, tmp_path, monkeypatch):
         """Would catch: `pytest > log` that ends in silence when its log reaches the limit."""
-        monkeypatch.setattr(gradient_mse, "run", instead)
+        monkeypatch.setattr(gradient_mse, "APP", app_with(instead))
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         with mock.patch.object(resource, "setrlimit", wraps=resource.setrlimit) as limited:
             call_with_room(10, gradient_mse, *ASKED, f"output={tmp_path}")
@@ -86,14 +83,14 @@ class TestDisk:
 
     def test_full_before_the_work(self, tmp_path, monkeypatch):
         """Would catch: hours of work before anybody looks whether its data have a place."""
-        monkeypatch.setattr(gradient_mse, "run", None)
+        monkeypatch.setattr(gradient_mse, "APP", app_with(None))
         code, _, error = call_with_room(10, gradient_mse, *ASKED, f"output={tmp_path}")
         assert code == 2 and error.count("\n") == 1 and not list(tmp_path.iterdir())
         assert error.startswith(f"error: output must be a writable folder, got {tmp_path}")
 
     def test_in_a_sweep(self, tmp_path, monkeypatch):
         """Would catch: Hydra's traceback, at its own notes or at a job."""
-        monkeypatch.setattr(gradient_mse, "run", instead)
+        monkeypatch.setattr(gradient_mse, "APP", app_with(instead))
         blocked = tmp_path / "file"
         blocked.write_text("mine")
         code, _, error = call_main(gradient_mse, "-m", *ASKED, f"output={blocked / 'out'}")
@@ -107,7 +104,7 @@ class TestDisk:
 
     def test_data_that_nobody_may_read(self, tmp_path, monkeypatch):
         """Root may read everything: what anybody else is told is told here."""
-        monkeypatch.setattr(gradient_mse, "run", instead)
+        monkeypatch.setattr(gradient_mse, "APP", app_with(instead))
         assert call_main(gradient_mse, *ASKED, f"output={tmp_path}")[0] == 0
         (path,) = tmp_path.rglob("data.csv")
         genuine = type(path).read_bytes

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from apps import checked, refuses, resumes
-from experiments import compared, gap_bound
+from experiments.convergence import gap_bound
+from experiments.running import estimators as compared
 from ustat_grpo import TugOfWar
 from ustat_grpo.laws.gap import constant_rate_bound, decaying_rate_bound
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from apps import call_main, checked, refuses, resumes
-from experiments import critic, finite_prompts, group_size, group_size_rules, language_group_size
+from experiments.critic import critic
+from experiments.group_size import finite_prompts, group_size, group_size_rules, language_group_size
 from ustat_grpo import Grpo, Oracle
 from ustat_grpo.laws.path import ExpectedGap
 

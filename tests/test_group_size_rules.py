@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from apps import call_main, checked
-from experiments import group_size, group_size_rules
-from experiments.group_size_rules import MEASURED_BEST, RULES, Known, nearest
-from experiments.runner import to_csv
+from experiments.group_size import group_size, group_size_rules
+from experiments.group_size.group_size_rules import MEASURED_BEST, RULES, Known, nearest
+from experiments.running.runner import to_csv
 from ustat_grpo import Grpo, NoiseComponents
 from ustat_grpo.laws.path import ExpectedGap
 

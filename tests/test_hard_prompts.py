@@ -6,13 +6,13 @@ import torch
 from omegaconf import OmegaConf
 
 from apps import configuration
-from experiments import hard_prompts
+from experiments.gradient_error import hard_prompts
 from figures import hard_prompts as figure
 from ustat_grpo import Moments, laws
-from ustat_grpo.lm.checkpoints import save_policy
-from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER
-from ustat_grpo.lm.transformer import Transformer, TransformerShape
-from ustat_grpo.measured_moments import exact_match_moments
+from ustat_grpo.lm.models.checkpoints import save_policy
+from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
+from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER
+from ustat_grpo.pools.moments import exact_match_moments
 
 
 @pytest.fixture

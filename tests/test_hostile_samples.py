@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from noise_cases import flat_sample
-from ustat_grpo.ids import identified
+from ustat_grpo.inputs.ids import identified
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise, sign_probes
 from ustat_grpo.noise.groups import grouped
 from ustat_grpo.noise.sample_archive import LARGEST_ARRAYS

@@ -9,25 +9,15 @@ import torch
 
 import local_models
 from ustat_grpo import Grpo
-from ustat_grpo.lm import (
-    Answers,
-    Prompts,
-    chat_templates,
-    log_probs,
-    sample_groups,
-    weighted_score,
-)
+from ustat_grpo.lm import Answers, Prompts, log_probs, sample_groups, weighted_score
+from ustat_grpo.lm.judging.text_rewards import TextReward, same_number
+from ustat_grpo.lm.models import chat_templates
+from ustat_grpo.lm.models.tokenizer import ARITHMETIC
 from ustat_grpo.lm.scoring import distinct
-from ustat_grpo.lm.text_rewards import TextReward, same_number
-from ustat_grpo.lm.tokenizer import ARITHMETIC
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
-from ustat_grpo.lm.huggingface import (
-    HuggingFaceModel,
-    HuggingFaceTokenizer,
-    load,
-)
+from ustat_grpo.lm.models.huggingface import HuggingFaceModel, HuggingFaceTokenizer, load
 
 KINDS = ("qwen2", "gpt2", "mistral", "bloom")
 """Rotary places, learned places (with dropout), a sliding window of 6 tokens, no places at all."""

@@ -10,7 +10,7 @@ import local_models
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
-from ustat_grpo.lm.huggingface import load
+from ustat_grpo.lm.models.huggingface import load
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from apps import checked, refuses, resumes
-from experiments import implied_objective
-from experiments.readings_practice import implied_objective as readings
+from experiments.practice import implied_objective
+from experiments.practice.readings import implied_objective as readings
 from figures import implied_objective as figure
 from theory import implied_objective as chapter
 from ustat_grpo import Practice
-from ustat_grpo.bandits.mean_field import mean_field
 from ustat_grpo.bandits.one_axis import one_axis
 from ustat_grpo.laws import binary
+from ustat_grpo.optimization.mean_field import mean_field
 
 TINY = ("iterations=20", "scale.runs=40", "threads=1")
 LAWS = {"leave_one_out_normalised": binary.leave_one_out_normalised,

@@ -76,10 +76,10 @@ def test_public_names_of_environments_are_sorted_and_documented():
         assert documentation and not documentation.startswith(f"{name}(")
 
 
-def test_import_of_language_models_is_light():
-    """Would catch: a public name that is imported before it is used."""
-    modules = imported_by("import ustat_grpo.lm")
-    assert "ustat_grpo.lm.arithmetic" in modules
+def test_arithmetic_is_light():
+    """Would catch: problems that can be posed by those alone who have torch."""
+    modules = imported_by("import ustat_grpo.arithmetic")
+    assert "ustat_grpo.arithmetic.problems" in modules
     assert sorted(HEAVY & modules) == []
 
 

@@ -14,8 +14,8 @@ from test_integrations_trl import NOISE, same, trained
 from trl_trainers import OLD_NAMES, by_letters, logged, save_policy, trainer_of
 from ustat_grpo.integrations import trl as module
 from ustat_grpo.integrations.trl import NoiseLogging
-from ustat_grpo.lm import output_sample
-from ustat_grpo.lm.score_products import squared_norms
+from ustat_grpo.lm.scores import output_sample
+from ustat_grpo.lm.scores.products import squared_norms
 
 pytestmark = pytest.mark.filterwarnings(OLD_NAMES)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apps import call_main
-from experiments import gradient_mse
-from experiments.commands import TOLD
+from apps import app_with, call_main
+from experiments.gradient_error import gradient_mse
+from experiments.running.commands import TOLD
 
 
 def test_in_an_app_that_works(tmp_path, monkeypatch):
@@ -13,7 +13,7 @@ def test_in_an_app_that_works(tmp_path, monkeypatch):
     def run(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gradient_mse, "run", run)
+    monkeypatch.setattr(gradient_mse, "APP", app_with(run))
     for sweep in ((), ("-m",)):
         code, _, error = call_main(gradient_mse, *sweep, "task=tug_of_war", f"output={tmp_path}")
         assert (code, error) == (130, TOLD + "\n")

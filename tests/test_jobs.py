@@ -9,11 +9,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments import jobs
+from experiments.group_size import group_size
 from experiments.jobs import EXPERIMENTS, Experiment
+from experiments.running.app import App
 
 SCALES = ("smoke", "paper")
 VARIED = Experiment(
-    lambda config: None,
+    group_size.APP,
     ("tug_of_war", "bandit"),
     {"smoke": ("",), "paper": ("budget=64", "budget=256")},
 )
@@ -46,7 +48,7 @@ class TestOverrides:
         ]
 
     def test_without_variants_scales_differ_in_nothing(self):
-        plain = Experiment(VARIED.execute, ("bandit",))
+        plain = Experiment(VARIED.app, ("bandit",))
         assert [list(plain.overrides(scale)) for scale in SCALES] == [[["task=bandit"]]] * 2
 
     def test_smaller_on_the_smoke_scale_only(self):
@@ -58,7 +60,7 @@ class TestOverrides:
         assert list(small.overrides("paper")) == list(VARIED.overrides("paper"))
 
     def test_no_task_and_no_job(self):
-        alone = Experiment(VARIED.execute, ("",), {"smoke": (), "paper": ("",)})
+        alone = Experiment(VARIED.app, ("",), {"smoke": (), "paper": ("",)})
         assert [list(alone.overrides(scale)) for scale in SCALES] == [[], [[]]]
 
     def test_a_variant_of_several_overrides(self):
@@ -75,7 +77,7 @@ class TestSweep:
         assert VARIED.sweep("paper") == "-m task=tug_of_war,bandit budget=64,256 scale=paper"
 
     def test_no_task(self):
-        alone = Experiment(VARIED.execute, ("",), {"smoke": (), "paper": ("",)})
+        alone = Experiment(VARIED.app, ("",), {"smoke": (), "paper": ("",)})
         assert alone.sweep("paper") == "scale=paper"
         assert swept(alone.sweep("paper")) == [["scale=paper"]]
 
@@ -124,7 +126,8 @@ class TestRunAll:
             path.write_text(f"task,budget\n{config.task.name},{config.budget}\n")
             return path
 
-        monkeypatch.setattr(jobs, "EXPERIMENTS", {"group_size": VARIED._replace(execute=execute)})
+        monkeypatch.setattr(App, "execute", lambda _app, config: execute(config))
+        monkeypatch.setattr(jobs, "EXPERIMENTS", {"group_size": VARIED})
         done = jobs.run_all("paper", "somewhere", tmp_path / "tables")
         wanted = [(task, size) for task in VARIED.tasks for size in (64, 256)]
         assert asked == [(*each, "paper", "somewhere") for each in wanted]

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 
 import tiny_policies
 from apps import call_main, checked, refuses, resumes
-from experiments import gradient_mse, language_errors
-from experiments.compared import _COMPARED
-from experiments.language_tasks import panels
-from experiments.runner import to_csv
+from experiments.gradient_error import gradient_mse, language_errors
+from experiments.running.estimators import _COMPARED
+from experiments.running.runner import to_csv
+from experiments.tasks.panels import panels
 from ustat_grpo import Grpo
-from ustat_grpo.lm.checkpoints import save_policy
+from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.scoring import log_probs
 
 COLUMNS = [

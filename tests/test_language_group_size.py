@@ -19,15 +19,15 @@ from rich.console import Console
 
 import tiny_policies
 from apps import InThisProcess, call_main, checked, configuration, refuses
-from experiments import language_group_size, language_training
-from experiments.commands import INTERRUPTED
-from experiments.language_group_size import Cell, report, run
-from experiments.language_tasks import training_sets
-from experiments.parts import Parts
-from experiments.resolution import summary
-from experiments.runner import job_folder, to_csv
+from experiments.group_size import language_group_size, language_training
+from experiments.group_size.language_group_size import Cell, report, run
+from experiments.group_size.resolution import summary
+from experiments.running.commands import INTERRUPTED
+from experiments.running.parts import Parts
+from experiments.running.runner import to_csv
+from experiments.tasks.panels import training_sets
 from ustat_grpo.lm import language_model
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scoring import log_probs
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,7 @@ class TestTogether:
 
         monkeypatch.setattr(language_model, "chosen_device", lambda _: SimpleNamespace(type="cuda"))
         monkeypatch.setattr(language_training, "train_together", together)
-        Parts(language_group_size.NAME, made).write(CELLS[0].path(tmp_path), first)
+        Parts(language_group_size.__name__, made).write(CELLS[0].path(tmp_path), first)
         assert len(run(made, tmp_path)) == 3 * len(CELLS) and taken == CELLS[1:]
 
     @pytest.mark.gpu
@@ -291,7 +291,7 @@ class TestCommand:
         """The whole process group, as soon as the first run is written."""
         command = asked("iterations=[20]", "processes=2", f"output={tmp_path}")
         process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.language_group_size", *command],
+            [sys.executable, "-m", "experiments", "language_group_size", *command],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -321,7 +321,7 @@ class TestCommand:
     def test_processes_and_threads_do_not_name_the_job(self, asked):
         def name(*more):
             made = configuration("language_group_size", *asked(*more))
-            return job_folder(made, "language_group_size", language_group_size.describe).name
+            return language_group_size.APP.folder(made).name
 
         assert name() == name("processes=1", "threads=2")
         assert name().startswith("arithmetic_sgd_N16_2seeds_")

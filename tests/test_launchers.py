@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from apps import call_main
-from experiments import gradient_mse
+from experiments.gradient_error import gradient_mse
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ("-m", "task=tug_of_war", "group_size=2,4", "scale.precision=0.2", "threads=1")
@@ -25,7 +25,7 @@ def test_submitit_writes_the_data_of_a_plain_sweep(tmp_path):
     pytest.importorskip("submitit")
     apart, plain = tmp_path / "apart", tmp_path / "plain"
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.gradient_mse", *SWEEP,
+        [sys.executable, "-m", "experiments", "gradient_mse", *SWEEP,
          "hydra/launcher=submitit_local", f"output={apart}"],
         capture_output=True, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip

@@ -10,8 +10,8 @@ import pytest
 
 import theory
 from chapter_claims import claims_of
-from experiments import ledger
-from experiments.readme import markdown, replace_block
+from experiments.ledger import __main__ as ledger
+from experiments.ledger.documents import markdown, replace_block
 from theory import claims
 
 ROOT = Path(__file__).parents[1]

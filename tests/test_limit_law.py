@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from apps import checked, refuses, resumes
-from experiments import compared, limit_law
+from experiments.convergence import limit_law
+from experiments.running import estimators as compared
 from ustat_grpo import Constant, SideInformation, Vanilla, optimize
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 

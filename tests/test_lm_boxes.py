@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from ustat_grpo.lm.boxes import boxes, last_boxed
-from ustat_grpo.lm.equivalence import decided
+from ustat_grpo.lm.judging.boxes import boxes, last_boxed
+from ustat_grpo.lm.judging.equivalence import decided
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import safetensors.torch
 import torch
 
 from lm_problems import PROMPTS, SOLUTIONS, tiny
-from ustat_grpo.lm import Transformer, TransformerShape, checkpoints
-from ustat_grpo.lm.checkpoints import SKILLS, load_policy, save_policy, shipped_policy
+from ustat_grpo.lm import Transformer, TransformerShape
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
+from ustat_grpo.lm.models import checkpoints
+from ustat_grpo.lm.models.checkpoints import SKILLS, load_policy, save_policy, shipped_policy
+from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
 
 
 def written(path, *, metadata=None, without=(), **changes):

@@ -24,11 +24,11 @@ from ustat_grpo import Constant, SideInformation
 from ustat_grpo.estimators import Oracle
 from ustat_grpo.estimators.given import Critic
 from ustat_grpo.lm import Task, TrainingConfig, run_rng, solution_probs, train
-from ustat_grpo.lm.actor_critic import LearnedCritic, Learner, draw_batch, train_step
-from ustat_grpo.lm.critic import regression, value_network, values
-from ustat_grpo.lm.optimizers import AdamW
-from ustat_grpo.lm.policy_gradient import Alone, policy_gradients
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.questions.rewards import ExactMatch
+from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, draw_batch, train_step
+from ustat_grpo.lm.training.critic import regression, value_network, values
+from ustat_grpo.lm.training.optimizers import AdamW
+from ustat_grpo.lm.training.policy_gradient import Alone, policy_gradients
 
 TASK = Task(PROMPTS, ExactMatch(SOLUTIONS))
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

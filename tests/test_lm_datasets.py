@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ustat_grpo.lm import instructions
-from ustat_grpo.lm.arithmetic import KINDS, ArithmeticProblem, OperandRanges, arithmetic_problems
-from ustat_grpo.lm.datasets import (
+from ustat_grpo.arithmetic.problems import (
+    KINDS,
+    ArithmeticProblem,
+    OperandRanges,
+    arithmetic_problems,
+)
+from ustat_grpo.lm.models.extras import from_extra
+from ustat_grpo.lm.questions import instructions
+from ustat_grpo.lm.questions.datasets import (
     Question,
     last_boxed,
     load_gsm8k,
@@ -18,8 +24,7 @@ from ustat_grpo.lm.datasets import (
     questions_of,
     select_questions,
 )
-from ustat_grpo.lm.extras import from_extra
-from ustat_grpo.lm.text_tasks import require_judgeable
+from ustat_grpo.lm.questions.text_tasks import require_judgeable
 
 GSM8K = [
     {

@@ -8,15 +8,15 @@ import torch
 
 from ustat_grpo.estimators import GroupMean, Grpo, Oracle, Vanilla
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs, sample_groups
-from ustat_grpo.lm.ensemble import Ensemble, train_ensemble
 from ustat_grpo.lm.language_model import chosen_device
-from ustat_grpo.lm.optimizers import OPTIMIZERS, AdamW
-from ustat_grpo.lm.policy_gradient import Task
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scoring import weighted_score
-from ustat_grpo.lm.training import TrainingConfig, run_rng, train
-from ustat_grpo.practice import Practice
-from ustat_grpo.schedules import Constant, Decay
+from ustat_grpo.lm.training.ensemble import Ensemble, train_ensemble
+from ustat_grpo.lm.training.optimizers import OPTIMIZERS, AdamW
+from ustat_grpo.lm.training.policy_gradient import Task
+from ustat_grpo.lm.training.training import TrainingConfig, run_rng, train
+from ustat_grpo.optimization.practice import Practice
+from ustat_grpo.optimization.schedules import Constant, Decay
 
 VOCABULARY, END = 5, 1
 PROMPTS = Prompts.of([[2, 3, 2], [3], [0, 2], [4, 3], [4]], pad_token=0)

@@ -31,12 +31,12 @@ from ustat_grpo.estimators import (
 )
 from ustat_grpo.laws import mse
 from ustat_grpo.lm import sample_groups
-from ustat_grpo.lm.gradient_error import brute_force_errors
-from ustat_grpo.lm.pool import draw_pool
-from ustat_grpo.lm.rewards import ExactMatch, Reward
-from ustat_grpo.measured_moments import pool_moments
-from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool
-from ustat_grpo.pool_errors import pool_errors
+from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
+from ustat_grpo.lm.scores.gradient_error import brute_force_errors
+from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.pools.errors import pool_errors
+from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
 COMPARED = {
@@ -299,7 +299,7 @@ def test_error_bars_without_known_gradients_hold(monkeypatch):
     deviation = np.sqrt(2 / 79)
     assert np.abs(ratio - 1).max() <= 4 * deviation
     monkeypatch.setattr(
-        "ustat_grpo.pool_errors._along", lambda prompt, groups: np.zeros(groups.shape)
+        "ustat_grpo.pools.errors._along", lambda prompt, groups: np.zeros(groups.shape)
     )
     found = [pool_errors(pool, chosen, 4, rng=in_order())["grpo"] for pool in pools]
     wrong = np.array([each.std_error**2 for each in found]).mean(axis=0) / spread

@@ -11,9 +11,9 @@ import torch
 from lm_problems import OUTPUTS, PROMPTS, generator, rollouts_of, tiny
 from local_models import tiny as random_model
 from ustat_grpo.lm import Prompts, Rollouts
-from ustat_grpo.lm import output_sample as module
-from ustat_grpo.lm.huggingface import HuggingFaceModel
-from ustat_grpo.lm.output_sample import measured_outputs
+from ustat_grpo.lm.models.huggingface import HuggingFaceModel
+from ustat_grpo.lm.scores import output_sample as module
+from ustat_grpo.lm.scores.output_sample import measured_outputs
 from ustat_grpo.lm.scoring import answers_of, log_probs
 from ustat_grpo.noise import OutputSample
 

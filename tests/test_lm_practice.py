@@ -18,12 +18,12 @@ from lm_problems import (
 from ustat_grpo.estimators import Grpo, Oracle, SideInformation, Vanilla
 from ustat_grpo.estimators.interface import NOTHING
 from ustat_grpo.lm import Rollouts, train, train_ensemble
-from ustat_grpo.lm.optimizers import AdamW, Sgd
-from ustat_grpo.lm.policy_gradient import Task
-from ustat_grpo.lm.rewards import Reward
-from ustat_grpo.lm.training import TrainingConfig, run_rng
-from ustat_grpo.practice import PENALTIES, RATIOS, Practice
-from ustat_grpo.schedules import Constant, Decay
+from ustat_grpo.lm.questions.rewards import Reward
+from ustat_grpo.lm.training.optimizers import AdamW, Sgd
+from ustat_grpo.lm.training.policy_gradient import Task
+from ustat_grpo.lm.training.training import TrainingConfig, run_rng
+from ustat_grpo.optimization.practice import PENALTIES, RATIOS, Practice
+from ustat_grpo.optimization.schedules import Constant, Decay
 
 
 def config(**changes) -> TrainingConfig:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
 from ustat_grpo.lm import Answers, Transformer, TransformerShape, log_probs
-from ustat_grpo.lm import pretraining as module
-from ustat_grpo.lm.arithmetic import KINDS, OperandRanges
 from ustat_grpo.lm.exact import expected_accuracy
-from ustat_grpo.lm.pretraining import Pretraining, Progress, pretrain
-from ustat_grpo.lm.questions import TOKENIZER, Questions, arithmetic_questions
+from ustat_grpo.lm.questions.questions import TOKENIZER, Questions, arithmetic_questions
+from ustat_grpo.lm.training import pretraining as module
+from ustat_grpo.lm.training.pretraining import Pretraining, Progress, pretrain
 
 RANGES = OperandRanges(
     sums=(1, 3), factors=(2, 4), multipliers=(2, 9), divisors=(2, 4), quotients=(2, 9)

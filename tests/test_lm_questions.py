@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
 from ustat_grpo.lm import Rollouts
-from ustat_grpo.lm.arithmetic import KINDS, OperandRanges
-from ustat_grpo.lm.questions import (
+from ustat_grpo.lm.models.tokenizer import PAD
+from ustat_grpo.lm.questions.questions import (
     CONTEXT_LENGTH,
     RANGES,
     TOKENIZER,
     Questions,
     arithmetic_questions,
 )
-from ustat_grpo.lm.tokenizer import PAD
 
 SMALL = OperandRanges(
     sums=(1, 3), factors=(2, 4), multipliers=(2, 9), divisors=(2, 4), quotients=(2, 9)

@@ -5,9 +5,9 @@ import torch
 
 from lm_problems import END, OUTPUTS, RIGHT, SOLUTIONS, matches, outputs_in, rollouts_of
 from ustat_grpo.lm import CharacterTokenizer, Prompts
-from ustat_grpo.lm.rewards import AccuracyAndFormat, ExactMatch
+from ustat_grpo.lm.models.tokenizer import PAD
+from ustat_grpo.lm.questions.rewards import AccuracyAndFormat, ExactMatch
 from ustat_grpo.lm.scoring import Answers
-from ustat_grpo.lm.tokenizer import PAD
 
 TOKENIZER = CharacterTokenizer()
 ROWS = torch.arange(3)

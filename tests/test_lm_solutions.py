@@ -13,11 +13,11 @@ from ustat_grpo.lm.exact import (
     require_solutions,
     solution_probs,
 )
-from ustat_grpo.lm.gradient_error import brute_force_errors
-from ustat_grpo.lm.measured_moments import norm_moments
-from ustat_grpo.lm.pool import draw_pool
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
+from ustat_grpo.lm.scores.gradient_error import brute_force_errors
+from ustat_grpo.lm.scores.moments import norm_moments
+from ustat_grpo.lm.scores.pool import draw_pool
 from ustat_grpo.lm.scoring import Answers
 
 NEVER: list[list[Output]] = [

@@ -35,7 +35,7 @@ from ustat_grpo.estimators import (
     Vanilla,
 )
 from ustat_grpo.lm import Rollouts, practical_gradient, sample_groups
-from ustat_grpo.practice import PENALTIES, RATIOS, Practice
+from ustat_grpo.optimization.practice import PENALTIES, RATIOS, Practice
 
 
 def every_pair(old, prompt: int) -> tuple[Rollouts, torch.Tensor]:

@@ -21,13 +21,13 @@ from ustat_grpo.estimators import (
     gradient,
 )
 from ustat_grpo.lm import Answers, Prompts, Rollouts, Transformer, TransformerShape, log_probs
-from ustat_grpo.lm.optimizers import OPTIMIZERS, AdamW
-from ustat_grpo.lm.policy_gradient import Alone, Task, policy_gradients
-from ustat_grpo.lm.rewards import ExactMatch
+from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scoring import weighted_score
-from ustat_grpo.lm.training import TrainingConfig, load_state, run_rng, save_state, train
-from ustat_grpo.schedules import Constant, Decay
+from ustat_grpo.lm.training.optimizers import OPTIMIZERS, AdamW
+from ustat_grpo.lm.training.policy_gradient import Alone, Task, policy_gradients
+from ustat_grpo.lm.training.training import TrainingConfig, load_state, run_rng, save_state, train
+from ustat_grpo.optimization.schedules import Constant, Decay
 
 VOCABULARY, END = 4, 1
 PROMPTS = Prompts.of([[2, 3, 2], [3], [0, 2], [3, 3]], pad_token=0)

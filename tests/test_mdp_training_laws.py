@@ -10,11 +10,11 @@ from numba import njit
 
 from mdp_cases import PROBLEMS, climb, objective, policy_of, start, values
 from ustat_grpo import Constant, Decay, Grpo, Oracle, StdNormalised, Vanilla, laws
-from ustat_grpo.draws import alias_tables, draw_prompts
+from ustat_grpo.compiled.draws import alias_tables, draw_prompts
+from ustat_grpo.compiled.rng import draw_key, stream, substream, word_at
 from ustat_grpo.environments.mdp_moments import snapshot
 from ustat_grpo.environments.policies import tabular_softmax
 from ustat_grpo.estimators import Shrinkage, SideInformation
-from ustat_grpo.rng import draw_key, stream, substream, word_at
 
 # The twin: one run in plain NumPy, an episode, a step and a score at a time.
 

@@ -19,12 +19,12 @@ from lm_problems import (
     problem,
 )
 from ustat_grpo.laws import mse
-from ustat_grpo.lm.measured_moments import norm_moments
-from ustat_grpo.lm.pool import draw_pool
-from ustat_grpo.lm.rewards import ExactMatch
-from ustat_grpo.measured_moments import exact_match_moments, pool_moments
+from ustat_grpo.lm.questions.rewards import ExactMatch
+from ustat_grpo.lm.scores.moments import norm_moments
+from ustat_grpo.lm.scores.pool import draw_pool
 from ustat_grpo.moments import Moments
-from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.moments import exact_match_moments, pool_moments
+from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
 OUTCOMES = ("success_probability", "success_score_norm_squared", "failure_score_norm_squared")

@@ -27,11 +27,11 @@ from ustat_grpo import (
     TugOfWar,
     Vanilla,
     laws,
-    monte_carlo,
 )
-from ustat_grpo.kernels import REPLICATES_PER_BLOCK
 from ustat_grpo.monte_carlo import gradient_mse, label
-from ustat_grpo.simulation import affine_form
+from ustat_grpo.monte_carlo import harness as monte_carlo
+from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
+from ustat_grpo.monte_carlo.simulation import affine_form
 
 Law = Callable[..., np.ndarray]
 ESTIMATORS: dict[str, tuple[Estimator, Law]] = {
@@ -355,8 +355,8 @@ PEAK_MEMORY = """
 import numpy as np
 from pathlib import Path
 from ustat_grpo import Grpo, Oracle, Vanilla, random_bandit
-from ustat_grpo.kernels import REPLICATES_PER_BLOCK
-from ustat_grpo.monte_carlo import gradient_mse
+from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
+from ustat_grpo.monte_carlo.harness import gradient_mse
 rng = np.random.default_rng(0)
 snapshot = random_bandit(64, 16, group_size_target=16, rng=rng).at(np.zeros(1024))
 estimators = [Vanilla(), Oracle(), Grpo()]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from apps import checked, refuses, resumes
-from experiments import noise_coverage as app
-from experiments.ledger_planner import coverage_table
-from experiments.noise_coverage import Truth
-from experiments.populations import population_of_bandit
-from experiments.readings_noise import coverage as readings
+from experiments.ledger.planner import coverage_table
+from experiments.planning import noise_coverage as app
+from experiments.planning.noise_coverage import Truth
+from experiments.planning.noise_readings import coverage as readings
+from experiments.planning.populations import population_of_bandit
 from figures import noise_coverage as figure
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 

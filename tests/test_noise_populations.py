@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.language_tasks import Panel
-from experiments.populations import Population, population_of_bandit, population_of_policy
+from experiments.planning.populations import Population, population_of_bandit, population_of_policy
+from experiments.tasks.language import Panel
 from lm_problems import OUTPUTS, PROMPTS, generator, graded, grades, moments_of, problem
 from problems import random_snapshot
 from ustat_grpo.lm.sampling import sample_groups

@@ -19,9 +19,9 @@ from ustat_grpo import (
     TugOfWar,
     optimize,
 )
-from ustat_grpo.optimization import PROMPT_SAMPLING
-from ustat_grpo.policy_rows import exp_of_negative
-from ustat_grpo.practice import Practice
+from ustat_grpo.optimization.policy_rows import exp_of_negative
+from ustat_grpo.optimization.practice import Practice
+from ustat_grpo.optimization.runs import PROMPT_SAMPLING
 
 TUG = TugOfWar(num_axes=2, num_flat=1, separation=(1.5, 3.0))
 KINDS = {

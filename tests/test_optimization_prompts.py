@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chi2, norm
 
 from ustat_grpo import Constant, ConstantBaseline, SoftmaxBandit, optimize
-from ustat_grpo.optimization import PROMPT_SAMPLING
+from ustat_grpo.optimization.runs import PROMPT_SAMPLING
 
 # Which prompts a minibatch held, read off θ₁ − θ₀: every reward is 1, and a prompt's block moves
 # by the number of its outputs with action 0 less 0.37 times the number of its outputs.

@@ -10,19 +10,19 @@ import pytest
 from scipy import stats
 
 from apps import call_main, checked, refuses
-from experiments import planned_group_size as app
-from experiments.confidence import compare
-from experiments.first_batches import bandit_sample
-from experiments.group_size_rules import nearest
-from experiments.planned_group_size import BEST, COLUMNS, FALLBACK, GRID, PLANNED, Planned
-from experiments.planned_panels import GAP_LAW, GRADIENT_LAW
-from experiments.planned_sweeps import Sweep, fingerprint, tabled_sweeps
-from experiments.runner import to_csv
-from experiments.tasks import panel_rng
+from experiments.group_size.confidence import compare
+from experiments.group_size.group_size_rules import nearest
+from experiments.planning import planned_group_size as app
+from experiments.planning.first_batches import bandit_sample
+from experiments.planning.planned_group_size import BEST, COLUMNS, FALLBACK, GRID, PLANNED, Planned
+from experiments.planning.planned_panels import GAP_LAW, GRADIENT_LAW
+from experiments.planning.planned_sweeps import Sweep, fingerprint, tabled_sweeps
+from experiments.running.runner import to_csv
+from experiments.tasks.bandits import panel_rng
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.planner import plan
 
-REFERENCE = Path(app.__file__).parent / "reference"
+REFERENCE = Path(app.__file__).parents[1] / "reference"
 EPISODES = REFERENCE / "sequential_group_size.csv"
 LANGUAGE = REFERENCE / "language_group_size.csv"
 TINY = ("task=weak_tug_of_war", "budgets=[64]", "plans=12", "iterations=[5,20]", "scale.runs=40")

@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ustat_grpo.bandits.candidates import CORRECT, Candidate, candidate_answers
-from ustat_grpo.bandits.plausibility import (
+from ustat_grpo.arithmetic.candidates import CORRECT, Candidate, candidate_answers
+from ustat_grpo.arithmetic.expressions import Operation, chain
+from ustat_grpo.arithmetic.plausibility import (
     FEATURES,
     plausibility_features,
     read_clues,
     round_to_one_digit,
 )
-from ustat_grpo.lm.arithmetic import (
+from ustat_grpo.arithmetic.problems import (
     KINDS,
     ArithmeticProblem,
     OperandRanges,
     arithmetic_problems,
 )
-from ustat_grpo.lm.expressions import Operation, chain
 
 SUM = ArithmeticProblem(chain((27, 35, 4), ("+", "-")))  # 58, estimated 30 + 40 - 4 = 66
 PRODUCT = ArithmeticProblem(Operation("*", 27, 14))  # 378, estimated 300

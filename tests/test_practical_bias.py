@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from apps import checked, refuses, resumes
-from experiments import language_tasks, practical_bias
-from experiments.language_bias import _Old
-from experiments.readings_practice import practical_bias as readings
+from experiments.practice import practical_bias
+from experiments.practice.language_bias import _Old
+from experiments.practice.readings import practical_bias as readings
+from experiments.tasks import panels as policy_panels
 from figures import practical_bias as figure
 from figures.palette import draw_tasks
 from theory.token_problems import cross_token_matrix
-from ustat_grpo.bandits.token_updates import mean_ascent
 from ustat_grpo.lm.exact import objective_gradient
 from ustat_grpo.lm.scoring import log_probs, squared_norm
+from ustat_grpo.optimization.token_updates import mean_ascent
 
 BANDIT = (
     "task=token_bandit", "task.num_prompts=2", "task.num_tokens=3", "task.num_values=2",
@@ -88,7 +89,7 @@ class TestTokenBandit:
 def policies():
     """Return π_old of five questions, and a policy a little off."""
     config = checked("practical_bias", *LANGUAGE, "task.num_questions=5")
-    (panel,) = language_tasks.panels(config.task, config.policy).values()
+    (panel,) = policy_panels.panels(config.task, config.policy).values()
     old = _Old.of(panel)
     now = deepcopy(old.model)
     rng = torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ from ustat_grpo import (
     optimize,
 )
 from ustat_grpo.estimators.normalised import StdNormalised
-from ustat_grpo.optimization import PROMPT_SAMPLING
+from ustat_grpo.optimization.runs import PROMPT_SAMPLING
 
 TUG = TugOfWar(num_axes=2, num_flat=1, separation=(1.5, 3.0))
 KINDS = {

@@ -9,11 +9,11 @@ import torch
 
 import tiny_policies
 from apps import call_main, checked, configuration, refuses
-from experiments import gradient_mse, pretrain
-from experiments.runner import job_folder
-from ustat_grpo.lm.arithmetic import KINDS
-from ustat_grpo.lm.checkpoints import load_policy
-from ustat_grpo.lm.questions import arithmetic_questions
+from experiments.gradient_error import gradient_mse
+from experiments.tasks import pretrain
+from ustat_grpo.arithmetic.problems import KINDS
+from ustat_grpo.lm.models.checkpoints import load_policy
+from ustat_grpo.lm.questions.questions import arithmetic_questions
 from ustat_grpo.lm.scoring import log_probs
 
 EASY = tuple(each.removeprefix("task.") for each in tiny_policies.EASY)
@@ -189,7 +189,7 @@ class TestMistakes:
 class TestDescribe:
     def test_threads_do_not_name_the_job_but_targets_do(self):
         def name(*overrides):
-            return job_folder(configuration("pretrain", *overrides), "pretrain", pretrain.describe)
+            return pretrain.APP.folder(configuration("pretrain", *overrides))
 
         assert name() == name("threads=1")
         assert name().name.startswith("beginner_intermediate_advanced_")

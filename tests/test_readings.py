@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.readings import (
-    Reading,
+from experiments.gradient_error.readings import (
     agreement,
     best_group_size,
     closeness,
     decrease,
     order,
 )
+from experiments.running.reading import Reading
 
 SIZES = (8, 32, 64)
 POLICIES = ("t: low", "t: high")

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import readings_language as language
-from ustat_grpo.lm.arithmetic import KINDS
+from experiments.gradient_error import readings as gradient_error
+from experiments.group_size import language_readings as language
+from ustat_grpo.arithmetic.problems import KINDS
 
 SIZES = (4, 8, 16, 32, 64)
 
@@ -33,23 +34,23 @@ def errors(vanilla=1.0, oracle=1.0, residual=1.0, noise=0.01):
 
 class TestFigureFour:
     def test_the_papers_order_is_recognised(self):
-        order, close, fall = language.figure_four(errors(vanilla=3.0))
+        order, close, fall = gradient_error.figure_four(errors(vanilla=3.0))
         assert order.verdict == "reproduced" and "vanilla above GRPO in 10" in order.obtained
         assert fall.verdict == "reproduced"
         assert close.verdict == "refuted"  # 1/31 and 1/63 are resolved by error bars of 0.01 %
 
     def test_the_reverse_order_is_recognised(self):
         """Would catch: a reading of the measured errors, whose error bars hide the order."""
-        order, _, _ = language.figure_four(errors(vanilla=0.99, noise=1.0))
+        order, _, _ = gradient_error.figure_four(errors(vanilla=0.99, noise=1.0))
         assert order.verdict == "refuted"
         assert "below it in 10, and below the oracle in 10 of 10" in order.obtained
 
     def test_brute_force_that_agrees_and_that_does_not(self):
         agreeing = errors()
-        assert language.brute_force(agreeing).verdict == "reproduced"
+        assert gradient_error.brute_force(agreeing).verdict == "reproduced"
         off = agreeing.copy()
         off.loc[off["evidence"] == "brute force", "mse"] *= 1.5
-        found = language.brute_force(off)
+        found = gradient_error.brute_force(off)
         assert found.verdict == "refuted"
 
 
@@ -74,7 +75,7 @@ def test_hard_prompts():
             "score_norm_ratio": [1.0, 2.0, 9.0, 1.0],
         }
     )
-    (found,) = language.hard_prompts(rows)
+    (found,) = gradient_error.hard_prompts(rows)
     assert found.verdict == "refuted"
     assert "never on 33% of 3 questions" in found.obtained
     assert "50% of the hard (V < 0.1, 2) and 100% of the easy (V > 0.5, 1)" in found.obtained

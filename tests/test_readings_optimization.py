@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import readings_optimization as optimised
+from experiments.convergence import readings as convergence
+from experiments.group_size import readings as optimised
 from optimisation_tables import (
     POLICIES,
     POLICY,
@@ -164,7 +165,7 @@ class TestLimitLaw:
         data = limit_law_table()
         if column:
             data.loc[data.eval(where), column] = value
-        (reading,) = optimised.limit_law(data)
+        (reading,) = convergence.limit_law(data)
         return reading
 
     def test_numbers(self):
@@ -186,7 +187,7 @@ class TestLimitLaw:
     def test_every_policy_at_its_own_last_iteration(self):
         early = limit_law_table(["t: a"], (5, 20)).assign(ks_p_value=0.0)
         late = limit_law_table(["t: b"])
-        first, second = optimised.limit_law(pd.concat([early, late], ignore_index=True))
+        first, second = convergence.limit_law(pd.concat([early, late], ignore_index=True))
         assert first.claim.endswith("n = 20") and second.claim.endswith("n = 1000")
         assert first.verdict == "refuted" and second.verdict.startswith("refined")
 
@@ -198,7 +199,7 @@ class TestBounds:
         data = gap_bound_table()
         for name, value in spoilt.items():
             data.loc[2, name] = value(data.loc[2]) if callable(value) else value
-        return list(optimised.bounds(data))
+        return list(convergence.bounds(data))
 
     def test_numbers(self):
         constant, decay = self.read()

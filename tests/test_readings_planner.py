@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from experiments.readings_planner import plans
+from experiments.planning.plan_readings import plans
 from planned_tables import table
 
 

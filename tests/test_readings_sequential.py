@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import readings_sequential as sequential
+from experiments.gradient_error import readings as gradient_error
+from experiments.group_size import sequential_readings as sequential
 
 SIZES = (2, 4, 8, 16, 32, 64)
 
@@ -55,13 +56,13 @@ def sweep(best=4, worse=0.1, sure=True, budgets=(64,), **noise):
 
 class TestErrors:
     def test_laws_that_hold(self):
-        agreement, order, close = sequential.errors({"frozenlake": errors()})
+        agreement, order, close = gradient_error.errors({"frozenlake": errors()})
         assert agreement.claim == "frozenlake: the exact laws give every measured error (18 points)"
         assert [each.verdict for each in (agreement, order, close)] == ["reproduced"] * 3
         assert "vanilla above GRPO in 6" in order.obtained
 
     def test_laws_that_do_not(self):
-        agreement, order, close = sequential.errors(
+        agreement, order, close = gradient_error.errors(
             {"cartpole": errors(vanilla=0.9, off=1.1, residual=20.0)}
         )
         assert agreement.verdict == order.verdict == close.verdict == "refuted"
@@ -70,15 +71,15 @@ class TestErrors:
     def test_error_of_the_law_counts(self):
         """Would catch: moments of a pool taken for exact."""
         loose = errors(off=1.1).assign(law_std_error=errors()["law"])
-        agreement, *_ = sequential.errors({"cartpole": loose})
+        agreement, *_ = gradient_error.errors({"cartpole": loose})
         assert agreement.verdict == "reproduced"
 
     def test_closeness_is_asked_where_it_could_be_told(self):
         loose = errors().assign(std_error=lambda rows: 0.1 * rows["mse"])
-        assert len(list(sequential.errors({"cartpole": loose}))) == 2
+        assert len(list(gradient_error.errors({"cartpole": loose}))) == 2
 
     def test_three_a_task(self):
-        assert len(list(sequential.errors({"frozenlake": errors(), "cartpole": errors()}))) == 6
+        assert len(list(gradient_error.errors({"frozenlake": errors(), "cartpole": errors()}))) == 6
 
 
 class TestGroupSizes:

@@ -14,10 +14,13 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from apps import call_main, configuration
-from experiments import collect, gradient_mse, jobs, records, runner, sources
-from experiments.parts import Parts
-from experiments.runner import execute, to_csv
+from apps import app_with, call_main, configuration
+from experiments import jobs
+from experiments.gradient_error import gradient_mse
+from experiments.running import collect, records, runner, sources
+from experiments.running.app import App
+from experiments.running.parts import Parts
+from experiments.running.runner import to_csv
 
 ROOT = Path(__file__).parents[1]
 LAW = "ustat_grpo/laws/mse.py"
@@ -37,7 +40,7 @@ class Run:
 
 def job(output, run, *overrides):
     config = configuration("gradient_mse", "task=tug_of_war", f"output={output}", *overrides)
-    return execute(config, "gradient_mse", run, gradient_mse.describe, lambda checked: None)
+    return app_with(run).execute(config)
 
 
 @pytest.fixture
@@ -52,12 +55,11 @@ def edited(monkeypatch):
 
 
 def collected(monkeypatch, capsys, *arguments):
-    """Run `python -m experiments.collect`; return exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["collect", "gradient_mse", *map(str, arguments)])
+    """Run `python -m experiments collect`; return exit code, stdout and stderr."""
     code = 0
     capsys.readouterr()
     try:
-        collect.main()
+        collect.main(["gradient_mse", *map(str, arguments)])
     except SystemExit as stop:
         code = stop.code
     return code, *capsys.readouterr()
@@ -121,7 +123,7 @@ class TestStale:
     def test_code_of_other_apps_does_not_count(self, tmp_path, edited):
         """Would catch: every table stale by an edit of a figure, a ledger or another experiment."""
         job(tmp_path, Run())
-        edited("experiments/limit_law.py")
+        edited("experiments/convergence/limit_law.py")
         assert job(tmp_path, run := Run()) and run.calls == 0
 
     @pytest.mark.parametrize("record", [None, "", '{"data": 1', "[]", '{"commit": ""}'])
@@ -209,7 +211,7 @@ class TestStale:
 class TestOptions:
     def test_options_of_an_app(self, tmp_path, monkeypatch, edited):
         """Would catch: Hydra's `unrecognized arguments`, or an option without effect."""
-        monkeypatch.setattr(gradient_mse, "run", run := Run())
+        monkeypatch.setattr(gradient_mse, "APP", app_with(run := Run()))
         asked = ("task=tug_of_war", f"output={tmp_path}")
         assert call_main(gradient_mse, *asked)[0] == 0
         edited(LAW)
@@ -222,7 +224,8 @@ class TestOptions:
 
     def test_the_main_job_hands_it_on(self, monkeypatch, tmp_path):
         asked = []
-        experiment = jobs.Experiment(lambda config: asked.append(config.stale), ("tug_of_war",))
+        experiment = jobs.Experiment(gradient_mse.APP, ("tug_of_war",))
+        monkeypatch.setattr(App, "execute", lambda _app, config: asked.append(config.stale))
         monkeypatch.setattr(jobs, "EXPERIMENTS", {"gradient_mse": experiment})
         monkeypatch.setattr(jobs, "merge", lambda done: pd.DataFrame({"mse": [1]}))
         for stale in ("rerun", "keep"):
@@ -251,7 +254,7 @@ class TestFolders:
 
         def look(_):
             for _ in range(50):
-                runner._require_writable(tmp_path)
+                runner.require_writable(tmp_path)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(look, range(8)))
@@ -262,8 +265,9 @@ KILLED = """
 import os, signal, sys
 import pandas as pd
 from pathlib import Path
-from experiments import gradient_mse, records
-from experiments.runner import execute
+from dataclasses import replace
+from experiments.gradient_error import gradient_mse
+from experiments.running import records
 from hydra import compose, initialize_config_module
 
 folder, limit = Path(sys.argv[1]), [10**9]
@@ -279,7 +283,8 @@ with initialize_config_module("experiments.conf", version_base="1.3"):
     config = compose("gradient_mse", ["task=tug_of_war", f"output={folder}", "stale=rerun"])
 
 def job():
-    return execute(config, "gradient_mse", lambda _: table, gradient_mse.describe, lambda _: None)
+    app = replace(gradient_mse.APP, run=lambda _: table, prepare=lambda _: None)
+    return app.execute(config)
 
 path = job()
 whole, kills = path.read_bytes(), 0
@@ -357,13 +362,13 @@ class TestParts:
 
     def test_other_code(self, kept):
         """Would catch: runs of two versions of the code in one table."""
-        other = Parts("limit_law", Asked())
+        other = Parts("experiments.convergence.limit_law", Asked())
         for stale in ("refuse", "keep"):
             with pytest.raises(ValueError, match=f"got 2 others, such as {kept[0]}: --stale comp"):
-                Parts("limit_law", Asked(stale)).left(kept)
+                Parts("experiments.convergence.limit_law", Asked(stale)).left(kept)
         with pytest.raises(ValueError, match="must be as it was kept"):
             other.read(kept[0])
-        assert Parts("limit_law", Asked("rerun")).left(kept) == kept
+        assert Parts("experiments.convergence.limit_law", Asked("rerun")).left(kept) == kept
 
 
 class TestSources:
@@ -413,22 +418,31 @@ class TestSources:
             "experiments/.#lock.py": "",
         })  # fmt: skip
         both = {"ustat_grpo/__init__.py", "experiments/__init__.py", "ustat_grpo/a/__init__.py"}
-        assert set(sources.code_of("app")) == both | {
+        assert set(sources.code_of("experiments.app")) == both | {
             "experiments/app.py", "ustat_grpo/a/one.py", "ustat_grpo/deep/__init__.py",
             "ustat_grpo/deep/er.py", "ustat_grpo/lazy/__init__.py", "ustat_grpo/lazy/home.py",
             "ustat_grpo/laws/__init__.py", "ustat_grpo/laws/mse.py",
         }  # fmt: skip
-        assert set(sources.code_of("other")) == both | {
+        assert set(sources.code_of("experiments.other")) == both | {
             "experiments/other.py", "ustat_grpo/a/two.py",
         }  # fmt: skip
 
     def test_of_an_app(self):
         """Also inside of functions. Would catch: laws or language models that are left out."""
-        code = sources.code_of("gradient_mse")
-        within = ("monte_carlo", "kernels", "lm/gradient_error", "environments/mdp_errors")
+        code = sources.code_of("experiments.gradient_error.gradient_mse")
+        within = (
+            "monte_carlo/harness",
+            "monte_carlo/kernels",
+            "lm/scores/gradient_error",
+            "environments/mdp_errors",
+        )
         for file in (LAW, *(f"ustat_grpo/{each}.py" for each in within)):
             assert file in code
-        for file in ("ustat_grpo/planner/plan.py", "experiments/ledger.py", "experiments/jobs.py"):
+        for file in (
+            "ustat_grpo/planner/plan.py",
+            "experiments/ledger/__main__.py",
+            "experiments/jobs.py",
+        ):
             assert file not in code
         assert all(sources.code_now(file) == digest for file, digest in code.items())
         assert sources.code_now("ustat_grpo/gone.py") == ""

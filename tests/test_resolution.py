@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments import resolution
-from experiments.confidence import confidence_set
-from experiments.resolution import (
+from experiments.group_size import resolution
+from experiments.group_size.confidence import confidence_set
+from experiments.group_size.resolution import (
     best_and_rival,
     best_sizes,
     by_seed,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ustat_grpo.rng import draw_key, stream, substream, word_at
+from ustat_grpo.compiled.rng import draw_key, stream, substream, word_at
 
 LONGEST = 512
 GOLDEN = 0x9E3779B97F4A7C15

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ustat_grpo import NoiseComponents, SoftmaxBandit, checks, laws
-from ustat_grpo.draws import alias_table
+from ustat_grpo import NoiseComponents, SoftmaxBandit, laws
+from ustat_grpo.compiled.draws import alias_table
+from ustat_grpo.inputs import checks
 from ustat_grpo.laws import binary, group_size
 from ustat_grpo.planner import Cost, plan
 from ustat_grpo.planner.curve import Curve

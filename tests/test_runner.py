@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
 
-from apps import call_main, refuses
-from experiments import gradient_mse, runner
-from experiments.runner import execute, provenance, to_csv, write_atomically
+import experiments.running.app
+from apps import app_with, call_main, refuses
+from experiments.gradient_error import gradient_mse
+from experiments.running import runner
+from experiments.running.runner import provenance, to_csv, write_atomically
 
 ROOT = Path(__file__).parents[1]
 TABLE = pd.DataFrame({"mse": [1 / 3, 2e-300], "group_size": [2, 4]})
@@ -41,7 +43,7 @@ def counted():
 
 
 def job(config, run):
-    return execute(config, "gradient_mse", run, gradient_mse.describe)
+    return app_with(run).execute(config)
 
 
 def folder_of(tmp_path, run, *overrides, output="results"):
@@ -96,7 +98,7 @@ class TestWriteAtomically:
         path = tmp_path / "data.csv"
         program = (
             "import os, sys, pathlib\n"
-            "from experiments.runner import write_atomically\n"
+            "from experiments.running.runner import write_atomically\n"
             "replace = os.replace\n"
             "def wait(source, target):\n"
             "    print('ready', flush=True)\n"
@@ -155,7 +157,7 @@ class TestExecute:
 
         config = configuration(tmp_path)
         with monkeypatch.context() as patched:
-            patched.setattr(runner, "write_atomically", killed)
+            patched.setattr(experiments.running.app, "write_atomically", killed)
             with pytest.raises(KeyboardInterrupt):
                 job(config, counted)
         assert not list(tmp_path.rglob("data.csv"))
@@ -232,17 +234,17 @@ class TestPrepare:
 
         config = configuration(tmp_path / "results")
         with pytest.raises(ValueError, match=r"^task must be possible"):
-            execute(config, "gradient_mse", counted, gradient_mse.describe, impossible)
+            app_with(counted, impossible).execute(config)
         assert counted.calls == 0 and not (tmp_path / "results").exists()
 
     def test_is_not_needed_for_what_is_finished(self, tmp_path, counted):
         config = configuration(tmp_path)
         path = job(config, counted)
-        assert execute(config, "gradient_mse", counted, gradient_mse.describe, None) == path
+        assert app_with(counted, None).execute(config) == path
 
     def test_folder_of_a_job_is_known_before(self, tmp_path, counted):
         config = configuration(tmp_path, "batch_size=8")
-        folder = runner.job_folder(config, "gradient_mse", gradient_mse.describe)
+        folder = gradient_mse.APP.folder(config)
         assert not folder.exists() and job(config, counted).parent == folder
 
 
@@ -254,7 +256,7 @@ class TestMainJob:
         def fails(_config):
             raise kind("training diverged at iteration 3: the norm must be small, got 1e+09")
 
-        monkeypatch.setattr(gradient_mse, "run", fails)
+        monkeypatch.setattr(gradient_mse, "APP", app_with(fails))
         code, _, error = call_main(gradient_mse, "task=tug_of_war", f"output={tmp_path}")
         assert (code, error) == (2, "error: training diverged at iteration 3: the norm must be "
                                     "small, got 1e+09\n")  # fmt: skip
@@ -266,7 +268,9 @@ class TestMainJob:
         refuses(gradient_mse, "task.path must be given", tmp_path / "results", "task=gsm8k")
 
     def test_a_mistake_of_ours_is_none_of_the_users(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(gradient_mse, "run", lambda _config: 1 / 0)
+        monkeypatch.setattr(
+            gradient_mse, "APP", app_with(lambda _config: 1 / 0, app=gradient_mse.APP)
+        )
         code, _, error = call_main(gradient_mse, "task=tug_of_war", f"output={tmp_path}")
         assert code == 1 and "ZeroDivisionError" in error
 

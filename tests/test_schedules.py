@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ustat_grpo import Constant, Decay
-from ustat_grpo.schedules import learning_rates
+from ustat_grpo.optimization.schedules import learning_rates
 
 
 def test_rates_by_hand():

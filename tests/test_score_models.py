@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import local_models
-from ustat_grpo.lm import Answers, Prompts, Rollouts, log_probs, measured_outputs, score_calls
-from ustat_grpo.lm.score_products import score_gram, score_norms
+from ustat_grpo.lm import Answers, Prompts, Rollouts, log_probs, measured_outputs
+from ustat_grpo.lm.scores import calls as score_calls
+from ustat_grpo.lm.scores.products import score_gram, score_norms
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
-from ustat_grpo.lm.huggingface import HuggingFaceModel
+from ustat_grpo.lm.models.huggingface import HuggingFaceModel
 
 VOCABULARY, TOLERANCE = 11, 5e-6
 

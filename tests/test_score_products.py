@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs
-from ustat_grpo.lm import score_products as products
-from ustat_grpo.lm.score_layers import trained_layers, visit_parts
-from ustat_grpo.lm.score_products import probe_norms, score_gram, score_norms, signed_norms
+from ustat_grpo.lm.scores import products
+from ustat_grpo.lm.scores.layers import trained_layers, visit_parts
+from ustat_grpo.lm.scores.products import probe_norms, score_gram, score_norms, signed_norms
 
 VOCABULARY = 11
 

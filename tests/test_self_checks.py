@@ -5,11 +5,11 @@ import torch
 
 import local_models
 from ustat_grpo.lm import Prompts, Transformer, TransformerShape, sample_groups
-from ustat_grpo.lm.self_checks import deviation, inconsistency
+from ustat_grpo.lm.models.self_checks import deviation, inconsistency
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
-from ustat_grpo.lm.huggingface import HuggingFaceModel
+from ustat_grpo.lm.models.huggingface import HuggingFaceModel
 
 VOCABULARY = 23
 

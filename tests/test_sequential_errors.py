@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from apps import call_main, checked
-from experiments import gradient_mse
-from experiments.compared import _COMPARED
-from experiments.gradient_mse import COLUMNS
-from experiments.runner import to_csv
+from experiments.gradient_error import gradient_mse
+from experiments.gradient_error.gradient_mse import COLUMNS
+from experiments.running.estimators import _COMPARED
+from experiments.running.runner import to_csv
 from ustat_grpo import Grpo, Moments
 from ustat_grpo.environments.contextual_bandit import ContextualBanditEnv
 

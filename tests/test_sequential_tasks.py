@@ -13,7 +13,8 @@ from gymnasium.spaces import Box, Discrete
 
 import toy_environments  # noqa: F401  (registers its environments)
 from apps import checked, refuses
-from experiments import gradient_mse, group_size
+from experiments.gradient_error import gradient_mse
+from experiments.group_size import group_size
 from ustat_grpo.environments import Affine, MlpPolicy, OneHot, Quadratic, snapshot
 
 ROOT = Path(__file__).parents[1]
@@ -133,12 +134,13 @@ class TestPolicies:
 
 def test_schemas_need_no_gymnasium():
     """Would catch: `--help` that waits for an import."""
-    program = "import sys, experiments.gradient_mse, experiments.group_size; print(*sys.modules)"
+    names = "experiments.gradient_error.gradient_mse, experiments.group_size.group_size"
+    program = f"import sys, {names}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
     )
     modules = set(done.stdout.split())
-    assert "experiments.sequential_tasks" in modules
+    assert "experiments.tasks.sequential" in modules
     assert not {"gymnasium", "torch"} & modules
 
 

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 
 from apps import InThisProcess, call_main, checked, configuration, refuses
-from experiments import compared, group_size, schedule, sequential_training
-from experiments.commands import INTERRUPTED
-from experiments.confidence import compare
-from experiments.gradient_mse import run as gradient_errors
-from experiments.runner import job_folder, to_csv
-from experiments.sequential_training import COLUMNS, Cell
+from experiments.gradient_error.gradient_mse import run as gradient_errors
+from experiments.group_size import group_size, sequential_training
+from experiments.group_size.confidence import compare
+from experiments.group_size.sequential_training import COLUMNS, Cell
+from experiments.running import estimators as compared
+from experiments.running import options as schedule
+from experiments.running.commands import INTERRUPTED
+from experiments.running.runner import to_csv
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
 
@@ -243,7 +245,7 @@ class TestCartPole:
     def test_threads_do_not_name_the_job(self):
         def name(*more):
             made = configuration("group_size", *CART, *more)
-            return job_folder(made, "group_size", group_size.describe).name
+            return group_size.APP.folder(made).name
 
         assert name() == name("threads=1") and name().startswith("cartpole_N4_2sizes_")
         assert len({name(), name("task.iterations=[1,3]"), name("seed=1")}) == 3

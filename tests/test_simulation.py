@@ -20,11 +20,10 @@ from ustat_grpo import (
     SoftmaxBandit,
     Vanilla,
     gradient,
-    kernels,
-    simulation,
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
-from ustat_grpo.simulation import Simulation, affine_form, tables_of
+from ustat_grpo.monte_carlo import kernels, simulation
+from ustat_grpo.monte_carlo.simulation import Simulation, affine_form, tables_of
 
 ESTIMATORS: dict[str, Estimator] = {
     "vanilla": Vanilla(),

@@ -25,7 +25,7 @@ from ustat_grpo import (
     Whitened,
 )
 from ustat_grpo.estimators import NOTHING
-from ustat_grpo.simulation import Simulation, affine_form
+from ustat_grpo.monte_carlo.simulation import Simulation, affine_form
 
 KEY = np.uint64(2**63 + 12345)
 BEYOND = {

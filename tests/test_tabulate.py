@@ -23,8 +23,8 @@ from ustat_grpo import (
     StdNormalised,
     Vanilla,
 )
-from ustat_grpo.advantage_rule import tabulate
 from ustat_grpo.estimators import NOTHING
+from ustat_grpo.estimators.probing import tabulate
 
 ESTIMATORS = [
     Grpo(),

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from experiments.tasks import ArithmeticChoice, Bandit, TugOfWarTask, panel_rng
+from experiments.tasks.bandits import ArithmeticChoice, Bandit, TugOfWarTask, panel_rng
 
 SMALL = {"num_problems": 50, "num_candidates": 8}
 TASKS = {

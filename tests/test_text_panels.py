@@ -14,10 +14,11 @@ pytest.importorskip("transformers", reason="needs the extra llm")
 import local_models
 import tiny_policies
 from apps import call_main, checked
-from experiments import gradient_mse, language_errors, language_group_size
-from experiments.language_tasks import panels, training_sets
-from experiments.runner import to_csv
-from ustat_grpo.lm.huggingface import load
+from experiments.gradient_error import gradient_mse, language_errors
+from experiments.group_size import language_group_size
+from experiments.running.runner import to_csv
+from experiments.tasks.panels import panels, training_sets
+from ustat_grpo.lm.models.huggingface import load
 
 FEW = (
     "task.num_questions=5",

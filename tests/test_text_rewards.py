@@ -12,16 +12,12 @@ import pytest
 import torch
 
 from ustat_grpo import Grpo
-from ustat_grpo.lm import CharacterTokenizer, Prompts, Rollouts, judge_process
-from ustat_grpo.lm.judge_process import JUDGE, JudgeProcess
-from ustat_grpo.lm.rewards import AccuracyAndFormat
-from ustat_grpo.lm.text_rewards import (
-    Equivalent,
-    TextReward,
-    is_boxed,
-    same_number,
-)
-from ustat_grpo.lm.written_numbers import last_number
+from ustat_grpo.lm import CharacterTokenizer, Prompts, Rollouts
+from ustat_grpo.lm.judging import judge_process
+from ustat_grpo.lm.judging.judge_process import JUDGE, JudgeProcess
+from ustat_grpo.lm.judging.text_rewards import Equivalent, TextReward, is_boxed, same_number
+from ustat_grpo.lm.judging.written_numbers import last_number
+from ustat_grpo.lm.questions.rewards import AccuracyAndFormat
 
 
 @pytest.fixture

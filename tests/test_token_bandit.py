@@ -11,7 +11,7 @@ from theory.enumeration import Outcomes, gradient_distribution
 from theory.token_problems import at_zero
 from ustat_grpo import Grpo, SoftmaxBandit, laws
 from ustat_grpo.bandits.token_bandit import TokenBandit, random_token_bandit
-from ustat_grpo.bandits.token_updates import (
+from ustat_grpo.optimization.token_updates import (
     mean_ascent,
     mean_path,
     mean_penalty,
@@ -137,7 +137,7 @@ class TestUpdates:
         assert np.abs(given - mean_ascent(now, old, "none")).max() > 1e-3
 
     def test_penalty_slopes_are_derivatives(self, policies):
-        """Of k(ℓ) as `ustat_grpo.practice.PENALTIES` states it."""
+        """Of k(ℓ) as `ustat_grpo.optimization.practice.PENALTIES` states it."""
         now, _, reference = policies
         drift, step = now.token_log_probs - reference.token_log_probs, 1e-6
         penalties = {

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from apps import checked, refuses, resumes
-from experiments import training_path
+from experiments.group_size import training_path
 from ustat_grpo import Decay, laws
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.covariance import grpo

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ustat_grpo.lm.datasets import load_gsm8k
-from ustat_grpo.lm.text_rewards import same_number
-from ustat_grpo.lm.written_numbers import as_number, last_number, written_plainly
+from ustat_grpo.lm.judging.text_rewards import same_number
+from ustat_grpo.lm.judging.written_numbers import as_number, last_number, written_plainly
+from ustat_grpo.lm.questions.datasets import load_gsm8k
 
 GSM8K = Path(__file__).parents[1] / "gsm8k" / "test.jsonl"
 

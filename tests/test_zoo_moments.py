@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import zoo
-from experiments.zoo import ZOO, Problem, tell
-from experiments.zoo_moments import Score, draw, jackknife, simulate
+from experiments.zoo import entries as zoo
+from experiments.zoo.entries import ZOO, Problem, tell
+from experiments.zoo.moments import Score, draw, jackknife, simulate
 from problems import random_snapshot
 from ustat_grpo import SideInformation, gradient
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.language_tasks import Ranges
-from ustat_grpo.lm.checkpoints import save_policy
-from ustat_grpo.lm.pretraining import Pretraining, pretrain
-from ustat_grpo.lm.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
-from ustat_grpo.lm.transformer import Transformer, TransformerShape
+from experiments.tasks.language import Ranges
+from ustat_grpo.lm.models.checkpoints import save_policy
+from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
+from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
+from ustat_grpo.lm.training.pretraining import Pretraining, pretrain
 
 RANGES = {
     "sums": [1, 3],

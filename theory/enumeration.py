@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ustat_grpo import Estimator, SideInformation, Snapshot, gradient
-from ustat_grpo.arrays import Array, Integers
+from ustat_grpo.inputs.arrays import Array, Integers
 
 _BLOCK = 4096  # groups evaluated at once
 

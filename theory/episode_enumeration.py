@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from theory.enumeration import Outcomes
-from ustat_grpo.arrays import Array
 from ustat_grpo.environments.mdp import TabularMdp
+from ustat_grpo.inputs.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

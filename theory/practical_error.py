@@ -52,10 +52,7 @@ from theory.token_problems import (
 )
 from ustat_grpo import Grpo
 from ustat_grpo.bandits.token_bandit import TokenSnapshot
-from ustat_grpo.bandits.token_updates import (
-    mean_ascent,
-    mean_path,
-)
+from ustat_grpo.optimization.token_updates import mean_ascent, mean_path
 
 ITEM = "Theorem 12"
 TITLE = "what re-using outputs costs, to first order in the learning rate"

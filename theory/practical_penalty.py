@@ -40,8 +40,13 @@ from theory.token_problems import (
     token_problem,
 )
 from ustat_grpo.bandits.token_bandit import TokenSnapshot
-from ustat_grpo.bandits.token_updates import mean_ascent, mean_path, mean_penalty, penalty_slopes
-from ustat_grpo.practice import PENALTIES
+from ustat_grpo.optimization.practice import PENALTIES
+from ustat_grpo.optimization.token_updates import (
+    mean_ascent,
+    mean_path,
+    mean_penalty,
+    penalty_slopes,
+)
 
 ITEM = "Theorem 12 (penalty)"
 TITLE = "what a KL term on old outputs costs"

@@ -6,8 +6,8 @@
 
 **Why.** Smoothness gives E Δ_i ≤ E Δ_{i−1} − η(1 − Lη/2)E‖g‖² + Lη²M/2, and ‖g‖² ≥ 2μΔ the factor
 1 − 2μη + Lμη². Iterate. The tug of war meets the assumptions on −1 ≤ t ≤ 3: L and μ come from a
-certificate that holds between grid points too (`ustat_grpo.bandits.certificate`), and projecting t
-onto the interval never lowers J.
+certificate that holds between grid points too (`ustat_grpo.optimization.certificate`), and
+projecting t onto the interval never lowers J.
 
 **Note.** For (a) the proof needs β < 2/L only. The bounds are true and loose: they take sup M and
 the worst curvature of all Θ, where the law of `theory/gap_scaling.py` takes those of the path.
@@ -19,8 +19,8 @@ import numpy as np
 
 from theory.claims import IDENTITY, SIMULATION, Claim, below, refuted
 from ustat_grpo import Box, Constant, Decay, Grpo, Schedule, Snapshot, TugOfWar, optimize
-from ustat_grpo.bandits.certificate import Certificate, certify_tug_of_war, largest_error
 from ustat_grpo.laws import gap, mse
+from ustat_grpo.optimization.certificate import Certificate, certify_tug_of_war, largest_error
 
 ITEM = "Lemma 6"
 TITLE = "bounds on the suboptimality gap"

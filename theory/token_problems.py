@@ -10,9 +10,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from theory.enumeration import Outcomes
-from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.token_bandit import TokenBandit, TokenSnapshot, random_token_bandit
-from ustat_grpo.bandits.token_updates import mean_ascent, mean_penalty, weighted_scores
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.optimization.token_updates import mean_ascent, mean_penalty, weighted_scores
 
 _HALVINGS = 5
 

@@ -43,13 +43,13 @@ from ustat_grpo.estimators import (
     gradient,
     groups_per_kept_group,
 )
-from ustat_grpo.flat import from_flat, from_index
+from ustat_grpo.estimators.flat import from_flat, from_index
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 from ustat_grpo.monte_carlo import gradient_mse
 from ustat_grpo.optimization import Runs, optimize
-from ustat_grpo.practice import Practice
-from ustat_grpo.regions import Box
-from ustat_grpo.schedules import Constant, Decay, Schedule
+from ustat_grpo.optimization.practice import Practice
+from ustat_grpo.optimization.regions import Box
+from ustat_grpo.optimization.schedules import Constant, Decay, Schedule
 
 __all__ = [
     "BatchStdNormalised",

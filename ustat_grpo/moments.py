@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import ROUNDING, without_rounding
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import ROUNDING, without_rounding
 
 _SQUARED_ROUNDING = 1e-28
 """c₁ is a sum of squared deviations g(x) − g, each of them off by rounding where prompts agree."""

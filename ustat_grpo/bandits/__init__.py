@@ -1,7 +1,6 @@
 """Finite problems on which everything can be computed exactly."""
 
 from ustat_grpo.bandits.arithmetic_choice import arithmetic_choice, train_to
-from ustat_grpo.bandits.certificate import Certificate, certify, certify_tug_of_war
 from ustat_grpo.bandits.expansion import Expansion, expand
 from ustat_grpo.bandits.one_axis import one_axis
 from ustat_grpo.bandits.random import random_bandit
@@ -11,15 +10,12 @@ from ustat_grpo.bandits.token_bandit import TokenBandit, random_token_bandit
 from ustat_grpo.bandits.tug_of_war import TugOfWar
 
 __all__ = [
-    "Certificate",
     "Expansion",
     "Snapshot",
     "SoftmaxBandit",
     "TokenBandit",
     "TugOfWar",
     "arithmetic_choice",
-    "certify",
-    "certify_tug_of_war",
     "expand",
     "one_axis",
     "random_bandit",

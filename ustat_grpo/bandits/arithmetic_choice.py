@@ -3,12 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.bandits.candidates import CORRECT, candidate_answers
-from ustat_grpo.bandits.plausibility import plausibility_features
+from ustat_grpo.arithmetic.candidates import CORRECT, candidate_answers
+from ustat_grpo.arithmetic.plausibility import plausibility_features
+from ustat_grpo.arithmetic.problems import arithmetic_problems
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import real
-from ustat_grpo.lm.arithmetic import arithmetic_problems
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import real
 
 _STEP = 0.05
 _MAX_STEPS = 20_000

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.moments import ScoreMoments
 
 

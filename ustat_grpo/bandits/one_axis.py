@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import finite, same_length, unit_interval
+from ustat_grpo.inputs.checks import finite, same_length, unit_interval
 
 
 def one_axis(success: ArrayLike, shifts: ArrayLike) -> SoftmaxBandit:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import generator, integer, real
+from ustat_grpo.inputs.checks import generator, integer, real
 
 # No problem has 1 + √(c₃/c₁) below 1 + √2 (Cauchy–Schwarz: ‖g(x)‖² ≤ sσ², so c₃ ≥ 2c₁), and the
 # integers 2 and 3 tie there. A target of 2 therefore means "rounds to 2".

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
-from ustat_grpo.checks import finite, probabilities, same_length
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, probabilities, same_length
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, integer, probabilities, same_length
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, integer, probabilities, same_length
 from ustat_grpo.moments import Moments, NoiseComponents
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.bandits.softmax import SoftmaxBandit
-from ustat_grpo.checks import integer, real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import integer, real
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ustat_grpo.command_line import measure, plan, streams
-from ustat_grpo.quoting import one_line
+from ustat_grpo.inputs.quoting import one_line
 
 _EXAMPLES = """\
 examples:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ustat_grpo.checks import integer
 from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
 from ustat_grpo.command_line.streams import tell
-from ustat_grpo.files import require_another_file
+from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.files import require_another_file
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.noise.sample_files import SUFFIXES, save_sample
@@ -214,7 +214,7 @@ def _measured(args: argparse.Namespace) -> tuple[OutputSample, int]:
     from rich.progress import Progress
 
     from ustat_grpo.command_line.measured_policies import asked
-    from ustat_grpo.lm.output_sample import measured_batches
+    from ustat_grpo.lm.scores.output_sample import measured_batches
 
     policy = asked(args)
     size, samples = args.groups_per_pass, []

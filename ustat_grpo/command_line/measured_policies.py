@@ -7,22 +7,22 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ustat_grpo.lm.arithmetic import ArithmeticProblem
-from ustat_grpo.lm.checkpoints import shipped_policy
-from ustat_grpo.lm.datasets import Item, Question, questions_of, select_questions
-from ustat_grpo.lm.huggingface import load
+from ustat_grpo.arithmetic.problems import ArithmeticProblem
+from ustat_grpo.lm.judging.text_rewards import TextReward
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
-from ustat_grpo.lm.questions import Questions, arithmetic_questions
-from ustat_grpo.lm.rewards import Reward
-from ustat_grpo.lm.sampling import require_context
-from ustat_grpo.lm.text_rewards import TextReward
-from ustat_grpo.lm.text_tasks import (
+from ustat_grpo.lm.models.checkpoints import shipped_policy
+from ustat_grpo.lm.models.huggingface import load
+from ustat_grpo.lm.questions.datasets import Item, Question, questions_of, select_questions
+from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
+from ustat_grpo.lm.questions.rewards import Reward
+from ustat_grpo.lm.questions.text_tasks import (
     ACCURACIES,
     LOADERS,
     posed,
     prompt_text,
     require_judgeable,
 )
+from ustat_grpo.lm.sampling import require_context
 
 NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
 """The arithmetic questions that the shipped policies have not seen."""

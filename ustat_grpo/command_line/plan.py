@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ustat_grpo.checks import real
 from ustat_grpo.command_line.plan_json import as_json, counts_of
 from ustat_grpo.command_line.streams import tell
-from ustat_grpo.files import require_another_file
+from ustat_grpo.inputs.checks import real
+from ustat_grpo.inputs.files import require_another_file
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import NoiseEstimate, OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample
 from ustat_grpo.planner import Cost, Plan, PromptValues, plan
-from ustat_grpo.planner.table import table
+from ustat_grpo.planner.answer import table
 
 _DESCRIPTION = """\
 Recommend a batch size and a group size from a file of measurements (.npz, .csv

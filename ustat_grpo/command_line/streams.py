@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from ustat_grpo.quoting import one_line
+from ustat_grpo.inputs.quoting import one_line
 
 
 def escape_what_cannot_be_encoded() -> None:

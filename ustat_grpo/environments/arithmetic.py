@@ -8,11 +8,16 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete, MultiDiscrete
 from jaxtyping import Int
 
-from ustat_grpo.arrays import Integers
-from ustat_grpo.checks import integer
+from ustat_grpo.arithmetic.problems import (
+    RANGES,
+    ArithmeticProblem,
+    OperandRanges,
+    arithmetic_problems,
+)
+from ustat_grpo.arithmetic.tokens import ARITHMETIC, END, PAD, decode, encode
 from ustat_grpo.environments.text_mode import METADATA, one_of, text_mode
-from ustat_grpo.lm.arithmetic import RANGES, ArithmeticProblem, OperandRanges, arithmetic_problems
-from ustat_grpo.lm.tokens import ARITHMETIC, END, PAD, decode, encode
+from ustat_grpo.inputs.arrays import Integers
+from ustat_grpo.inputs.checks import integer
 
 
 class ArithmeticEnv(gymnasium.Env[Integers, np.int64]):

@@ -12,9 +12,9 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import finite, integer, probabilities, same_length, unit_interval
 from ustat_grpo.environments.text_mode import METADATA, one_of, text_mode
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers
+from ustat_grpo.inputs.checks import finite, integer, probabilities, same_length, unit_interval
 
 _DEFAULT_SHAPE = 16, 4
 _DRAWN_AT_ONCE = 2**14  # numbers; enough to make the cost of a draw vanish, few enough to be quick

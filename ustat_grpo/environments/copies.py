@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ustat_grpo.checks import integer
 from ustat_grpo.environments.self_check import require_own_noise, require_seeded
+from ustat_grpo.inputs.checks import integer
 
 DEFAULT_MAX_STEPS = 10_000
 """Steps after which an episode counts as endless where neither time limit nor cap is stated."""

@@ -4,13 +4,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import generator
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Policy
 from ustat_grpo.environments.rollouts import episode_scores, group_rollouts, require_seeds
 from ustat_grpo.estimators import Grpo, gradient
-from ustat_grpo.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import generator
+from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 
 def episode_pool(
@@ -59,7 +59,7 @@ def _gradients_of_parts(
 ) -> Float[Array, "K d"]:
     """Return the gradient that each part of the episodes of a prompt estimates.
 
-    Parts are dealt out as `ustat_grpo.measured_moments` leaves them out, and share no episode: so
+    Parts are dealt out as `ustat_grpo.pools.moments` leaves them out, and share no episode: so
     products of two of them, averaged over prompts, are unbiased for ‖∇J‖².
     """
     shares = returns.reshape(-1, NUM_BLOCKS).T

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import integer, real
 
 
 @dataclass(frozen=True)

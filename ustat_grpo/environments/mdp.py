@@ -10,9 +10,9 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import finite, integer, probabilities, real
 from ustat_grpo.environments.mdp_check import require_played
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers
+from ustat_grpo.inputs.checks import finite, integer, probabilities, real
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """The compiled loop under Algorithm 1 on a finite MDP: many runs, an output is a whole episode.
 
-A state is to θ what a prompt is in `ustat_grpo.ascent`, so policies and the move of θ are the same:
-every episode adds its advantage to the weights of the (state, action) pairs that it passed,
-c = Σ_i A_i n_i(s, a), and no score of an episode is ever formed:
+A state is to θ what a prompt is in `ustat_grpo.optimization.ascent`, so policies and the move of θ
+are the same: every episode adds its advantage to the weights of the (state, action) pairs that it
+passed, c = Σ_i A_i n_i(s, a), and no score of an episode is ever formed:
 
     θ ← θ + η/(BG) Σ_s Σ_a (c_sa − π(a∣s)·Σ c_s) ∂logit(s, a)/∂θ.
 
@@ -16,12 +16,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ustat_grpo.ascent import copy, move
-from ustat_grpo.compiled import compiled
-from ustat_grpo.draws import draw_prompts
+from ustat_grpo.compiled.cache import compiled
+from ustat_grpo.compiled.draws import draw_prompts
+from ustat_grpo.compiled.rng import stream, substream
 from ustat_grpo.environments.mdp_kernels import PlayTables, play
-from ustat_grpo.policy_rows import set_policy
-from ustat_grpo.rng import stream, substream
+from ustat_grpo.optimization.ascent import copy, move
+from ustat_grpo.optimization.policy_rows import set_policy
 
 _PROMPT_STREAM = 0
 _OUTPUT_STREAM = 1

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, real
+from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.mdp_kernels import (
     Played,
@@ -25,7 +24,8 @@ from ustat_grpo.environments.mdp_kernels import (
 from ustat_grpo.environments.mdp_moments import MdpSnapshot, policy_tables, snapshot
 from ustat_grpo.environments.policies import Policy
 from ustat_grpo.estimators import Estimator, SideInformation
-from ustat_grpo.rng import draw_key
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import integer, real
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,10 +17,10 @@ import numpy as np
 from numba import njit, uint64
 from numpy.typing import NDArray
 
-from ustat_grpo.compiled import compiled
-from ustat_grpo.draws import alias_tables, draw_prompts, padded_size
+from ustat_grpo.compiled.cache import compiled
+from ustat_grpo.compiled.draws import alias_tables, draw_prompts, padded_size
+from ustat_grpo.compiled.rng import stream, substream, word_at
 from ustat_grpo.environments.mdp import TabularMdp
-from ustat_grpo.rng import stream, substream, word_at
 
 _PROMPT_STREAM = 0
 _OUTPUT_STREAM = 1

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, probabilities, real, without_rounding
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.policies import Policy, action_probs
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, probabilities, real, without_rounding
 from ustat_grpo.moments import Moments, OutcomeMoments
 
 _FIRST_STEP = 1.0

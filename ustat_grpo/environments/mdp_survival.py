@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ustat_grpo.checks import ROUNDING
+from ustat_grpo.inputs.checks import ROUNDING
 
 _STEPS_AHEAD = 200
 """The chance of surviving so many further steps orders actions as that of many more does."""

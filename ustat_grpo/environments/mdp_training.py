@@ -7,19 +7,18 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo import ascent
-from ustat_grpo.advantage_rule import AdvantageRule, advantage_rule
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, increasing, integer
+from ustat_grpo.compiled.rng import draw_key
+from ustat_grpo.compiled.threads import in_parts
 from ustat_grpo.environments import mdp_ascent
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.mdp_kernels import play_tables
 from ustat_grpo.environments.mdp_moments import best_objective
 from ustat_grpo.estimators import Estimator
-from ustat_grpo.optimization import Runs
-from ustat_grpo.rng import draw_key
-from ustat_grpo.schedules import Schedule, learning_rates
-from ustat_grpo.threads import in_parts
+from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, increasing, integer
+from ustat_grpo.optimization import Runs, ascent
+from ustat_grpo.optimization.schedules import Schedule, learning_rates
 
 _IRREGULAR = np.array([-1.3, 0.4, 2.1])
 """Returns of no two levels: only estimators that are affine in them can be read off."""

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import generator, integer
 from ustat_grpo.environments.policies import FeatureMap, Observations
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import generator, integer
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Observations
 from ustat_grpo.environments.stepping import start_episode, take_step
+from ustat_grpo.inputs.arrays import Array
 
 _BLOCK = 32
 """Uniform numbers that an episode draws at a time, one for each step: a call each is slow."""

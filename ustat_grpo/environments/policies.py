@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import generator, integer
 from ustat_grpo.environments.features import OneHot
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import generator, integer
 
 Observations = NDArray[Any]
 """n observations along the first axis: (n,) states of a Discrete space, (n, ...) of a Box."""

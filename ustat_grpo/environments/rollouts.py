@@ -8,13 +8,13 @@ from gymnasium import spaces
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite, integer, real
+from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.features import OneHot
 from ustat_grpo.environments.playing import Plan, Tape, play
 from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
-from ustat_grpo.rng import draw_key
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import finite, integer, real
 
 _STEPS_PER_PASS = 2**16
 """Bounds the memory of `episode_scores`, apart from single episodes that are longer."""

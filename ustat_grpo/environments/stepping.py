@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from ustat_grpo.checks import finite
-from ustat_grpo.quoting import quoted
+from ustat_grpo.inputs.checks import finite
+from ustat_grpo.inputs.quoting import quoted
 
 _STEP = "(observation, reward, terminated, truncated, info)"
 

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import increasing, integer, real
+from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.policies import Policy
 from ustat_grpo.environments.rollouts import (
@@ -19,7 +18,8 @@ from ustat_grpo.environments.rollouts import (
     require_seeds,
 )
 from ustat_grpo.estimators import Estimator, SideInformation, gradient
-from ustat_grpo.rng import draw_key
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import increasing, integer, real
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,12 @@
 
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
 from ustat_grpo.bandits import TugOfWar
 from ustat_grpo.environments.contextual_bandit import (
     ContextualBanditEnv,
     ContextualBanditVectorEnv,
 )
+from ustat_grpo.inputs.arrays import Array
 
 
 def tug_of_war(*, signal: float = 0.8, render_mode: str | None = None) -> ContextualBanditEnv:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, to_device
 
-from ustat_grpo.checks import masked_entries, real
+from ustat_grpo.inputs.checks import masked_entries, real
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever array_api_compat understands
 

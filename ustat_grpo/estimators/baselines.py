@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ustat_grpo.checks import real
 from ustat_grpo.estimators.arrays import Array, Scored, in_working_precision, prompt_level
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.inputs.checks import real
 
 
 @dataclass(frozen=True)

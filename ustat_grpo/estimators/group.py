@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ustat_grpo.checks import leave_one_out_group_size, real
 from ustat_grpo.estimators.arrays import Array, Scored, in_working_precision
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.inputs.checks import leave_one_out_group_size, real
 
 
 @dataclass(frozen=True)

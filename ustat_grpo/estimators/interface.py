@@ -5,8 +5,8 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.checks import masked_entries
 from ustat_grpo.estimators.arrays import Array, Scored, beside, floating, plain, working
+from ustat_grpo.inputs.checks import masked_entries
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from ustat_grpo.checks import leave_one_out_group_size
 from ustat_grpo.estimators.arrays import (
     Array,
     Scored,
@@ -11,6 +10,7 @@ from ustat_grpo.estimators.arrays import (
     require_eps,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.inputs.checks import leave_one_out_group_size
 
 
 @dataclass(frozen=True)

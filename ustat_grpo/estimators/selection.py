@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo.checks import finite, probabilities, same_length, unit_interval
 from ustat_grpo.estimators.arrays import (
     Array,
     Scored,
@@ -14,6 +13,7 @@ from ustat_grpo.estimators.arrays import (
     require_eps,
 )
 from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
+from ustat_grpo.inputs.checks import finite, probabilities, same_length, unit_interval
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ustat_grpo.checks import leave_one_out_group_size, real
 from ustat_grpo.estimators.arrays import (
     Array,
     Scored,
@@ -22,6 +21,7 @@ from ustat_grpo.estimators.arrays import (
     sum_of_others,
 )
 from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.inputs.checks import leave_one_out_group_size, real
 
 _BATCH = (-2, -1)
 """The axes of a batch of groups."""

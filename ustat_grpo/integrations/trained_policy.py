@@ -9,15 +9,15 @@ from typing import Any, NoReturn
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ustat_grpo.lm.huggingface import understood
 from ustat_grpo.lm.language_model import last_of, places_of
+from ustat_grpo.lm.models.huggingface import understood
 
 
 class TrainedPolicy(nn.Module):
     """A causal model of `transformers` that is in training; meets `ustat_grpo.lm.LanguageModel`.
 
-    Unlike `ustat_grpo.lm.huggingface.HuggingFaceModel` it switches nothing in the model, and keeps
-    no cache.
+    Unlike `ustat_grpo.lm.models.huggingface.HuggingFaceModel` it switches nothing in the model, and
+    keeps no cache.
 
     Args:
         model: the model, without what a trainer wraps around it.

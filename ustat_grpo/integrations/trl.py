@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.checks import integer, real
+from ustat_grpo.inputs.checks import integer, real
 from ustat_grpo.integrations.trained_policy import TrainedPolicy, evaluating
 from ustat_grpo.lm.language_model import Prompts, Rollouts
-from ustat_grpo.lm.output_sample import (
+from ustat_grpo.lm.scores.layers import trained_layers
+from ustat_grpo.lm.scores.output_sample import (
     MIN_GROUPS,
     UnmeasurableModelError,
     measurable,
     measured_outputs,
 )
-from ustat_grpo.lm.score_layers import trained_layers
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.planner.curve import FREE_PROMPTS, Curve

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import real
 from ustat_grpo.moments import ScoreMoments
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import leave_one_out_group_size, numbers, without_rounding
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import leave_one_out_group_size, numbers, without_rounding
 from ustat_grpo.laws import mse
 from ustat_grpo.moments import Moments, NoiseComponents
 

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, increasing, integer
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, increasing, integer
 from ustat_grpo.laws.path import LocalExpansion
 
 

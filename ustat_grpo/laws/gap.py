@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, real, require_unmasked
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, real, require_unmasked
 
 
 def constant_rate_bound(

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import Polynomial
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import first_smallest, integer, real, without_rounding
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import first_smallest, integer, real, without_rounding
 from ustat_grpo.moments import Moments, NoiseComponents
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, real
 from ustat_grpo.moments import NoiseComponents
 
 SYMMETRY_TOLERANCE = 1e-8

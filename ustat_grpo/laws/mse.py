@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import (
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import (
     ROUNDING,
     integer,
     leave_one_out_group_size,

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, integer
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, integer
 from ustat_grpo.laws.covariance import NoiseMatrices, minibatch_weights
 from ustat_grpo.laws.path import LocalExpansion, expected_gap
 from ustat_grpo.moments import ScoreMoments

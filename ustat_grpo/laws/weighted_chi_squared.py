@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, generator, integer, require_unmasked, unit_interval
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, generator, integer, require_unmasked, unit_interval
 
 CUT = 0.5  # the transform is analytic for s > −½
 LEAN = np.sqrt(3.0)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.checks import integer
+from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.scoring import Answers, Gradient, log_probs, passes, weighted_score_of
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ustat_grpo.checks import integer
+from ustat_grpo.inputs.checks import integer
 
 Cache = Any
 """Keys and values of the tokens so far; only its model looks inside."""

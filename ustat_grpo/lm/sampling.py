@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ustat_grpo.checks import integer
+from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ustat_grpo.checks import integer, same_length
+from ustat_grpo.inputs.checks import integer, same_length
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.sampling import require_context
 

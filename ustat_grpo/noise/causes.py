@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from ustat_grpo.arrays import Integers
+from ustat_grpo.inputs.arrays import Integers
 from ustat_grpo.noise.doubts import NORMALISED, are_normalised
 from ustat_grpo.noise.possible import DEAD, NEGATIVE, TOO_LARGE, UNEQUAL, impossible
 from ustat_grpo.noise.scale import Measured, in_own_units

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array, Integers
+from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.noise.groups import Groups
 
 

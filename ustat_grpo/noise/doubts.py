@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.noise.components import PromptStatistics
 from ustat_grpo.noise.groups import MIN_PROMPTS, Groups
 from ustat_grpo.noise.interval import mean_interval

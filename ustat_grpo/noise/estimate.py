@@ -6,8 +6,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, real
+from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
     left_out_components,
@@ -24,7 +25,6 @@ from ustat_grpo.noise.interval import (
 )
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
-from ustat_grpo.units import exponent_of
 
 
 @dataclass(frozen=True, eq=False)

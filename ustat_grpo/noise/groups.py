@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite
-from ustat_grpo.ids import identified
-from ustat_grpo.quoting import LONGEST_VALUE, one_line
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import finite
+from ustat_grpo.inputs.ids import identified
+from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line
 
 MIN_OUTPUTS = 3
 """Fewer outputs to a prompt do not tell c₂ from c₃."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.ustatistics.skewness import error_and_asymmetry, longer_interval, transformed
 
 _LARGEST_RATIO = 0.5  # c₁/c₃: ‖g(x)‖² ≤ sσ² (Cauchy–Schwarz) gives c₃ ≥ 2c₁

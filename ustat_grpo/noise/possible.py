@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from ustat_grpo.arrays import Array, Booleans, Integers
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers
 from ustat_grpo.noise.scale import Measured
 
 DIGITS = 0.05

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite, not_negative, same_length
-from ustat_grpo.ids import identified
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import finite, not_negative, same_length
+from ustat_grpo.inputs.ids import identified
+from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line
 from ustat_grpo.noise.causes import likely_cause
 from ustat_grpo.noise.groups import Groups, grouped
 from ustat_grpo.noise.possible import impossible
 from ustat_grpo.noise.scale import Measured, in_own_units
-from ustat_grpo.quoting import LONGEST_VALUE, one_line
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line, quoted
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.sample_table import require_names
 from ustat_grpo.noise.signs import SignSample
-from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted
 
 LARGEST_ARRAYS = 2**30
 """The most bytes of all arrays together: twenty million outputs."""

@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ustat_grpo.files import write_whole
+from ustat_grpo.inputs.files import write_whole
+from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line, quoted, quoted_names
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.sample_archive import read_archive, write_archive
 from ustat_grpo.noise.sample_table import Table, sample_of, table_of
 from ustat_grpo.noise.signs import SignSample
-from ustat_grpo.quoting import LONGEST_VALUE, one_line, quoted, quoted_names
 
 Sample = OutputSample | SignSample
 

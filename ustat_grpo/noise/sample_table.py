@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.ids import IdError, Ids, ids_of
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.ids import IdError, Ids, ids_of
+from ustat_grpo.inputs.quoting import quoted, quoted_names
 from ustat_grpo.noise.sample import OutputSample
 from ustat_grpo.noise.signs import SignSample
-from ustat_grpo.quoting import quoted, quoted_names
 
 OUTPUT_COLUMNS = ("prompt", "reward", "score_norm", "gradient_norm", "gradient_product")
 BATCH_COLUMN = "batch"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.noise.groups import Groups
-from ustat_grpo.units import exponent_of
 
 _LARGEST = 900  # doubles end at 2^±1022, and some room is left for sums and ratios
 

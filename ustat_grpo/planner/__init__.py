@@ -4,8 +4,9 @@
 says how sure that is, and what every other group size would cost.
 """
 
+from ustat_grpo.planner.answer import Plan, Prediction, StdNormalisation
 from ustat_grpo.planner.curve import Band, Choice, Cost
-from ustat_grpo.planner.plan import Plan, Prediction, StdNormalisation, plan
+from ustat_grpo.planner.plan import plan
 from ustat_grpo.planner.prompt_values import PromptValues, prompt_values
 from ustat_grpo.planner.seeds import seeds_needed, seeds_to_see
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.special import betainccinv, betaincinv, betaln
 
-from ustat_grpo.arrays import Integers
+from ustat_grpo.inputs.arrays import Integers
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages
 

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array, Booleans, Integers
-from ustat_grpo.checks import first_smallest, numbers, real
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers
+from ustat_grpo.inputs.checks import first_smallest, numbers, real
 from ustat_grpo.laws import group_size as law
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.moments import NoiseComponents

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.noise.interval import mean_intervals

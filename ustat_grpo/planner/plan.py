@@ -1,198 +1,40 @@
 """Which (B, G) for a budget, and how sure that is: measured noise joined with the laws."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from os import PathLike
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, real
+from ustat_grpo.inputs.checks import integer, real
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.group_size import Interval
 from ustat_grpo.laws.group_size import optimal as best_without_cost
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
+from ustat_grpo.planner.answer import (
+    _NO_PROMPTS,
+    GROUP_SIZES,
+    QUANTILES,
+    Plan,
+    Prediction,
+    StdNormalisation,
+)
 from ustat_grpo.planner.curve import (
     BUDGET_SLACK,
     FREE_PROMPTS,
     LARGEST_GROUP_SIZE,
-    Band,
-    Choice,
     Cost,
     Curve,
-    Decision,
     band,
     best_group_size,
     decide,
 )
 from ustat_grpo.planner.near_optimal import NearOptimal, near_optimal_sets
-from ustat_grpo.planner.page import write_page
 from ustat_grpo.planner.prompt_values import PromptValues
 from ustat_grpo.planner.seeds import seeds_to_see
-from ustat_grpo.planner.table import table
-
-GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)
-"""The group sizes of the table."""
 
 LARGEST_BUDGET = 2**53
 """Integers above this are no longer doubles."""
-
-QUANTILES = (0.1, 0.5, 0.9)
-"""The shares of prompts at which the weights of std normalisation are given."""
-
-_NO_PROMPTS = "no prompt values given"
-
-
-class StdNormalisation(NamedTuple):
-    """What dividing by the group's deviation does to 0/1 rewards: E ĝ(x) = φ_G(V(x))g(x).
-
-    Args:
-        gain: E φ_G(V), by which it scales the gradient: a step size in disguise.
-        values: V of prompts of the 10th, 50th and 90th percentile.
-        weights: φ_G(V)/gain there; 1 is what such a prompt counts without it.
-    """
-
-    gain: float
-    values: tuple[float, ...]
-    weights: tuple[float, ...]
-
-
-class Prediction(NamedTuple):
-    """What a group size does at the cost of the plan.
-
-    Args:
-        group_size: G.
-        error: E‖ĝ − ∇J‖² relative to the least of all G.
-        dead_groups: the probability that all rewards of a group are equal, or None.
-        is_extrapolated: whether that is from a beta law of V(X), G being above the sample's M.
-        seeds: how many runs of each show that G differs from the recommended one, see
-            `seeds_to_see`; infinite for the recommended one.
-    """
-
-    group_size: int
-    error: Band
-    dead_groups: float | None
-    is_extrapolated: bool
-    seeds: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An answer to "which group size?", which prints as a table.
-
-    Its parts agree, for every estimate, budget and cost (a test draws thousands):
-
-    - `surely_near_optimal` ⊆ `near_optimal` ⊆ `possibly_near_optimal`, and G is in `near_optimal`
-      exactly if its error in `predictions` is at most 1.05;
-    - the recommended G is in `possibly_near_optimal`, and in `surely_near_optimal` if that is not
-      None; that of `at_estimate` is in `near_optimal` unless `decision_at_estimate.wasteful` says
-      which choice of the set leaves too much of the budget over;
-    - preferring a budget spent in full costs at most 5 % of the error, whatever G* is in its
-      interval, and `decision.whole_budget` says how much.
-
-    Sets and errors are at equal cost, as if B could be any real number; the choices of (B, G) have
-    whole prompts, and count as lost what they leave over.
-
-    Note:
-        What is said for certain, and every interval, is as certain as the sample can tell. It takes
-        prompts drawn independently from those of training. A kind of prompt rarer than about 3/B
-        is missing from 5 of 100 samples of B prompts, and then from all intervals. Where a few
-        prompts carry most of the noise (score norms of heavy tails), intervals of c₁, c₂, c₃ cover
-        less than they say; that of G*, a ratio, suffers less.
-
-    Args:
-        budget: what a step may cost.
-        cost: of a prompt and of an output.
-        min_batch_size: the least B.
-        largest: the largest G considered: what the budget has room for, at most 65536.
-        contributions: of K prompts, or blocks of prompts, to c₁, c₂, c₃, from which they were
-            estimated, shape (K, 3); None if they were given.
-        noise: the components at the point estimate; of c₂, see `plan`.
-        is_oracle_raised: whether c₂ was moved up, because it cannot be told from zero.
-        noise_range: the components at the lower and at the upper end of the interval of G*.
-        level: coverage of the interval; None if the components were given, not estimated.
-        optimal: G*, the best group size if prompts cost nothing.
-        best: the best real group size at the cost, with the interval that follows from that of G*.
-        decision: the (B, G) whose relative error is least in the worst case over the interval, of
-            those that are near-optimal for certain, or else perhaps; see `decide`.
-        decision_at_estimate: the best (B, G) if the point estimate were the truth, likewise.
-        near_optimal: the first and last G within 5 % of the best at the point estimate, or None.
-        surely_near_optimal: those that are within 5 % with the confidence of `level`, all of them
-            together; None if there are none, or none that the budget can be spent on.
-        possibly_near_optimal: those for which the estimates do not exclude it, and the recommended.
-        predictions: for 2, 4, …, 128 and the recommended G, as far as the budget has room.
-        vanilla_crossover: the G above which GRPO has a smaller error than REINFORCE.
-        critic_break_even: the RMSE below which a critic beats the group mean at the recommended G.
-        std_normalisation: what it changes at the recommended G.
-        unknown: why each of the three, or dead groups, is None.
-        doubts: why the measurements may be wrong, and the plan with them.
-    """
-
-    budget: int
-    cost: Cost
-    min_batch_size: int
-    largest: int
-    contributions: Float[Array, "K 3"] | None = field(compare=False, repr=False)
-    noise: NoiseComponents
-    is_oracle_raised: bool
-    noise_range: tuple[NoiseComponents, NoiseComponents]
-    level: float | None
-    optimal: GroupSizeEstimate
-    best: GroupSizeEstimate
-    decision: Decision
-    decision_at_estimate: Decision
-    near_optimal: Interval | None
-    surely_near_optimal: Interval | None
-    possibly_near_optimal: Interval | None
-    predictions: tuple[Prediction, ...]
-    vanilla_crossover: float | None
-    critic_break_even: float | None
-    std_normalisation: StdNormalisation | None
-    unknown: dict[str, str]
-    doubts: tuple[str, ...] = ()
-
-    @property
-    def has_prompts(self) -> bool:
-        """Whether the outputs of every prompt are known, not only contributions to the noise."""
-        return _NO_PROMPTS not in self.unknown.values()
-
-    @property
-    def recommended(self) -> Choice:
-        """The recommended (B, G)."""
-        return self.decision.choice
-
-    @property
-    def at_estimate(self) -> Choice:
-        """The (B, G) to recommend if the point estimate were the truth."""
-        return self.decision_at_estimate.choice
-
-    def unspent(self, choice: Choice) -> float:
-        """Return the share of the budget that a (B, G) leaves over."""
-        batch, size = choice
-        return 1 - batch * float(self.cost.of_prompt(size)) / self.budget
-
-    @property
-    def rarest_kind(self) -> float | None:
-        """3/K: kinds of prompts that are rarer may be missing; None if the noise was given."""
-        return None if self.contributions is None else 3 / len(self.contributions)
-
-    def __str__(self) -> str:
-        """Return the plan as a table of at most 80 columns."""
-        return table(self)
-
-    def to_html(self, path: str | PathLike[str]) -> None:
-        """Write the plan as one self-contained page with sliders for budget and cost.
-
-        Args:
-            path: of the file, written whole or not at all.
-
-        Raises:
-            OSError: if the file cannot be written.
-        """
-        write_page(self, path)
 
 
 def plan(

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.arrays import Array, Integers
-from ustat_grpo.checks import finite, integer, not_negative, same_length
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import finite, integer, not_negative, same_length
 from ustat_grpo.noise.components import prompt_statistics
 from ustat_grpo.noise.groups import grouped, require_signal
 from ustat_grpo.noise.sample import OutputSample

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import gammainc, nctdtr, ndtri, stdtrit
 
-from ustat_grpo.checks import integer, real
+from ustat_grpo.inputs.checks import integer, real
 
 _KNOWN_SPREAD_FROM = 1000  # from here on Student's and the normal law give the same number
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import integer, leave_one_out_group_size, numbers, real
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import integer, leave_one_out_group_size, numbers, real
 
 
 @dataclass(frozen=True, eq=False)

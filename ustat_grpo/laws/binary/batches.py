@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import finite, real, without_rounding
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import finite, real, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages, drop_equal_groups
 from ustat_grpo.laws.binary.one_group import (
     dead_group_probability,

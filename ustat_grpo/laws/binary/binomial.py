@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln, xlog1py
 
-from ustat_grpo.arrays import Array
+from ustat_grpo.inputs.arrays import Array
 
 _SERIES_FROM = 16  # from here on five terms of Stirling's series are exact to rounding
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.arrays import Array
-from ustat_grpo.checks import ROUNDING, integer, numbers, unit_interval, without_rounding
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import ROUNDING, integer, numbers, unit_interval, without_rounding
 from ustat_grpo.laws.binary.advantages import GroupAdvantages
 from ustat_grpo.laws.binary.binomial import binomial_weights
 from ustat_grpo.moments import Moments, OutcomeMoments

@@ -1,0 +1,1 @@
+"""How fast runs converge: the limit law of their gap, and bounds of it."""

@@ -1,0 +1,1 @@
+"""A learned critic against the group mean, at equal cost."""

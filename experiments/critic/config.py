@@ -1,0 +1,91 @@
+"""What the comparison with a learned critic is asked: its configuration, methods and cells."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import MISSING
+
+from experiments.group_size.group_size import sizes_at
+from experiments.running.options import Scale, require_seed_and_threads
+from experiments.tasks.language import Arithmetic, SmallPolicies
+from ustat_grpo.inputs.checks import increasing, integer, leave_one_out_group_size, real
+
+NAME = "critic"
+
+
+GRPO, CRITIC, TOKEN_CRITIC = "grpo", "critic", "token_critic"
+
+
+@dataclass
+class CriticConfig:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    policy: Any = MISSING
+    start: str = "intermediate"  # of the small policies, the one where runs begin
+    scale: Scale = field(default_factory=Scale)
+    budget: int = 256
+    group_size: Any = field(default_factory=lambda: [2, 4, 8, 16])
+    critic_group_size: Any = field(default_factory=lambda: [1, 4])
+    iterations: list[int] = field(default_factory=lambda: [10, 25, 50, 100, 150, 200])
+    learning_rate: float = 0.005
+    critic_learning_rate: float = 0.001
+    seeds: int = 8
+    noise_seeds: int = 2  # of these, the gradient error is measured along training
+    noise_questions: int = 250
+    noise_outputs: int = 64  # to each of these questions
+    cost_steps: int = 15  # of each method, in turn, to time
+    seed: int = 0
+    threads: int | None = 1
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        if not isinstance(self.task, Arithmetic):
+            raise ValueError(f"task must be arithmetic, got {self.task.name}")
+        if self.task.reward != "exact_match":
+            raise ValueError(f"task.reward must be exact_match, got {self.task.reward}")
+        if not isinstance(self.policy, SmallPolicies):
+            raise ValueError(f"policy must be small, got {self.policy.name}")
+        self.policy = replace(self.policy, skills=[self.start])
+        self.group_size = sizes_at(self.budget, self.group_size, default=(2, 4, 8, 16), fewest=1)
+        self.critic_group_size = sizes_at(
+            self.budget, self.critic_group_size, default=(1, 4), fewest=1
+        )
+        leave_one_out_group_size(min(self.group_size))
+        increasing("iterations", self.iterations)
+        integer("seeds", self.seeds, at_least=2)
+        for name in ("noise_seeds", "noise_questions", "cost_steps"):
+            integer(name, getattr(self, name))
+        integer("noise_outputs", self.noise_outputs, at_least=16)
+        for name in ("learning_rate", "critic_learning_rate"):
+            real(name, getattr(self, name), above=0.0)
+        require_seed_and_threads(self.seed, self.threads)
+
+    def methods(self) -> list["Method"]:
+        """Return what is compared."""
+        return [
+            *(Method(GRPO, size) for size in self.group_size),
+            *(Method(CRITIC, size) for size in self.critic_group_size),
+            Method(TOKEN_CRITIC, 1),
+        ]
+
+
+class Method(NamedTuple):
+    """GRPO or a critic, with a group size."""
+
+    name: str
+    group_size: int
+
+
+class Cell(NamedTuple):
+    """One run: a method and a seed."""
+
+    method: Method
+    seed: int
+
+    def path(self, parts: Path) -> Path:
+        """Return where its table lies."""
+        return parts / f"{self.method.name}_G{self.method.group_size}_seed{self.seed}.csv"

@@ -1,0 +1,107 @@
+"""Which group size wastes least of a budget? Error at N = B·G outputs a step, against G.
+
+Theorem 7's trade-off for the gradient itself: many prompts (small G) or many outputs of each
+(large G), measured, by law, and with the predicted best G beside the paper's. Try
+
+    python -m experiments fixed_budget task=bandit budget=1024
+    python -m experiments fixed_budget -m task=bandit budget=256,1024,4096
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+from rich.progress import track
+
+from experiments.running import estimators as compared
+from experiments.running.app import App
+from experiments.running.options import Scale, group_sizes, require_seed_and_threads
+from experiments.tasks import bandits as tasks
+from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
+from ustat_grpo.inputs.checks import integer
+
+COLUMNS = [
+    "task", "estimator", "budget", "batch_size", "group_size", "replications", "mse", "std_error",
+    "bias_norm", "law", "optimal", "near_optimal_low", "near_optimal_high", "paper_optimal",
+]  # fmt: skip
+
+
+@dataclass
+class FixedBudget:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    budget: int = 1024
+    group_size: Any = None  # null takes every divisor of the budget from 2 to half of it
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        integer("budget", self.budget, at_least=4)
+        if self.group_size is None:
+            divisors = range(2, self.budget // 2 + 1)
+            self.group_size = [size for size in divisors if self.budget % size == 0]
+            if not self.group_size:
+                raise ValueError(f"budget must have a divisor from 2 on, got {self.budget}")
+        self.group_size = group_sizes(self.group_size)
+        for size in self.group_size:
+            if self.budget % size:
+                raise ValueError(f"group_size must divide the budget {self.budget}, got {size}")
+        require_seed_and_threads(self.seed, self.threads)
+        compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def run(config: FixedBudget) -> pd.DataFrame:
+    """Measure every estimator at every division of the budget, for each panel of the task."""
+    tables = []
+    for panel, snapshot in config.task.snapshots.items():
+        for size in track(config.group_size, panel):
+            table = _measure(config, panel, snapshot, size)
+            tables.append(table.assign(**_predictions(snapshot.noise)))
+    data = pd.concat(tables, ignore_index=True)
+    return data.assign(budget=config.budget).reindex(columns=COLUMNS)
+
+
+def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> pd.DataFrame:
+    """Measure one division; the same generator each time, so that divisions share prompts."""
+    batch_size = config.budget // size
+    table = gradient_mse(
+        snapshot,
+        compared.build(config.estimators),
+        [size],
+        batch_size,
+        precision=config.scale.precision,
+        rng=tasks.panel_rng(config.seed, panel),
+        num_threads=config.threads,
+    )
+    exact = [
+        compared.law(name, config.estimators[name], snapshot.moments, size, batch_size)
+        for name in table["estimator"]
+    ]
+    return table.assign(task=panel, law=exact)
+
+
+def _predictions(noise: NoiseComponents) -> dict[str, float]:
+    """The best G by the exact law, its 5 % interval, and the paper's √(c₃/c₁)."""
+    low, high = laws.group_size.near_optimal(noise, tolerance=0.05)
+    return {
+        "optimal": laws.group_size.optimal(noise),
+        "near_optimal_low": low,
+        "near_optimal_high": high,
+        "paper_optimal": float(np.sqrt(noise.residual / noise.prompt)),
+    }
+
+
+def describe(config: FixedBudget) -> str:
+    """Return the readable part of the results folder's name."""
+    return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
+
+
+APP = App("fixed_budget", FixedBudget, run, describe)

@@ -1,0 +1,114 @@
+"""How wrong is each policy-gradient estimate? Error against group size, measured and by law.
+
+The paper's gradient-error figure: every prompt once, or a minibatch of i.i.d. prompts, for policies
+of rising skill. Try
+
+    python -m experiments gradient_mse task=arithmetic_choice scale=smoke
+    python -m experiments gradient_mse -m task=bandit,tug_of_war group_size=4,8,16
+    batch_size=32 python -m experiments gradient_mse task=gym env_id=Acrobot-v1
+    task.features=affine
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from omegaconf import MISSING
+from rich.progress import track
+
+from experiments.running import estimators as compared
+from experiments.running.app import App
+from experiments.running.options import Scale, group_sizes, require_seed_and_threads
+from experiments.tasks import bandits as tasks
+from experiments.tasks import panels as policy_panels
+from experiments.tasks.language import LanguageTask
+from experiments.tasks.sequential import Gym, SequentialTask
+from ustat_grpo import gradient_mse
+from ustat_grpo.inputs.checks import integer
+
+COLUMNS = [
+    "task", "estimator", "batch_size", "group_size", "replications", "mse", "std_error",
+    "bias_norm", "law", "law_std_error", "evidence",
+]  # fmt: skip
+
+
+@dataclass
+class GradientMse:
+    """The configuration of this app."""
+
+    task: Any = MISSING
+    policy: Any = None  # of language models
+    env_id: str | None = None  # of task=gym
+    scale: Scale = field(default_factory=Scale)
+    estimators: dict[str, dict[str, float]] = MISSING
+    group_size: Any = MISSING  # one, or a list: all of a list share their draws
+    batch_size: int | None = None  # null takes every prompt once
+    seed: int = 0
+    threads: int | None = None  # null takes all cores
+    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
+    output: str = "results"
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a mistake is found before any work starts."""
+        self.group_size = group_sizes(self.group_size)
+        if self.batch_size is not None:
+            integer("batch_size", self.batch_size)
+        require_seed_and_threads(self.seed, self.threads)
+        compared.require_group_size(self.estimators, min(self.group_size))
+
+
+def run(config: GradientMse) -> pd.DataFrame:
+    """Measure every estimator at every group size, for each panel of the task."""
+    if isinstance(config.task, LanguageTask):
+        from experiments.gradient_error.language_errors import measure
+
+        return measure(config).reindex(columns=COLUMNS)
+    if isinstance(config.task, SequentialTask):
+        from experiments.gradient_error.sequential_errors import measure
+
+        return measure(config).reindex(columns=COLUMNS)
+    return _run_bandit(config)
+
+
+def _run_bandit(config: GradientMse) -> pd.DataFrame:
+    estimators = compared.build(config.estimators)
+    tables = []
+    for panel, snapshot in track(config.task.snapshots.items(), config.task.name):
+        table = gradient_mse(
+            snapshot,
+            estimators,
+            config.group_size,
+            config.batch_size,
+            precision=config.scale.precision,
+            rng=tasks.panel_rng(config.seed, panel),
+            num_threads=config.threads,
+        )
+        table.insert(0, "task", panel)
+        table["law"] = [
+            compared.law(name, config.estimators[name], snapshot.moments, size, config.batch_size)
+            for name, size in zip(table["estimator"], table["group_size"], strict=True)
+        ]
+        tables.append(table)
+    data = pd.concat(tables, ignore_index=True).assign(law_std_error=0.0, evidence="simulation")
+    return data.reindex(columns=COLUMNS)
+
+
+def describe(config: GradientMse) -> str:
+    """Return the readable part of the results folder's name."""
+    batch = "all" if config.batch_size is None else config.batch_size
+    return f"{config.task.name}_B{batch}_G{'-'.join(map(str, config.group_size))}"
+
+
+def prepare(config: GradientMse) -> None:
+    """Build the task, or raise."""
+    if isinstance(config.task, LanguageTask | Gym):
+        from experiments.gradient_error.pool_table import require_pool
+
+        require_pool(config)
+    if isinstance(config.task, LanguageTask):
+        policy_panels.panels(config.task, config.policy)
+    else:
+        _ = config.task.snapshots
+
+
+APP = App("gradient_mse", GradientMse, run, describe, prepare)

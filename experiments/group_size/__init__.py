@@ -1,0 +1,1 @@
+"""The best group size: by sweeps, by the laws, and by rules of thumb."""

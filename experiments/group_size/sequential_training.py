@@ -1,0 +1,232 @@
+"""Training on sequential tasks at every division of a budget, beside what the laws predict.
+
+Tables carry no law of the gap: the prediction is the group size of least gradient error where the
+runs begin. Runs share their random numbers at every group size, so sizes are compared run by run.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from rich.progress import track
+
+from experiments.group_size.confidence import compare
+from experiments.running import estimators as compared
+from experiments.running.parts import Parts
+from experiments.tasks import bandits as tasks
+from experiments.tasks.sequential import FrozenLake, Gym
+from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
+
+COLUMNS = [
+    "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "objective",
+    "std_error", "excess", "excess_std_error", "in_confidence_set", "predicted_mse", "prompt",
+    "prompt_std_error", "oracle", "residual",
+]  # fmt: skip
+
+_NEEDS_VALUE = ("oracle", "optimal_baseline")
+_EVALUATED = 4
+"""Episodes of each start that measure J at a checkpoint, where it is not known exactly."""
+
+
+class Cell(NamedTuple):
+    """One run on an environment of which only episodes can be had."""
+
+    estimator: str
+    group_size: int
+    run: int
+
+    def path(self, parts: Path) -> Path:
+        """Return where its table lies."""
+        return parts / f"{self.estimator}_G{self.group_size}_run{self.run}.csv"
+
+
+def measure(config: Any, parts: Path) -> pd.DataFrame:
+    """Train with every estimator at every division of the budget.
+
+    Args:
+        config: of `group_size`, with a task of `experiments.tasks.sequential`.
+        parts: folder of the tables of single runs, where these take long.
+    """
+    if isinstance(config.task, FrozenLake):
+        return _on_table(config)
+    return _on_environment(config, parts)
+
+
+def _on_table(config: Any) -> pd.DataFrame:
+    """Run Algorithm 1 compiled, from the first policy of the task; objectives are exact."""
+    panel, start = next(iter(config.task.snapshots.items()))
+    moments, tables = MeasuredMoments(snapshot(*start).moments, []), []
+    for name, estimator in compared.build(config.estimators).items():
+        sizes = track(config.group_size, f"{panel}, {name}")
+        runs = [_compiled(config, panel, start, estimator, size) for size in sizes]
+        objective = np.stack([each.objective for each in runs], axis=-1)
+        table = _compared(config, config.iterations, objective)
+        tables.append(_labelled(config, panel, name, table, moments))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _compiled(config: Any, panel: str, start: Any, estimator: Any, size: int) -> Any:
+    """Run one division; the same generator each time, so that divisions and estimators share."""
+    return optimize_mdp(
+        start.mdp,
+        estimator,
+        features=None,
+        batch_size=config.budget // size,
+        group_size=size,
+        num_iterations=config.iterations[-1],
+        schedule=config.schedule.build(config.task.learning_rate),
+        num_runs=config.scale.runs,
+        theta0=start.theta,
+        checkpoints=config.iterations,
+        rng=tasks.panel_rng(config.seed, panel),
+        num_threads=config.threads,
+    )
+
+
+def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
+    """Run Algorithm 1 on copies of the environment; runs that are finished are kept."""
+    task: Gym = config.task
+    names, points = _known(config), task.iterations or config.iterations
+    runs = range(_num_runs(config))
+    cells = [Cell(name, size, run) for name in names for size in config.group_size for run in runs]
+    kept, paths = Parts(__name__, config), {cell.path(parts): cell for cell in cells}
+    left = [paths[path] for path in kept.left(list(paths))]
+    # Forked workers would inherit the locks of this process's threads.
+    with ProcessPoolExecutor(config.threads, mp_context=get_context("spawn")) as pool:
+        done = zip(left, pool.map(partial(_trained, config), left), strict=True)
+        for cell, objective in track(done, task.name, total=len(left)):
+            kept.write(cell.path(parts), pd.DataFrame({"objective": objective}))
+    panel, start = next(iter(task.snapshots.items()))
+    with task.copies() as copies:
+        pool = task.pool(copies, start, tasks.panel_rng(config.seed, panel))
+    moments = pool_moments(pool)
+    found = {cell: kept.read(path)["objective"].to_numpy() for path, cell in paths.items()}
+    tables = []
+    for name in names:
+        of_name = [[found[Cell(name, size, run)] for size in config.group_size] for run in runs]
+        table = _compared(config, points, np.moveaxis(np.array(of_name), 1, 2))
+        tables.append(_labelled(config, panel, name, table, moments))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
+    """Return the objective of one run at every checkpoint, from fresh episodes."""
+    task: Gym = config.task
+    points = task.iterations or config.iterations
+    panel, start = next(iter(task.snapshots.items()))
+    # The group size is no part of the key: runs are paired.
+    training, evaluation = tasks.panel_rng(config.seed, f"{panel}, run {cell.run}").spawn(2)
+    with task.copies() as copies:
+        runs = train(
+            copies,
+            start.policy,
+            compared.build(config.estimators)[cell.estimator],
+            seeds=task.prompts,
+            batch_size=config.budget // cell.group_size,
+            group_size=cell.group_size,
+            num_iterations=points[-1],
+            learning_rate=config.schedule.rate or task.learning_rate,
+            theta0=start.theta,
+            checkpoints=points,
+            discount=task.discount,
+            rng=training,
+        )
+        played = [
+            group_rollouts(
+                copies,
+                start.policy,
+                theta,
+                task.prompts,
+                _EVALUATED,
+                discount=task.discount,
+                rng=rng,
+            )
+            for theta, rng in zip(runs.theta, evaluation.spawn(len(points)), strict=True)
+        ]
+    return np.array([episodes.returns.mean() for episodes in played])
+
+
+def _compared(config: Any, points: Sequence[int], objective: Float[Array, "R C m"]) -> pd.DataFrame:
+    """Compare the group sizes at every checkpoint, run by run."""
+    tables = []
+    for place, iteration in enumerate(points):
+        reached = objective[:, place]
+        table = compare(-reached, config.group_size).drop(columns="gap")
+        table.insert(0, "objective", reached.mean(axis=0))
+        tables.append(table.reset_index().assign(iteration=iteration, runs=len(objective)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _labelled(
+    config: Any, panel: str, name: str, table: pd.DataFrame, measured: MeasuredMoments
+) -> pd.DataFrame:
+    """Add what the table is of, and what the laws say of the gradient where runs begin."""
+    moments = measured.moments
+    prompt, std_error = moments.prompt_noise, 0.0
+    if measured.left_out:
+        prompt, std_error = measured.estimate(lambda each: each.prompt_noise)
+    # An unbiased estimate of prompt noise may fall below zero.
+    noise = replace(moments, prompt_noise=max(prompt, 0.0))
+    parameters = config.estimators[name]
+    table["batch_size"] = config.budget // table["group_size"]
+    table["predicted_mse"] = [
+        compared.law(name, parameters, noise, size, config.budget // size)
+        for size in table["group_size"]
+    ]
+    return table.assign(
+        task=panel,
+        estimator=name,
+        budget=config.budget,
+        prompt=prompt,
+        prompt_std_error=std_error,
+        oracle=noise.noise.oracle,
+        residual=noise.noise.residual,
+    )
+
+
+def _num_runs(config: Any) -> int:
+    """Return how many runs of each division there are: at least two, to compare them."""
+    return max(2, round(config.task.share_of_runs * config.scale.runs))
+
+
+def _known(config: Any) -> list[str]:
+    """Return the estimators that need to know no V(x), which episodes do not show."""
+    known = [name for name in config.estimators if name not in _NEEDS_VALUE]
+    if not known:
+        raise ValueError(
+            f"estimators must hold one that needs no V(x) on {config.task.name}, "
+            f"got {list(config.estimators)}"
+        )
+    return known
+
+
+def require_runs(config: Any) -> None:
+    """Raise where runs on a sequential task cannot do what the configuration asks."""
+    if len(config.group_size) < 2 or len(set(config.group_size)) < len(config.group_size):
+        raise ValueError(
+            f"group_size must hold at least two sizes to compare, got {config.group_size}"
+        )
+    if isinstance(config.task, FrozenLake):
+        if "optimal_baseline" in config.estimators:
+            raise ValueError(
+                "estimators must not hold optimal_baseline on sequential tasks, got "
+                f"{list(config.estimators)}"
+            )
+        return
+    if config.schedule.kind != "constant":
+        raise ValueError(
+            "schedule.kind must be constant on environments of which only episodes can be had, "
+            f"got {config.schedule.kind}"
+        )
+    for name in config.estimators:
+        if name not in _known(config):
+            print(f"{name}: V(x) is not known on {config.task.name}, left out")

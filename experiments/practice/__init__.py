@@ -1,0 +1,1 @@
+"""What practice changes: clipping, reuse of outputs, lengths, normalisation."""

@@ -1,0 +1,1 @@
+"""From a configuration to one CSV: checks, records, resumption, collection."""

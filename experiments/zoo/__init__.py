@@ -1,0 +1,1 @@
+"""Every estimator in use, side by side."""

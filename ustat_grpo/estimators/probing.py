@@ -1,0 +1,216 @@
+"""What an estimator does to the rewards of a group, read off its answers, for compiled loops."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ustat_grpo.estimators import Estimator, SideInformation
+from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import integer
+
+_COUNTS_CHECKED = 65
+
+_BATCH = 4
+"""Groups in a batch when an estimator is asked whether it looks at others: three others are enough
+for a mean, a variance, and a leave-one-out of either."""
+
+
+class AdvantageRule(NamedTuple):
+    """A_i = own·Z_i + other·Σ_{j≠i} Z_j + constant + value·V(x) + optimal_baseline·b*(x).
+
+    For rewards of two levels, an estimator that is not affine has its answers tabulated instead.
+    """
+
+    own: float
+    other: float
+    constant: float
+    value: float
+    optimal_baseline: float
+    tabulated: Array  # (G+1, 2): advantage of each level when k outputs have the second; or (0, 2)
+
+
+def advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array) -> AdvantageRule:
+    """Read the rule off an estimator's answers, and check it on further ones.
+
+    Raises:
+        ValueError: if the estimator refuses the group size, looks at other groups or at more than
+            V and b*, or is neither affine in rewards, V and b* nor, with two reward levels, a
+            function of how many outputs have each.
+    """
+    if looks_beyond_group(estimator, group_size, reward_levels):
+        raise ValueError(
+            "estimator must look at one group at a time, and at no more than its rewards, V and "
+            f"b*, for many runs at once, got {estimator!r}"
+        )
+    ask = _Asked(estimator, group_size)
+    nothing = np.zeros(group_size)
+    first = nothing.copy()
+    first[0] = 1.0
+    constant = ask(nothing)[0]
+    response = ask(first) - constant
+    rule = AdvantageRule(
+        own=float(response[0]),
+        other=float(response[-1]) if group_size > 1 else 0.0,
+        constant=float(constant),
+        value=float(ask(nothing, value=1.0)[0] - constant),
+        optimal_baseline=float(ask(nothing, best=1.0)[0] - constant),
+        tabulated=np.empty((0, 2)),
+    )
+    if _holds(rule, ask, reward_levels):
+        return rule
+    rule = rule._replace(tabulated=_table(ask, reward_levels))
+    if len(reward_levels) == 2 and _holds(rule, ask, reward_levels):
+        return rule
+    raise ValueError(
+        "estimator must be affine in the rewards, or depend on 0/1 rewards through their number "
+        f"only, for many runs at once, got {estimator!r}"
+    )
+
+
+def tabulate(estimator: Estimator, group_size: int) -> Array:
+    """Return the advantages of failures and of successes, by the number k of successes.
+
+    The estimator's own answers for 0/1 rewards, which `laws.binary` takes as they are.
+
+    Args:
+        estimator: must look at one group at a time, and need no side information.
+        group_size: G.
+
+    Returns:
+        Shape (G+1, 2): a₀(k) in column 0, a₁(k) in column 1; 0 where no such output exists, which
+        is a₁(0) and a₀(G).
+
+    Raises:
+        ValueError: if the estimator refuses the group size, or looks at the order of outputs, at
+            other groups or at side information.
+    """
+    size = integer("group_size", group_size)
+    levels = np.array([0.0, 1.0])
+    rewards = np.array([_with_count(size, count, levels) for count in range(size + 1)])
+    answers = np.asarray(estimator.advantages(rewards), dtype=float)
+    if looks_beyond_group(estimator, size, levels):
+        raise ValueError(f"estimator must look at one group at a time, got {estimator!r}")
+    table = np.stack([answers[:, -1], answers[:, 0]], axis=-1)
+    table[-1, 0] = table[0, 1] = 0.0
+    for order in (slice(None), slice(None, None, -1), _irregular_order(size)):
+        asked = rewards[:, order]
+        expected = np.take_along_axis(table, asked.astype(int), axis=-1)
+        if not np.allclose(estimator.advantages(asked), expected, rtol=1e-12, atol=1e-12):
+            raise ValueError(
+                f"estimator must not look at the order of the outputs, got {estimator!r}"
+            )
+    return table
+
+
+def looks_beyond_group(estimator: Estimator, group_size: int, reward_levels: Array) -> bool:
+    """Return whether advantages in a group change with other groups, or with what is known of it.
+
+    What is known of a group, other than V and b*, is ‖W‖² of its outputs and a greedy reward.
+    """
+    shape = _BATCH, group_size
+    irregular = np.abs(np.sin(np.arange(1.0, 2 * _BATCH * group_size + 1))).reshape(2, *shape)
+    batches = _mixed(irregular, reward_levels)
+    others = [batch[1:] for batch in (*batches, np.sort(batches[0], axis=None).reshape(shape))]
+    others += [np.full((_BATCH - 1, group_size), level) for level in reward_levels]
+    known = [neutral_side(np.zeros(_BATCH), np.zeros(_BATCH), group_size)]
+    known += [
+        replace(known[0], greedy_reward=each[:, 0], score_norm_squared=each) for each in irregular
+    ]
+    least = np.full(group_size, reward_levels[0])
+    lone = np.where(np.arange(group_size) == 0, reward_levels[-1], least)
+    cases = [(rest, known[0]) for rest in others] + [(others[0], side) for side in known[1:]]
+    for group in (batches[0, 0], batches[1, 0], lone, least):
+        answers = [
+            np.asarray(estimator.advantages(np.concatenate([group[None], rest]), side))[0]
+            for rest, side in cases
+        ]
+        if not all(np.allclose(each, answers[0], rtol=1e-12, atol=1e-12) for each in answers):
+            return True
+    return False
+
+
+def neutral_side(value: Array, best: Array, group_size: int) -> SideInformation:
+    """Return side information of prompts (P,) in which all scores are alike."""
+    ones = np.ones((len(value), group_size))
+    greedy = np.zeros(len(value))
+    return SideInformation(value, best, greedy_reward=greedy, score_norm_squared=ones)
+
+
+def _mixed(irregular: Array, levels: Array) -> Array:
+    """Rewards of all levels in no order, from irregular numbers."""
+    return levels[(np.abs(irregular) * 1e6).astype(int) % len(levels)]
+
+
+def _irregular_order(size: int) -> NDArray[np.intp]:
+    return np.argsort(np.sin(np.arange(1.0, size + 1)))
+
+
+class _Asked:
+    """An estimator with its group size."""
+
+    def __init__(self, estimator: Estimator, group_size: int) -> None:
+        self.estimator, self.group_size = estimator, group_size
+
+    def __call__(self, rewards: Array, value: float = 0.0, best: float = 0.0) -> Array:
+        side = neutral_side(np.array([value]), np.array([best]), self.group_size)
+        answer = self.estimator.advantages(rewards[None], side)
+        return np.asarray(answer, dtype=float)[0]
+
+    def accepts(self, rewards: Array) -> bool:
+        """Return whether the estimator has an answer at all."""
+        try:
+            self(rewards)
+        except ValueError:
+            return False
+        return True
+
+
+def _table(ask: _Asked, levels: Array) -> Array:
+    """The advantages of both levels for each number k of outputs that have the second."""
+    size = ask.group_size
+    table = np.zeros((size + 1, 2))
+    for count in range(size + 1):
+        answer = ask(_with_count(size, count, levels))
+        table[count] = answer[-1], answer[0]
+    return table
+
+
+def _with_count(size: int, count: int, levels: Array) -> Array:
+    """Rewards of which the first `count` have the second level."""
+    return np.where(np.arange(size) < count, levels[-1], levels[0])
+
+
+def _holds(rule: AdvantageRule, ask: _Asked, levels: Array) -> bool:
+    """Compare with answers to irregular, mixed and equal rewards, in another order too."""
+    size = ask.group_size
+    irregular = np.sin(np.arange(1.0, size + 1))
+    mixed = _mixed(irregular, levels)
+    cases = [mixed, mixed[::-1].copy(), *(np.full(size, level) for level in levels)]
+    if len(levels) == 2:  # a table is right for each count by construction, in this order
+        counts = np.unique(np.linspace(0, size, _COUNTS_CHECKED).astype(int))
+        cases += [_with_count(size, count, levels)[::-1].copy() for count in counts]
+    if len(rule.tabulated) == 0:
+        if not ask.accepts(irregular):  # some take no rewards but 0 and 1
+            return False
+        cases.append(irregular)
+    sides = (0.0, 0.0), (0.3, -0.7), (1.1, 0.4)
+    return all(
+        np.allclose(
+            ask(rewards, *side), _predicted(rule, rewards, *side, levels), rtol=1e-12, atol=1e-12
+        )
+        for rewards in cases
+        for side in sides
+    )
+
+
+def _predicted(
+    rule: AdvantageRule, rewards: Array, value: float, best: float, levels: Array
+) -> Array:
+    known = rule.value * value + rule.optimal_baseline * best
+    if len(rule.tabulated):
+        second = rewards == levels[-1]
+        return rule.tabulated[second.sum(), second.astype(int)] + known
+    others = rewards.sum() - rewards
+    return rule.own * rewards + rule.other * others + rule.constant + known

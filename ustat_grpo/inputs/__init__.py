@@ -1,0 +1,1 @@
+"""What the library is handed: arrays, numbers, ids, texts and files, checked before work starts."""

@@ -1,0 +1,30 @@
+"""Units in which squares and cubes of numbers are doubles.
+
+Units are powers of two, which change no digit: what is computed in another unit is the same but for
+the factor. Ordinary numbers keep their own, since the steps between units are large.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from ustat_grpo.inputs.arrays import Array, Integers
+
+_STEP = 128
+
+
+def exponent_of(values: Float[Array, "..."]) -> int:
+    """Return e, a multiple of 128, such that the largest of |values|/2ᵉ is between 2^±64.
+
+    It is 0 where that is zero, NaN or infinite: of the last two C gives any exponent.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if not math.isfinite(largest):
+        return 0
+    return _STEP * round(float(np.frexp(largest)[1]) / _STEP)
+
+
+def exponents_of(columns: Float[Array, "n m"]) -> Integers:
+    """Return e of each column, shape (m,)."""
+    return np.array([exponent_of(column) for column in columns.T], dtype=np.int64)

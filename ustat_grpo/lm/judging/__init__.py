@@ -1,0 +1,1 @@
+"""Judges: whether an answer in words says what the solution says."""

@@ -1,0 +1,1 @@
+"""Language models that sample answers: our own transformer, and those of transformers."""

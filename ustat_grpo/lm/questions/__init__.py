@@ -1,0 +1,1 @@
+"""Questions with their solutions, and what an answer to them is worth."""

@@ -1,0 +1,185 @@
+"""One step of Algorithm 1 of arXiv 2603.01162, or of an actor–critic in its place.
+
+Both sample, score and step by the same functions: what differs is where the baseline comes from.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ustat_grpo.estimators.arrays import Scored, scorable
+from ustat_grpo.inputs.checks import real
+from ustat_grpo.lm.language_model import LanguageModel, Rollouts
+from ustat_grpo.lm.sampling import sample_rows
+from ustat_grpo.lm.scoring import Answers, Gradient, merged, token_weighted_score
+from ustat_grpo.lm.training.critic import regression
+from ustat_grpo.lm.training.optimizers import Optimizer, Sgd
+from ustat_grpo.lm.training.policy_gradient import GroupSampling, Task, draw_step, mean_reward
+
+Phase = Callable[[str], AbstractContextManager[Any]]
+"""Watches a part of a step by its name: `sampling`, `critic` or `policy`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network, and how it follows a gradient: θ ← θ + η·direction.
+
+    Args:
+        network: policy or critic; changed in place.
+        learning_rate: η.
+        optimizer: turns gradients into directions.
+        moments: what the optimizer remembers.
+    """
+
+    network: Any
+    learning_rate: float
+    optimizer: Optimizer = field(default_factory=Sgd)
+    moments: list[Gradient] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without memory."""
+        real("learning_rate", self.learning_rate, above=0.0)
+        object.__setattr__(self, "moments", self.optimizer.moments(self.parameters))
+
+    @property
+    def parameters(self) -> Gradient:
+        """θ, what is trained."""
+        return tuple(each for each in self.network.parameters() if each.requires_grad)
+
+    @torch.no_grad()
+    def ascend(self, gradient: Gradient, iteration: int) -> None:
+        """Take step 1, 2, … up the gradient."""
+        moves = self.optimizer.directions(gradient, self.parameters, self.moments, iteration)
+        for parameter, move in zip(self.parameters, moves, strict=True):
+            parameter.add_(move, alpha=self.learning_rate)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedCritic:
+    """A value network that is trained beside the policy, one step each.
+
+    Args:
+        learner: of the network, from `ustat_grpo.lm.training.critic.value_network`.
+        per_token: whether it reads the outputs: A_t = Z − V̂(x, y_<t), as PPO with discount and
+            λ of 1; else A = Z − V̂(x).
+    """
+
+    learner: Learner
+    per_token: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """G outputs to each of B prompts, with their rewards.
+
+    Args:
+        answers: the U distinct ones.
+        place: where each output stands among these, shape (B, G).
+        rewards: Z, shape (B, G).
+    """
+
+    answers: Answers
+    place: Int[Tensor, "B G"]
+    rewards: Float[Tensor, "B G"]
+
+    def summed(self, per_output: Float[Tensor, "B G ..."]) -> Float[Tensor, "U ..."]:
+        """Add up what belongs to the same distinct output."""
+        flat = per_output.flatten(0, 1)
+        total = flat.new_zeros(len(self.answers), *flat.shape[1:])
+        return total.index_add(0, self.place.flatten(), flat)
+
+
+def draw_batch(
+    policy: LanguageModel, task: Task, run: GroupSampling, rng: torch.Generator
+) -> Batch:
+    """Sample as `ustat_grpo.lm.training.policy_gradient.policy_gradients` does.
+
+    Raises:
+        ValueError: if outputs may outgrow the policy's context.
+    """
+    groups = (run.batch_size, run.group_size)
+    questions, numbers = draw_step(run, task.prompts, rng)
+    unlike, row = torch.unique(questions, return_inverse=True)
+    prompts, asked = task.prompts[unlike], row.repeat_interleave(run.group_size)
+    sampled = sample_rows(policy, prompts, asked, numbers)
+    answers, place = merged(Answers(prompts, asked, *sampled[:2]))
+    rollouts = Rollouts(task.prompts[questions], *(each.unflatten(0, groups) for each in sampled))
+    return Batch(answers, place.view(groups), task.reward(rollouts, questions))
+
+
+def policy_step_gradient(
+    policy: LanguageModel, batch: Batch, advantages: Float[Tensor, "B G T"]
+) -> Gradient:
+    """Return (1/BG) Σ_b Σ_i Σ_t A_bit ∇ log π(y_bit∣x_b, y_bi,<t).
+
+    Args:
+        policy: the policy that sampled.
+        batch: its outputs.
+        advantages: of each token, or of each output if T = 1; 0 where there is no reward.
+    """
+    scored = scorable(batch.rewards).sum(dim=-1).clamp(min=1)
+    weights = batch.summed(advantages / (scored * len(scored))[:, None, None])
+    kept = (weights != 0).any(dim=1).nonzero()[:, 0]
+    return token_weighted_score(
+        policy,
+        batch.answers[kept],
+        lambda rows, _, found: weights[kept[rows], : found.shape[1]].to(found),
+    )
+
+
+def train_step(
+    policy: Learner,
+    critic: LearnedCritic | None,
+    task: Task,
+    run: GroupSampling,
+    *,
+    rng: torch.Generator,
+    iteration: int,
+    phase: Phase = nullcontext,
+) -> float:
+    """Sample, step the critic if there is one, step the policy; return the mean reward.
+
+    The critic's predictions are those before its step: they know nothing of these rewards, so the
+    gradient is unbiased. Without a critic the run's estimator turns rewards into advantages.
+
+    Args:
+        policy: what is trained.
+        critic: None for Algorithm 1.
+        task: prompts and rewards.
+        run: how many outputs to how many prompts.
+        rng: source of randomness; see `ustat_grpo.lm.training.training.run_rng`.
+        iteration: 1, 2, ….
+        phase: watches the parts of the step.
+
+    Raises:
+        ValueError: if the estimator needs larger groups, or outputs may outgrow the context.
+    """
+    with phase("sampling"):
+        batch = draw_batch(policy.network, task, run, rng)
+    if critic is None:
+        advantages = run.estimator.advantages(batch.rewards)[..., None]
+    else:
+        with phase("critic"):
+            predictions = _train_critic(critic, batch, iteration)
+        z = Scored.of(batch.rewards[..., None])
+        advantages = z.rounded(z.less(predictions[batch.place]))
+    with phase("policy"):
+        policy.ascend(policy_step_gradient(policy.network, batch, advantages), iteration)
+    return float(mean_reward(batch.rewards))
+
+
+def _train_critic(critic: LearnedCritic, batch: Batch, iteration: int) -> Float[Tensor, "U T"]:
+    """Step the critic; return its predictions before the step."""
+    scored = scorable(batch.rewards)
+    counts = batch.summed(scored.to(batch.rewards.dtype))
+    returns = batch.summed(batch.rewards.where(scored, 0)) / counts.clamp(min=1)
+    gradient, predictions = regression(
+        critic.learner.network, batch.answers, returns, counts, per_token=critic.per_token
+    )
+    critic.learner.ascend(tuple(-part for part in gradient), iteration)
+    return predictions

@@ -1,0 +1,297 @@
+"""Algorithms 1 and 2 of arXiv 2603.01162 on a language model: ascent of J by grouped outputs.
+
+`train` is one run; `ustat_grpo.lm.training.ensemble.train_ensemble` takes many at once, through the
+same steps, and a run is the same either way.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ustat_grpo.estimators import Estimator, Grpo
+from ustat_grpo.inputs.checks import increasing, integer, real
+from ustat_grpo.inputs.files import write_whole
+from ustat_grpo.lm.scoring import Gradient
+from ustat_grpo.lm.training.optimizers import Optimizer, Sgd
+from ustat_grpo.lm.training.policy_gradient import Alone, Policies, Task, policy_gradients
+from ustat_grpo.optimization.practice import Practice
+from ustat_grpo.optimization.schedules import Schedule
+
+State = dict[str, Any]
+"""All that a run needs to go on: iteration, parameters, moments of the optimizer, generator."""
+
+Evaluate = Callable[[Any], Mapping[str, float]]
+"""Looks at a model and returns named numbers, such as its accuracy on held-out questions."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One run of Algorithm 1, or of Algorithm 2.
+
+    Args:
+        batch_size: B, prompts an iteration, drawn i.i.d. from the train set.
+        group_size: G, outputs to each.
+        num_iterations: n, each of them m steps: one, in Algorithm 1.
+        max_tokens: the most tokens of an output, the end token included.
+        schedule: of the learning rate η_i, common to the steps of an iteration.
+        estimator: turns rewards (B, G) into advantages. It may know V(x), if the task does, and the
+            lengths of outputs, but no scores.
+        optimizer: turns gradients into directions.
+        checkpoints: iterations after which to look at the model; the last one if empty.
+        norm_limit: a norm of gradient or parameters beyond it stops the run.
+        rows_per_pass: bounds the memory: so many distinct outputs are scored at a time; None takes
+            all of them.
+        practice: what Algorithm 2 adds; nothing, by default.
+
+    Raises:
+        ValueError: if a number is out of its range, or minibatches would be of unequal size.
+    """
+
+    batch_size: int
+    group_size: int
+    num_iterations: int
+    max_tokens: int
+    schedule: Schedule
+    estimator: Estimator = field(default_factory=Grpo)
+    optimizer: Optimizer = field(default_factory=Sgd)
+    checkpoints: Sequence[int] = ()
+    norm_limit: float = 1e4
+    rows_per_pass: int | None = None
+    practice: Practice = field(default_factory=Practice)
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        for name in ("batch_size", "group_size", "num_iterations", "max_tokens"):
+            integer(name, getattr(self, name))
+        real("norm_limit", self.norm_limit, above=0.0)
+        if self.rows_per_pass is not None:
+            integer("rows_per_pass", self.rows_per_pass)
+        self.practice.require_batch_size(self.batch_size)
+        points = self.checkpoints or (self.num_iterations,)
+        increasing("checkpoints", points, at_most=self.num_iterations)
+        object.__setattr__(self, "checkpoints", tuple(points))
+
+    @property
+    def budget(self) -> int:
+        """N = B·G, outputs a step."""
+        return self.batch_size * self.group_size
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run after some of its iterations.
+
+    Args:
+        iteration: how many.
+        measured: what `evaluate` returned.
+        mean_reward: of the outputs sampled since the last checkpoint.
+        gradient_norm: mean ‖ĝ‖ of the steps since then.
+        state: to go on from here.
+    """
+
+    iteration: int
+    measured: Mapping[str, float]
+    mean_reward: float
+    gradient_norm: float
+    state: State
+
+
+def run_rng(*coordinates: int) -> torch.Generator:
+    """Return the generator of the run with these coordinates, such as a seed and the budget N.
+
+    Leave estimator, group size and learning rate out. At each iteration, runs of the same key and
+    budget then use the same uniform numbers, and larger minibatches begin with the prompts of
+    smaller ones. The numbers are the same whatever device the model is on.
+
+    Raises:
+        ValueError: if a coordinate is no integer, or negative.
+    """
+    words = [integer("coordinates", each, at_least=0) for each in coordinates]
+    # Their number belongs to the key: SeedSequence takes no notice of zeros at the end.
+    key = np.random.SeedSequence([len(words), *words])
+    # 32 bits: a CPU generator takes no notice of the others in its seed.
+    return torch.Generator().manual_seed(int(key.generate_state(1)[0]))
+
+
+def train(
+    model: Any,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    rng: torch.Generator,
+    evaluate: Evaluate,
+    state: State | None = None,
+) -> Iterator[Checkpoint]:
+    """Run Algorithm 1: θ ← θ + η_i ĝ, with ĝ = (1/BG) Σ_b Σ_i A_bi ∇ log π(y_bi∣x_b).
+
+    With a `Practice`, run Algorithm 2: m such steps with the outputs of one policy, see
+    `policy_gradients`.
+
+    Args:
+        model: the policy at θ_0, a `LanguageModel`; is changed in place. Its dropout, if any, is
+            for the caller to switch off. Under a penalty a copy of it is the reference, unless the
+            task has one: it must be at θ_0 then also when a state is given, which holds none.
+        task: prompts and rewards.
+        config: sizes, rates and checkpoints.
+        rng: source of randomness, see `run_rng`.
+        evaluate: is called with the model at every checkpoint.
+        state: of a checkpoint, to go on from there bit for bit; `model` and `rng` take it over.
+
+    Returns:
+        The checkpoints, as the run reaches them: it waits until the next is asked for.
+
+    Raises:
+        ValueError: if the state does not fit model and optimizer.
+        FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
+    """
+    trained = tuple(p.detach()[None] for p in model.parameters() if p.requires_grad)
+    policies = Alone(model, reference_of(model, task, config.practice))  # before the state comes
+    runs = Runs(policies, trained, (config,), (rng,))
+    steps = ascend(runs, task, evaluate, None if state is None else [state])
+    return (checkpoint for (checkpoint,) in steps)
+
+
+def reference_of(model: Any, task: Task, practice: Practice) -> Any:
+    """Return π_ref, which training `model` does not change, or None without a penalty."""
+    if not practice.penalty_weight:
+        return None
+    reference = model if task.reference is None else task.reference
+    return deepcopy(model) if reference is model else reference
+
+
+def save_state(state: Any, path: Path) -> None:
+    """Write the state of a run, or a list of states, whole or not at all."""
+    content = BytesIO()  # in memory: torch's own way of writing hides what the disk says
+    torch.save(state, content)
+    write_whole(path, lambda partial: partial.write_bytes(content.getbuffer()))
+
+
+def load_state(path: Path) -> Any:
+    """Read what `save_state` wrote, to the CPU; runs no code that the file may hold."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """E runs that step together.
+
+    Args:
+        policies: of the runs.
+        parameters: what is trained, each of shape (E, ...); changed in place.
+        configs: one a run; estimators, schedules and sizes of groups are a run's own.
+        rngs: one a run.
+    """
+
+    policies: Policies
+    parameters: Gradient
+    configs: tuple[TrainingConfig, ...]
+    rngs: tuple[torch.Generator, ...]
+
+    def __len__(self) -> int:
+        """E, the number of runs."""
+        return len(self.configs)
+
+
+def ascend(
+    runs: Runs, task: Task, evaluate: Evaluate, states: Sequence[State] | None
+) -> Iterator[tuple[Checkpoint, ...]]:
+    """Take over the states, if any, and return the checkpoints of all runs; see `train`."""
+    moments = runs.configs[0].optimizer.moments(runs.parameters)
+    done = 0 if states is None else _take_over(runs, moments, states)
+    _require_bounded(runs, "parameters", runs.parameters, done)
+    return _steps(runs, task, evaluate, moments, done)
+
+
+def _steps(
+    runs: Runs, task: Task, evaluate: Evaluate, moments: Sequence[Gradient], done: int
+) -> Iterator[tuple[Checkpoint, ...]]:
+    """Take the steps after the first `done` iterations."""
+    shared = runs.configs[0]
+    rates = np.stack([each.schedule.rates(each.num_iterations) for each in runs.configs], axis=1)
+    seen: list[Tensor] = []  # mean rewards and norms of gradients since the last checkpoint
+    steps = done * shared.practice.num_minibatches
+    for iteration in range(done + 1, shared.num_iterations + 1):
+        for gradient, rewards in policy_gradients(runs.policies, task, runs.configs, runs.rngs):
+            gradient = tuple(map(torch.Tensor.view_as, gradient, runs.parameters))
+            norms = _require_bounded(runs, "gradient", gradient, iteration)
+            steps += 1
+            moves = shared.optimizer.directions(gradient, runs.parameters, moments, steps)
+            for parameter, move in zip(runs.parameters, moves, strict=True):
+                rate = torch.as_tensor(rates[iteration - 1]).to(parameter)
+                parameter.add_(move * rate.view(-1, *[1] * (move.ndim - 1)))
+            _require_bounded(runs, "parameters", runs.parameters, iteration)
+            seen.append(torch.stack([rewards, norms]))
+        if iteration in shared.checkpoints:
+            means = torch.stack(seen).mean(dim=0)
+            seen = []
+            yield tuple(
+                Checkpoint(
+                    iteration,
+                    dict(evaluate(runs.policies.member(place))),
+                    mean_reward=float(means[0, place]),
+                    gradient_norm=float(means[1, place]),
+                    state=_state(runs, moments, place, iteration),
+                )
+                for place in range(len(runs))
+            )
+
+
+def _require_bounded(
+    runs: Runs, what: str, stacked: Gradient, iteration: int
+) -> Float[Tensor, " E"]:
+    """Return the norms of the runs' gradients or parameters, or raise if one is no small number."""
+    squares = [each.double().square().flatten(1).sum(dim=1) for each in stacked]
+    norms = torch.stack(squares).sum(dim=0).sqrt().cpu()
+    for place, norm in enumerate(norms.tolist()):
+        limit = runs.configs[place].norm_limit
+        if not norm <= limit:
+            which = f" of run {place}" if len(runs) > 1 else ""
+            raise FloatingPointError(
+                f"training{which} diverged at iteration {iteration}: the norm of the {what} must "
+                f"be at most {limit:g}, got {norm:g}"
+            )
+    return norms
+
+
+def _state(runs: Runs, moments: Sequence[Gradient], place: int, iteration: int) -> State:
+    """Return a copy of one run's state."""
+    return {
+        "iteration": iteration,
+        "parameters": [each[place].clone() for each in runs.parameters],
+        "moments": [[each[place].clone() for each in moment] for moment in moments],
+        "rng": runs.rngs[place].get_state(),
+    }
+
+
+def _take_over(runs: Runs, moments: Sequence[Gradient], states: Sequence[State]) -> int:
+    """Go to these states, one a run; return the iteration that they are at."""
+    iterations = {state["iteration"] for state in states}
+    if len(states) != len(runs) or len(iterations) != 1:
+        raise ValueError(
+            f"states must be of {len(runs)} runs at the same iteration, got {len(states)} "
+            f"at {sorted(iterations)}"
+        )
+    for place, state in enumerate(states):
+        here = [[each[place] for each in part] for part in (runs.parameters, *moments)]
+        there = [state["parameters"], *state["moments"]]
+        if _shapes(here) != _shapes(there):
+            raise ValueError(
+                f"state must fit model and optimizer, {_shapes(here)}, got {_shapes(there)}"
+            )
+        for part, other in zip(here, there, strict=True):
+            for ours, theirs in zip(part, other, strict=True):
+                ours.copy_(theirs)
+        runs.rngs[place].set_state(state["rng"])
+    return iterations.pop()
+
+
+def _shapes(parts: Sequence[Sequence[Tensor]]) -> list[list[tuple[int, ...]]]:
+    return [[tuple(each.shape) for each in part] for part in parts]

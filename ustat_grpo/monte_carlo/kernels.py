@@ -1,0 +1,244 @@
+"""The compiled loop under the Monte Carlo harness: draw groups, score every estimator at once.
+
+The gradient of a group depends on its cell counts only (see `draws`): with n_y outputs of action
+y, z_y their rewards and S = Σ z_y, an estimator whose advantages are affine in the rewards,
+A_i = own·Z_i + other·(S − Z_i) + shift(x), gives action y the weight
+
+    a_y = (own − other)·z_y + (other·S + shift(x))·n_y,        ĝ(x) = (1/G) Σ_y a_y W(x, y).
+
+So outputs are never stored, and every estimator and group size is scored on the same draws. For
+one-hot features ĝ_xy = a_y − π(y∣x)·Σ a; the loop adds up the uncentred a_y, which touches only
+the actions that were drawn, and takes the squared error apart:
+
+    ‖a − Mπ − g‖² = ‖g‖² + Σ a(a − 2g) + M(M·Σπ² − 2·Σ aπ + 2·Σ gπ),    M = Σ a,
+
+block by block. For general features the scores are centred beforehand, and M = 0.
+
+Groups of up to `LARGEST_SCATTERED_GROUP` are weighed output by output (by `tiles`, where every
+prompt is taken once), up to `LARGEST_DRAWN_GROUP` action by action; larger ones are drawn as one
+vector of counts, whose cost hardly depends on G. Every (replicate, slot of the minibatch) has a
+random stream of its own, which group sizes share: the group of 8 begins with the outputs of the
+group of 4. Results depend on neither threads nor chunks.
+"""
+
+import numpy as np
+from numba import njit
+
+from ustat_grpo.compiled.cache import compiled
+from ustat_grpo.compiled.draws import column_shift, draw_cell, draw_cells, draw_counts, draw_prompts
+from ustat_grpo.compiled.rng import stream, substream
+from ustat_grpo.monte_carlo.layout import LARGEST_SCATTERED_GROUP, SLOTS_PER_TILE
+from ustat_grpo.monte_carlo.tiles import num_tiled_sizes, score_tile
+
+LARGEST_DRAWN_GROUP = 256
+"""Groups above this size are drawn as counts; below, outputs are cheaper one by one."""
+
+REPLICATES_PER_BLOCK = 1024
+"""Replicates whose gradients are summed together; fixes the order of all later sums."""
+
+_PROMPT_STREAM = 0
+_OUTPUT_STREAM = 1
+
+
+@compiled
+def simulate(tables, forms, work, key, all_once, first, totals):
+    """Run replicates first, first + 1, … until `totals`, handed in as zeros, is full.
+
+    Args:
+        tables: the problem.
+        forms: the estimators.
+        work: scratch memory; its `prompts` has the length of the minibatch.
+        key: of the random streams.
+        all_once: whether every prompt is taken once, weighted, or the minibatch drawn i.i.d.
+        first: number of the first replicate, a multiple of the block length.
+        totals: output.
+    """
+    batch_size = len(work.prompts)
+    weight = 1.0 / batch_size
+    num_tiled = num_tiled_sizes(tables, forms, all_once)
+    for index in range(totals.errors.shape[0]):
+        replicate_key = substream(key, first + index)
+        output_key = substream(replicate_key, _OUTPUT_STREAM)
+        _choose_prompts(tables, replicate_key, all_once, work.prompts)
+        block = index // REPLICATES_PER_BLOCK
+        for slot in range(0, batch_size if num_tiled > 0 else 0, SLOTS_PER_TILE):
+            size = min(SLOTS_PER_TILE, batch_size - slot)
+            score_tile(
+                tables, forms, work.tile, totals, output_key, index, block, num_tiled, slot, size
+            )
+        if num_tiled < len(forms.group_sizes):
+            for slot in range(batch_size):
+                prompt = work.prompts[slot]
+                if all_once:
+                    weight = tables.prompt_weights[prompt]
+                slot_key = substream(output_key, slot)
+                _add_group(tables, forms, work, prompt, weight, slot_key, num_tiled)
+            _score(tables, work, totals, index, block, num_tiled)
+
+
+@compiled
+def count_cells(tables, group_sizes, key, all_once, first, prompts, counts):
+    """Fill the prompts and cell counts of the very groups that `simulate` draws.
+
+    Args:
+        tables: the problem.
+        group_sizes: S sizes, in ascending order.
+        key: of the random streams.
+        all_once: as for `simulate`.
+        first: number of the first replicate.
+        prompts: output, shape (replicates, B).
+        counts: output, shape (S, replicates, B, C); must hold zeros.
+    """
+    for index in range(prompts.shape[0]):
+        replicate_key = substream(key, first + index)
+        _choose_prompts(tables, replicate_key, all_once, prompts[index])
+        output_key = substream(replicate_key, _OUTPUT_STREAM)
+        for slot in range(prompts.shape[1]):
+            prompt = prompts[index, slot]
+            slot_key = substream(output_key, slot)
+            counted_row = prompt
+            for s in range(len(group_sizes)):
+                group = counts[s, index, slot]
+                if group_sizes[s] <= LARGEST_DRAWN_GROUP:
+                    start, stride = stream(slot_key)
+                    draw_cells(start, stride, 0, group_sizes[s], tables.aliases, prompt, group)
+                else:
+                    start, stride = stream(substream(slot_key, group_sizes[s]))
+                    draw_counts(
+                        start, stride, group_sizes[s], tables.counts, counted_row, tables.aliases,
+                        prompt, group,
+                    )  # fmt: skip
+                    counted_row += len(tables.action_probs)
+
+
+@njit(inline="always")
+def _choose_prompts(tables, replicate_key, all_once, prompts):
+    """Fill the prompts of a minibatch: each once, or i.i.d. draws."""
+    if all_once:
+        for slot in range(len(prompts)):
+            prompts[slot] = slot
+    else:
+        start, stride = stream(substream(replicate_key, _PROMPT_STREAM))
+        draw_prompts(start, stride, tables.prompt_aliases, prompts)
+
+
+@njit(inline="always")
+def _add_group(tables, forms, work, prompt, weight, slot_key, first_size):
+    """Draw one group at every further group size and add its gradient, for each estimator, to ĝ."""
+    start, stride = stream(slot_key)
+    one_hot = tables.scores.shape[0] == 0
+    num_drawn = 0
+    counted_row = prompt
+    for s in range(first_size, len(forms.group_sizes)):
+        group_size = forms.group_sizes[s]
+        if one_hot and group_size <= LARGEST_SCATTERED_GROUP:
+            _scatter_outputs(tables, forms, work, prompt, weight, start, stride, s)
+            continue
+        if group_size <= LARGEST_DRAWN_GROUP:
+            if num_drawn == 0:
+                for cell in range(len(work.drawn)):
+                    work.drawn[cell] = 0
+            draw_cells(start, stride, num_drawn, group_size, tables.aliases, prompt, work.drawn)
+            num_drawn = group_size
+            total = _summarise(work.drawn, tables.levels, work.outputs, work.rewards)
+        else:
+            alone, apart = stream(substream(slot_key, group_size))
+            draw_counts(
+                alone, apart, group_size, tables.counts, counted_row, tables.aliases, prompt,
+                work.counted,
+            )  # fmt: skip
+            counted_row += len(tables.action_probs)
+            total = _summarise(work.counted, tables.levels, work.outputs, work.rewards)
+        _add_actions(tables, forms, work, prompt, weight, total, s)
+
+
+@njit(inline="always")
+def _scatter_outputs(tables, forms, work, prompt, weight, start, stride, s):
+    """One-hot features, small group: draw it and add each output's advantage to its action."""
+    group_size = forms.group_sizes[s]
+    offset = np.uint64(prompt * tables.action_probs.shape[1])
+    shift_bits = column_shift(tables.aliases.shape[1])
+    total = 0.0
+    for i in range(group_size):
+        work.cells[i] = draw_cell(start, stride, i, tables.aliases, prompt, shift_bits)
+        total += tables.cell_rewards[work.cells[i]]
+    scale = weight / group_size
+    for e in range(forms.slope.shape[1]):
+        slope = scale * forms.slope[s, e]
+        shift = scale * (forms.other[s, e] * total + forms.shift[s, e, prompt])
+        overlap = 0.0
+        for i in range(group_size):
+            cell = work.cells[i]
+            action = tables.cell_actions[cell]
+            advantage = slope * tables.cell_rewards[cell] + shift
+            overlap += advantage * tables.action_probs[prompt, action]
+            work.estimate[s, e, offset + action] += advantage
+        work.mass[s, e, prompt] += slope * total + shift * group_size
+        work.overlap[s, e, prompt] += overlap
+
+
+@njit(inline="always")
+def _summarise(counts, levels, outputs, rewards):
+    """Fill outputs and total reward by action from the cell counts; return the group's total."""
+    num_actions = len(outputs)
+    for y in range(num_actions):
+        outputs[y] = 0.0
+        rewards[y] = 0.0
+    total = 0.0
+    for index in range(len(levels)):
+        number = 0
+        first = np.uint64(index * num_actions)
+        for y in range(num_actions):
+            count = counts[first + np.uint64(y)]
+            number += count
+            outputs[y] += float(count)
+            rewards[y] += levels[index] * float(count)
+        total += levels[index] * float(number)
+    return total
+
+
+@njit(inline="always")
+def _add_actions(tables, forms, work, prompt, weight, total, s):
+    """Add the gradient of a group, summed by action, to ĝ of each estimator."""
+    group_size = forms.group_sizes[s]
+    num_actions = len(work.outputs)
+    offset = np.uint64(prompt * num_actions)
+    scale = weight / group_size
+    for e in range(forms.slope.shape[1]):
+        slope = scale * forms.slope[s, e]
+        shift = scale * (forms.other[s, e] * total + forms.shift[s, e, prompt])
+        if tables.scores.shape[0] == 0:
+            overlap = 0.0
+            for y in range(num_actions):
+                weighted = slope * work.rewards[y] + shift * work.outputs[y]
+                overlap += weighted * tables.action_probs[prompt, y]
+                work.estimate[s, e, offset + np.uint64(y)] += weighted
+            work.mass[s, e, prompt] += slope * total + shift * group_size
+            work.overlap[s, e, prompt] += overlap
+        else:
+            for y in range(num_actions):
+                weighted = slope * work.rewards[y] + shift * work.outputs[y]
+                if weighted != 0.0:
+                    for j in range(work.estimate.shape[2]):
+                        work.estimate[s, e, j] += weighted * tables.scores[prompt, y, j]
+
+
+@compiled
+def _score(tables, work, totals, index, block, first_size):
+    """Take ‖ĝ − g‖² of one replicate, add ĝ to the sums of its block, and clear it."""
+    for s in range(first_size, work.estimate.shape[0]):
+        for e in range(work.estimate.shape[1]):
+            error = tables.target_norm
+            for j in range(work.estimate.shape[2]):
+                value = work.estimate[s, e, j]
+                totals.estimate[block, s, e, j] += value
+                error += value * (value - 2.0 * tables.target[j])
+                work.estimate[s, e, j] = 0.0
+            for x in range(work.mass.shape[2]):
+                mass = work.mass[s, e, x]
+                totals.mass[block, s, e, x] += mass
+                centring = mass * tables.probs_norm[x] + 2.0 * tables.probs_target[x]
+                error += mass * (centring - 2.0 * work.overlap[s, e, x])
+                work.mass[s, e, x] = 0.0
+                work.overlap[s, e, x] = 0.0
+            totals.errors[index, s, e] = error

@@ -1,0 +1,14 @@
+"""Pools of outputs drawn for each prompt: their moments, and errors of groups drawn from them."""
+
+from ustat_grpo.pools.errors import PromptErrors, pool_errors
+from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
+from ustat_grpo.pools.pool import Pool, PromptPool
+
+__all__ = [
+    "MeasuredMoments",
+    "Pool",
+    "PromptErrors",
+    "PromptPool",
+    "pool_errors",
+    "pool_moments",
+]
