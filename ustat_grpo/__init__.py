@@ -1,7 +1,8 @@
 """How good is a GRPO policy gradient, and how many outputs per prompt should be sampled?
 
-Estimators turn rewards into advantages, `laws` say exactly how wrong each is, `gradient_mse`
-measures it, and they agree. Reference: arXiv 2603.01162.
+`plan` answers from a sample of your own model's outputs. Estimators turn rewards into advantages,
+`laws` say exactly how wrong each is, `gradient_mse` measures it, and they agree.
+Reference: arXiv 2603.01162.
 """
 
 from ustat_grpo import laws, ustatistics
@@ -46,10 +47,9 @@ from ustat_grpo.estimators import (
 from ustat_grpo.estimators.flat import from_flat, from_index
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 from ustat_grpo.monte_carlo import gradient_mse
-from ustat_grpo.optimization import Runs, optimize
-from ustat_grpo.optimization.practice import Practice
-from ustat_grpo.optimization.regions import Box
-from ustat_grpo.optimization.schedules import Constant, Decay, Schedule
+from ustat_grpo.noise import OutputSample, estimate_noise, load_sample, save_sample, sign_probes
+from ustat_grpo.optimization import Box, Constant, Decay, Practice, Runs, Schedule, optimize
+from ustat_grpo.planner import Cost, Plan, PromptValues, plan
 
 __all__ = [
     "BatchStdNormalised",
@@ -57,6 +57,7 @@ __all__ = [
     "Box",
     "Constant",
     "ConstantBaseline",
+    "Cost",
     "Critic",
     "Decay",
     "DropEqualGroups",
@@ -75,8 +76,11 @@ __all__ = [
     "OptimalBaseline",
     "Oracle",
     "OutcomeMoments",
+    "OutputSample",
     "PassAtK",
+    "Plan",
     "Practice",
+    "PromptValues",
     "RunningRewards",
     "Runs",
     "Schedule",
@@ -91,14 +95,19 @@ __all__ = [
     "Vanilla",
     "Whitened",
     "arithmetic_choice",
+    "estimate_noise",
     "from_flat",
     "from_index",
     "gradient",
     "gradient_mse",
     "groups_per_kept_group",
     "laws",
+    "load_sample",
     "optimize",
+    "plan",
     "random_bandit",
+    "save_sample",
+    "sign_probes",
     "train_to",
     "ustatistics",
 ]
