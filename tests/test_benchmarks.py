@@ -128,6 +128,7 @@ def test_a_way_that_is_wrong_is_not_timed(monkeypatch):
         benchmark.run(TINY, Console(quiet=True))
 
 
+@pytest.mark.slow  # the test above asks the same of another way
 @pytest.mark.parametrize("name", ["torch_runs", "numpy_compare"])
 def test_runs_that_are_wrong_are_not_timed(name, monkeypatch):
     way = plain_optimization.WAYS[name]

@@ -82,9 +82,11 @@ def test_where_nothing_can_be_written_loops_are_compiled_all_the_same():
     assert any("alias_table is compiled in every process" in line for line in said)
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2],
-                                    lambda whole: b"\x80\x04no pickle" * 9],
-                         ids=["empty", "truncated", "other bytes"])  # fmt: skip
+@pytest.mark.parametrize("damage", [
+    pytest.param(lambda whole: b"", id="empty", marks=pytest.mark.slow),
+    pytest.param(lambda whole: whole[: len(whole) // 2], id="truncated"),
+    pytest.param(lambda whole: b"\x80\x04no pickle" * 9, id="other bytes", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_damaged_caches_are_made_anew(damage, tmp_path):
     """Would catch: an EOFError or UnpicklingError at every start, until somebody finds the file."""
     assert run_with(str(tmp_path)) == [TABLE]

@@ -519,6 +519,7 @@ class TestEverything:
             if app in COLUMNS:
                 assert table.decode().split("\n")[0] == COLUMNS[app].replace(" ", ",")
 
+    @pytest.mark.slow  # an app is asked the same in test_runner
     def test_main_job_into_a_folder_that_cannot_be_written(self, small, tmp_path):
         """Would catch: a traceback for `python -m experiments --folder FOLDER`."""
         blocked = tmp_path / "file"
@@ -528,6 +529,7 @@ class TestEverything:
         assert done.stderr.startswith(f"error: output must be a writable folder, got {blocked}")
         assert done.stderr.count("\n") == 1
 
+    @pytest.mark.slow  # what documents and jobs ask for is composed in their tests
     def test_every_app_and_task_has_a_configuration(self):
         """GSM8K and MATH need files and a model that the user has, `gym` an environment."""
         folder = ROOT / "experiments" / "conf"

@@ -242,6 +242,7 @@ class TestFiles:
         assert stop.value.code == 2
         assert "batch_size must be the same" in capsys.readouterr().err
 
+    @pytest.mark.slow  # test_figures asks the same of another figure
     def test_in_a_process_of_its_own(self, tmp_path):
         """Same bytes. Would catch: a warning of Matplotlib's."""
         training_path_table().to_csv(tmp_path / "data.csv", index=False)

@@ -20,6 +20,7 @@ def data_files(folder):
     return {path.parent.name: path.read_bytes() for path in folder.rglob("data.csv")}
 
 
+@pytest.mark.slow  # joblib is asked the same in test_experiments
 def test_submitit_writes_the_data_of_a_plain_sweep(tmp_path):
     """Would catch: a launcher that is not taken, or numbers that depend on the process."""
     pytest.importorskip("submitit")

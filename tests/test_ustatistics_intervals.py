@@ -47,6 +47,7 @@ class TestConfidenceInterval:
         error = np.sqrt(variance_estimate(x, gini_kernel))
         assert normal.estimate - normal.low == pytest.approx(norm.ppf(0.95) * error)
 
+    @pytest.mark.slow  # test_ustatistics_coverage measures it of a closed form of the same
     @pytest.mark.parametrize("method", ["jackknife", "normal"])
     def test_coverage(self, method):
         """2000 samples of n = 200: |z| ≤ 4 spans coverage 0.930 to 0.970.
