@@ -1,8 +1,7 @@
-"""The door to all experiments.
+"""The door to all experiments: one of them by its NAME, or the main job if none is given.
 
-python -m experiments                     the main job on its smoke scale
-python -m experiments NAME overrides...   one experiment; -m for a sweep, --help for its options
-python -m experiments collect ...         the tables of a sweep's jobs as one
+`python -m experiments NAME overrides...` runs one, with -m a sweep, and NAME --help shows its
+options; `python -m experiments collect ...` makes one table of a sweep's jobs.
 """
 
 import argparse

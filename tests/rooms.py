@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ustat_grpo", "experiments", "theory", "figures", "benchmarks")
 
 
 def house(package: str) -> tuple[set[str], dict[str, set[str]], dict[str, set[str]]]:
     """Return the modules of a package, its arrows between rooms, and those between modules."""
-    import grimp
-
     graph = grimp.build_graph(package, cache_dir=None)
     modules = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
     rooms: dict[str, set[str]] = {}

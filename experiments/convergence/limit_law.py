@@ -4,8 +4,7 @@ Many runs at the rate β/(i + i₀): the quantiles of n·Δ_n beside those of it
 law without the factor β² that the paper's proof loses. Try
 
     python -m experiments limit_law task=tug_of_war_rank3
-    python -m experiments limit_law -m task=tug_of_war,tug_of_war_rank3
-    rate_factor=1,1.5
+    python -m experiments limit_law -m task=tug_of_war,tug_of_war_rank3 rate_factor=1,1.5
 """
 
 import warnings

@@ -4,9 +4,8 @@ The paper's gradient-error figure: every prompt once, or a minibatch of i.i.d. p
 of rising skill. Try
 
     python -m experiments gradient_mse task=arithmetic_choice scale=smoke
-    python -m experiments gradient_mse -m task=bandit,tug_of_war group_size=4,8,16
-    batch_size=32 python -m experiments gradient_mse task=gym env_id=Acrobot-v1
-    task.features=affine
+    python -m experiments gradient_mse -m task=bandit,tug_of_war group_size=4,8,16 batch_size=32
+    python -m experiments gradient_mse task=gym env_id=Acrobot-v1 task.features=affine
 """
 
 from dataclasses import dataclass, field

@@ -22,8 +22,7 @@ def measure(config: Any) -> pd.DataFrame:
     """Measure every estimator at every group size, for each policy of `config`.
 
     Args:
-        config: of `experiments.gradient_error.gradient_mse`, with a task of
-        `experiments.tasks.language`.
+        config: of `gradient_mse`, with a task of `experiments.tasks.language`.
     """
     use_threads(config.threads or 1)
     tables = []

@@ -18,8 +18,7 @@ def measure(config: Any) -> pd.DataFrame:
     """Measure every estimator at every group size, for each policy of the task.
 
     Args:
-        config: of `experiments.gradient_error.gradient_mse`, with a task of
-        `experiments.tasks.sequential`.
+        config: of `gradient_mse`, with a task of `experiments.tasks.sequential`.
     """
     on_table = isinstance(config.task, FrozenLake)
     return _on_table(config) if on_table else _from_episodes(config)

@@ -5,8 +5,7 @@ paired differences tell which sizes may be the best, the law of the gap tells wh
 expected, and what the usual defaults cost. Try
 
     python -m experiments find_group_size task=bandit budget=1024
-    python -m experiments find_group_size task=tug_of_war budget=96 scale.runs=2000
-    estimator=paper
+    python -m experiments find_group_size task=tug_of_war budget=96 scale.runs=2000 estimator=paper
 """
 
 from collections.abc import Hashable, Mapping
@@ -23,6 +22,7 @@ from experiments.group_size.confidence import LEVEL, compare
 from experiments.group_size.group_size import GroupSize, describe, measure, predicted
 from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.reading import STANDARD_ERRORS
 from experiments.tasks.bandits import Start
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.bandits.expansion import expand
@@ -36,7 +36,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 TOLERANCE = 0.05
-STANDARD_ERRORS = 4.0
 DEFAULTS = (2, 8, 16, 64)
 """Group sizes that trainers and papers start from."""
 

@@ -6,8 +6,7 @@ questions and random numbers, whatever their group size. Beside the accuracy sta
 components along training, hence the group size of least gradient error at every checkpoint. Try
 
     python -m experiments language_group_size budget=256
-    python -m experiments language_group_size budget=1024 optimizer=adamw
-    learning_rate=0.001
+    python -m experiments language_group_size budget=1024 optimizer=adamw learning_rate=0.001
 
 A run that is finished is kept: a killed job goes on with the runs that are left.
 """

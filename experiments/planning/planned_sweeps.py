@@ -84,9 +84,7 @@ def tabled_sweeps(path: Path, panel: str) -> Iterator[Sweep]:
     """Read GRPO's sweeps of one panel, budget by budget and checkpoint by checkpoint.
 
     Args:
-        path: a table of `experiments.group_size.language_group_size`, or of
-        `experiments.group_size.group_size` on
-            sequential tasks.
+        path: a table of `language_group_size`, or of `group_size` on sequential tasks.
         panel: the policy where runs begin.
 
     Raises:

@@ -5,8 +5,7 @@ against G. The runs' rows hold the mean of θ over many runs, to be held against
 the maximisers of E F_G − κ KL, of E V − κ KL and of the limit, E 2 arcsin √V − κ KL. Try
 
     python -m experiments implied_objective
-    python -m experiments implied_objective penalties=[k2] group_size=[2,4,8]
-    penalty_weight=0.01
+    python -m experiments implied_objective penalties=[k2] group_size=[2,4,8] penalty_weight=0.01
 """
 
 from collections.abc import Callable, Iterator

@@ -5,9 +5,8 @@ math-verify 0.9 reads `3 1/2` as 1, drops the base of `101_3`, compares `28.0\%`
 grammar of `ustat_grpo.lm.judging.written_numbers` a part only. So, in front of it:
 
 - Boxes are those of `ustat_grpo.lm.judging.boxes`, as for the reward of the form. If a text has
-one, or the
-  same several times, nothing else of the text counts; of several, math-verify chooses or makes a
-  set. Without a box, `#### 72` at the end is the answer, as GSM8K's solutions have it.
+  one, or the same several times, nothing else of the text counts; of several, math-verify chooses
+  or makes a set. Without a box, `#### 72` at the end is the answer, as GSM8K's solutions have it.
 - A number is handed on as plain digits. Two integers are compared here, digit by digit.
 - Mixed numbers, `3 1/2`, `3½` and `3\frac{1}{2}`, are sums: 7/2. `3 and 1/2` is one next to a
   single number, else a set of two.
