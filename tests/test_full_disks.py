@@ -23,6 +23,8 @@ from experiments.running.commands import ends_in_one_line
 APPS = sorted(jobs.APPS)
 TASKS = {app: f"task={jobs.EXPERIMENTS[app].tasks[0]}" for app in APPS if app in jobs.EXPERIMENTS}
 ASKED = ("task=tug_of_war",)
+ROOM = 24_000
+"""Bytes of a disk that holds a job's record, which names some 200 files of code, but no data."""
 
 
 def instead(*_asked):
@@ -66,7 +68,7 @@ def test_a_full_disk(app, tmp_path, monkeypatch):
     """
     module = SimpleNamespace(APP=app_with(instead, app=jobs.APPS[app]))
     command = ([] if TASKS.get(app, "task=") == "task=" else [TASKS[app]]) + [f"output={tmp_path}"]
-    code, _, error = call_with_room(16_000, module, *command)  # enough for the record
+    code, _, error = call_with_room(ROOM, module, *command)
     assert code == 1 and error.endswith("data.csv: File too large\n") and error.count("\n") == 1
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {"config.yaml", "provenance.json"}
@@ -98,7 +100,7 @@ class TestDisk:
             code == 1 and error.startswith(f"error: {blocked / 'out'}") and error.count("\n") == 1
         )
         sweep = ("-m", *ASKED, f"output={tmp_path}")
-        code, _, error = call_with_room(11_000, gradient_mse, *sweep)
+        code, _, error = call_with_room(ROOM, gradient_mse, *sweep)
         assert code == 1 and "\nerror: " in error and "Traceback" not in error
         assert error.endswith("data.csv: File too large\n")
 

@@ -5,6 +5,7 @@ are asked for.
 """
 
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,6 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-import ustat_grpo
 from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
 from ustat_grpo.inputs.checks import integer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.questions.questions import Questions
     from ustat_grpo.lm.questions.rewards import Reward
 
-_SHIPPED = Path(ustat_grpo.__file__).parent / "lm" / "policies"
+_SHIPPED = Path(str(files("ustat_grpo"))) / "lm" / "policies"
 
 
 def use_threads(threads: int | None) -> None:
