@@ -18,6 +18,7 @@ import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
 from apps import checked
@@ -112,6 +113,20 @@ def jobs(overrides):
         key = override.get_key_element()
         lists = [[*rest, f"{key}={value}"] for rest in lists for value in values]
     return lists
+
+
+def run(block, namespace):
+    """Run a block of Python, or check what a session prints; return the names that it leaves."""
+    if ">>>" not in block:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block, "example", "exec"), namespace)
+        return namespace
+    session = doctest.DocTestParser().get_doctest(block, namespace, "example", None, 0)
+    complaints = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed = runner.run(session, out=complaints.write, clear_globs=False).failed
+    assert not failed, complaints.getvalue()
+    return session.globs
 
 
 class TestLooks:
@@ -251,6 +266,21 @@ class TestCommands:
                 assert command_line._parser().parse_args(words).command == words[0]
 
 
+class TestExamples:
+    @pytest.mark.parametrize("number", range(len(fences(read("README.md"), "python"))))
+    def test_each_of_the_readme_runs_alone(self, number, monkeypatch):
+        """Would catch: a block that takes a name from another, which a reader did not run."""
+        monkeypatch.chdir(ROOT)
+        run(fences(read("README.md"), "python")[number], {})
+
+    @pytest.mark.parametrize("name", [name for name in NAMES[1:] if fences(read(name), "python")])
+    def test_those_of_a_page_run_one_after_the_other(self, name, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        namespace: dict[str, object] = {}
+        for block in fences(read(name), "python"):
+            namespace = run(block, namespace)
+
+
 class TestReadme:
     @pytest.mark.parametrize("block", ["minutes", "speed"])
     def test_generated_blocks_are_filled(self, block):
@@ -264,39 +294,33 @@ class TestReadme:
                 (row,) = [line for line in lines if command in line]
                 assert re.search(r"\| \d+\.\d \|$", row)
 
-    def test_examples_run(self):
-        """One after the other in one namespace, as a reader would; sessions print what they say."""
-        namespace: dict[str, object] = {}
-        blocks = fences(read("README.md"), "python")
-        assert blocks
-        for number, block in enumerate(blocks):
-            if ">>>" in block:
-                examples = doctest.DocTestParser().get_doctest(
-                    block, namespace, f"README {number}", "README.md", 0
-                )
-                complaints = io.StringIO()
-                runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-                failed = runner.run(examples, out=complaints.write, clear_globs=False).failed
-                assert not failed, complaints.getvalue()
-                namespace = examples.globs
-            else:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    exec(compile(block, f"README {number}", "exec"), namespace)
+    def both_sides(self):
+        (found,) = [block for block in fences(read("README.md"), "python") if "measured" in block]
+        return found
 
-    def test_first_example_prints_both_sides_equal(self):
+    def test_an_example_prints_both_sides_equal(self):
         """Measured and exact, |z| ≤ 4 with the error bar that it prints (one digit: 50 % more)."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(fences(read("README.md"), "python")[0], {})
+            exec(self.both_sides(), {})
         lines = re.findall(r"measured (\S+) ± (\S+), exact (\S+)", printed.getvalue())
         assert len(lines) >= 2
         for measured, std_error, exact in lines:
             assert abs(float(measured) - float(exact)) <= 4 * 1.5 * float(std_error)
             assert float(std_error) < 0.01 * float(exact)
 
-    def test_first_example_is_ten_lines(self):
-        lines = [line for line in fences(read("README.md"), "python")[0].splitlines() if line]
+    def test_this_example_is_ten_lines(self):
+        lines = [line for line in self.both_sides().splitlines() if line]
         assert len(lines) - sum("import" in line for line in lines) <= 10
+
+    def test_the_picture_of_the_plan_is_of_todays_page(self):
+        """Would catch: a page or a sample that changed, and a picture that did not."""
+        where = importlib.util.spec_from_file_location("plan_page", ROOT / "docs" / "plan_page.py")
+        plan_page = importlib.util.module_from_spec(where)
+        where.loader.exec_module(plan_page)
+        with Image.open(plan_page.PICTURE) as picture:
+            assert picture.text["Source"] == plan_page.digest(), "python docs/plan_page.py"
+            assert picture.size == plan_page.SIZE
 
     def test_every_task_is_explained(self):
         assert set(TASKS) <= set(inline(read("README.md")))
