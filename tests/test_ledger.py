@@ -151,6 +151,12 @@ class TestScoreboard:
             assert not re.search(r"\d\.\d|\d{3}|\d ?%", words), each.found
 
 
+@pytest.fixture
+def claim_rows():
+    """Return the rows of the committed table of claims."""
+    return list(csv.DictReader(StringIO(read(CLAIMS))))
+
+
 def reading(verdict):
     return Reading("a claim", "expected", "obtained", verdict)
 
@@ -343,26 +349,22 @@ class TestPages:
 
 
 class TestClaimsTable:
-    @pytest.fixture(scope="class")
-    def rows(self):
-        return list(csv.DictReader(StringIO(read(CLAIMS))))
+    def test_every_claim_of_every_chapter_holds(self, claim_rows):
+        assert {row["verdict"] for row in claim_rows} == {"holds"}
+        assert tuple(dict.fromkeys(row["chapter"] for row in claim_rows)) == theory.CHAPTERS
+        assert len(claim_rows) > 350
 
-    def test_every_claim_of_every_chapter_holds(self, rows):
-        assert {row["verdict"] for row in rows} == {"holds"}
-        assert tuple(dict.fromkeys(row["chapter"] for row in rows)) == theory.CHAPTERS
-        assert len(rows) > 350
-
-    def test_items_are_those_of_the_chapters(self, rows):
+    def test_items_are_those_of_the_chapters(self, claim_rows):
         known = {name: module.ITEM for name, module in
                  zip(theory.CHAPTERS, theory.chapters(), strict=True)}  # fmt: skip
-        assert all(row["item"] == known[row["chapter"]] for row in rows)
-        assert all(all(row.values()) for row in rows)
+        assert all(row["item"] == known[row["chapter"]] for row in claim_rows)
+        assert all(all(row.values()) for row in claim_rows)
 
-    def test_no_error_of_what_agrees_has_digits(self, rows):
+    def test_no_error_of_what_agrees_has_digits(self, claim_rows):
         """Would catch: digits of a minimiser's error, which are as much rounding as its last."""
         shown = [
             row["error"]
-            for row in rows
+            for row in claim_rows
             if row["kind"] in ("identity", "enumeration")
             and float(row["tolerance"].removeprefix("≤ ")) > 0
         ]

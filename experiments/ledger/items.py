@@ -177,9 +177,9 @@ EXPERIMENTS = (
         "G = 32 is best at nearly every n; most differences are not significant",
         REFINED,
         "one G suits every n late in training; early on the law's best G may move",
-        "Small transformer: G = {language_best} may be best throughout, G* = {language_optimal}, "
-        "not 32; five seeds tell the two best apart in {few_seeds} cells. Small problems: one G "
-        "suits every n on {every_iteration} policies",
+        "Small transformer: G = {language_best} may be best at every n and N; G* = "
+        "{language_optimal}, not 32; five seeds tell the two best apart in {few_seeds} cells. "
+        "Small problems: one G suits every n on {every_iteration} policies",
         groups=("language", "every_iteration"),
     ),
     Item(

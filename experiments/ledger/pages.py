@@ -15,7 +15,7 @@ from experiments.ledger.findings import FINDINGS
 from experiments.ledger.layout import PAGES, Page, Section, Untried
 from experiments.ledger.measured import Group
 from figures.__main__ import FIGURES
-from figures.palette import DRAWN, TABLES
+from figures.palette import DRAWN, JOBS, TABLES
 
 FOLDER = "docs/repro"
 
@@ -172,7 +172,10 @@ def _drawn(experiment: str) -> dict[str, list[Path]]:
 
 
 def _title(kind: str, path: Path) -> str:
-    return path.stem.removeprefix(f"{kind}_").replace("_", " ")
+    """Name a figure by its task and, where a task has several, by what they differ in."""
+    task, _, value = path.stem.removeprefix(f"{kind}_").partition(f"_{JOBS.get(kind, '-')}")
+    shown = task.replace("_", " ")
+    return f"{shown}, {JOBS[kind].replace('_', ' ')} {value}" if value else shown
 
 
 def _untried(untried: Untried) -> Iterable[str]:

@@ -131,9 +131,9 @@ def _of_gaps(evidence: Evidence) -> dict[str, str]:
 
 
 def _of_group_sizes(evidence: Evidence) -> dict[str, str]:
-    trained = _all(evidence, "language", "the G of largest accuracy")
-    sets = [set(_quote(r"may be best \(95 %\): ([\d, ]+);", each).split(", ")) for each in trained]
-    common = sorted(set.intersection(*sets), key=int)
+    steady = _one(evidence, "language", "universality in n")
+    sets = [set(each.split(", ")) for each in re.findall(r": ([^;:]+)(?:;|$)", steady.obtained)]
+    common = sorted(set.intersection(*sets) - {"none"}, key=int)
     path = _one(evidence, "language", "can be estimated")
     seeds = _one(evidence, "language", "five seeds")
     moved = [_quote(r"epochs: (\d+) ", each) for each in _all(evidence, "finite_prompts")]
