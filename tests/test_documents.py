@@ -11,15 +11,16 @@ import io
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
+from apps import checked
 from experiments.jobs import EXPERIMENTS, TASKS
 from experiments.ledger.layout import PAGES
 from experiments.running.commands import as_overrides
@@ -104,9 +105,12 @@ def hydra_commands(text):
 DOCUMENTED = sorted({each for name in NAMES if (ROOT / name).exists()
                      for each in hydra_commands(read(name))})  # fmt: skip
 
+LAUNCHERS = sorted({tuple(each for each in overrides if each.startswith("hydra"))
+                    for _, overrides in DOCUMENTED} - {()})  # fmt: skip
 
-def jobs(app, overrides):
-    """Return the configurations of all jobs of a sweep."""
+
+def jobs(overrides):
+    """Return the overrides of all jobs of a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     lists = [[]]
     for override in parsed:
@@ -116,8 +120,7 @@ def jobs(app, overrides):
             values = [override.get_value_element_as_str()]
         key = override.get_key_element()
         lists = [[*rest, f"{key}={value}"] for rest in lists for value in values]
-    with initialize_config_module("experiments.conf", version_base="1.3"):
-        return [compose(app, each, return_hydra_config=True) for each in lists]
+    return lists
 
 
 class TestLooks:
@@ -137,9 +140,9 @@ class TestLooks:
         ]  # fmt: skip
 
     def test_jobs(self):
-        found = jobs("gradient_mse", ("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
-        names = {(config.task.name, config.group_size, config.seed) for config in found}
-        assert names == {(t, g, 3) for t in ("bandit", "tug_of_war") for g in (2, 4)}
+        found = jobs(("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
+        wanted = product(("bandit", "tug_of_war"), (2, 4))
+        assert found == [[f"task={t}", f"group_size={g}", "seed=3"] for t, g in wanted]
 
     def test_there_is_something_to_check(self):
         assert len(DOCUMENTED) >= 4
@@ -244,12 +247,16 @@ class TestCommands:
     @pytest.mark.parametrize(("app", "overrides"), DOCUMENTED)
     def test_every_run_of_an_app_has_a_configuration(self, app, overrides):
         """Composed and checked as a run would, every job of a sweep; only the work is left out."""
-        for config in jobs(app, overrides):
-            OmegaConf.set_struct(config, False)
-            launcher = config.pop("hydra").launcher._target_
-            (wanted,) = [o.split("=")[1] for o in overrides if "hydra/launcher" in o] or ["basic"]
-            assert wanted.replace("submitit_", "") in launcher.lower()
-            assert OmegaConf.to_object(config).scale.name
+        for job in jobs(each for each in overrides if not each.startswith("hydra")):
+            assert checked(app, *job).scale.name
+
+    @pytest.mark.parametrize("launcher", LAUNCHERS)
+    def test_every_launcher_can_be_had(self, launcher):
+        """With what is set of it. Would catch: a plugin that no installation brings."""
+        with initialize_config_module("experiments.conf", version_base="1.3"):
+            config = compose("gradient_mse", list(launcher), return_hydra_config=True)
+        (name,) = (each.split("=")[1] for each in launcher if each.startswith("hydra/launcher"))
+        assert name.replace("submitit_", "") in config.hydra.launcher._target_.lower()
 
     @every_document
     def test_options_of_the_console_script_are_known(self, name):
