@@ -1,6 +1,6 @@
 """The pages of `docs/repro/`: which chapters and which experiments stand on which."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from experiments.ledger.measured import SEQUENTIAL
 
@@ -57,7 +57,7 @@ class Page:
     about: str
     chapters: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
-    untried: tuple[Untried, ...] = field(default=())
+    untried: tuple[Untried, ...] = ()
 
 
 PAGES = (
