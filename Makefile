@@ -35,7 +35,7 @@ check: .venv/.tested ## lint, format, types, who may import whom
 figures: .venv/.ready ## draw every figure from the committed references
 	@$(BIN)/python -m figures
 
-ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the README
+ledger: .venv/.ready ## regenerate paper_repro.md, docs/repro/ and the measured parts of the README
 	@$(BIN)/python -m experiments.ledger
 
 reference: .venv/.tested ## run the paper scale and replace experiments/reference/

@@ -27,7 +27,10 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 DRAWN = ROOT / "figures" / "drawn"
 SAMPLE = ROOT / "docs" / "sample_outputs.csv"
-DOCUMENTS = ("paper_repro.md", "README.md", "docs/planner.md")
+DOCUMENTS = (
+    "paper_repro.md", "README.md", "docs/planner.md",
+    *sorted(f"docs/repro/{path.name}" for path in (ROOT / "docs" / "repro").iterdir()),
+)  # fmt: skip
 LAWS = "tests/test_laws_*.py tests/test_rounding.py tests/test_theory.py tests/test_draws.py"
 
 # What OpenBLAS needs of the processor to run the kernels of another.
@@ -77,7 +80,7 @@ def settings(folder: Path) -> Iterator[Setting]:
 
 
 def theory_and_ledger(environment: dict[str, str], folder: Path) -> str:
-    """Make the documents, of which the ledger holds every claim of every chapter."""
+    """Make the documents, of which one table holds every claim of every chapter."""
     if wrong := _failure(["-m", "experiments.ledger", str(folder)], environment):
         return wrong
     return _differing({ROOT / name: folder / name for name in DOCUMENTS})

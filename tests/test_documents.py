@@ -23,6 +23,7 @@ from PIL import Image
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
 from apps import checked
 from experiments.jobs import EXPERIMENTS, TASKS
+from experiments.ledger.layout import PAGES
 from experiments.running.commands import as_overrides
 from ustat_grpo import command_line
 
@@ -31,6 +32,7 @@ NAMES = (
     "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/environments.md",
     "docs/estimators.md", "docs/language_models.md", "docs/planner.md", "docs/sweeps.md",
     "docs/trl.md", "docs/ustatistics.md",
+    *(f"docs/repro/{page.name}.md" for page in PAGES),
 )  # fmt: skip
 FOLDERS = (
     "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests",
@@ -60,6 +62,13 @@ def prose(text):
 def inline(text):
     """Return what stands in single backticks outside of code blocks."""
     return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(text))
+
+
+def anchors(text):
+    """Return what GitHub calls the headings of a text, character by character."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.M)
+    kept = ["".join(c for c in each.lower() if c.isalnum() or c in " -_") for each in headings]
+    return [each.replace(" ", "-") for each in kept]
 
 
 def commands(text):
@@ -140,6 +149,11 @@ class TestLooks:
         text = "`make run`, `python -m a.b x=1`\n```console\n$ python -m c\n```\n`f(x)`"
         assert commands(text) == ["python -m c", "make run", "python -m a.b x=1"]
 
+    def test_anchors(self):
+        assert anchors("# A b: `c`\n## It's G*, 1.5 (x)\n```\n# no\n```\n") == [
+            "a-b-c", "its-g-15-x",
+        ]  # fmt: skip
+
     def test_jobs(self):
         found = jobs(("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
         wanted = product(("bandit", "tug_of_war"), (2, 4))
@@ -181,9 +195,14 @@ class TestEveryDocument:
 
     @every_document
     def test_links_lead_somewhere(self, name):
+        """To a file that is there and, where a place in it is named, to a heading there."""
         for target in re.findall(r"\]\(([^)\s]+)\)", prose(read(name))):
-            if not target.startswith(("http://", "https://", "#")):
-                assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+            if target.startswith(("http://", "https://")):
+                continue
+            file, _, place = target.partition("#")
+            path = (ROOT / name).parent.joinpath(file) if file else ROOT / name
+            assert path.exists(), f"{name}: {target}"
+            assert not place or place in anchors(path.read_text("utf-8")), f"{name}: {target}"
 
     @every_document
     def test_modules_exist(self, name):

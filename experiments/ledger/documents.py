@@ -34,6 +34,17 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def console(commands: Sequence[str]) -> str:
+    """Return commands as a block that can be copied."""
+    lines = "\n".join(f"$ {command}" for command in commands)
+    return f"```console\n{lines}\n```"
+
+
+def heading_anchor(heading: str) -> str:
+    """Return the name by which a heading is linked to, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def document_blocks(minutes: dict[str, float]) -> dict[str, dict[str, str]]:
     """The generated blocks of every document, by name: measured minutes and speeds, a plan."""
     printed = sample_plan()
