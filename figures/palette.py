@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
@@ -64,6 +65,8 @@ INTERVAL = 1.959964
 """Standard errors on either side of a 95 % interval."""
 APART = 1.09
 """The factor between abscissae that keeps the intervals of different series apart."""
+STRAIGHT = 1e-6
+"""A line that passes a point this close, as a share of the panel, passes through it to the eye."""
 
 
 def draw_estimators(
@@ -250,11 +253,59 @@ def save(figure: Figure, path: Path) -> Path:
         for ends, set_ends in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
             low, high = (float(f"{end:.9g}") for end in ends)
             set_ends(low, high)
+        for line in list(axes.lines):
+            _draw_turns(axes, line)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     plt.close(figure)
     return path
+
+
+def _draw_turns(axes: Axes, line: Line2D) -> None:
+    """Draw a line through its ends and the points at which it turns, and markers at all points.
+
+    A renderer joins two strokes where their edges meet. Where a line hardly turns, as a law that is
+    a power of G does not on logarithmic axes, the edges are parallel but for the digits of a table:
+    where they meet is then a quotient of two differences that the rounding of a logarithm decides,
+    and with it the shade of a pixel.
+    """
+    if line.get_transform() != axes.transData or line.get_linestyle() == "None":
+        return
+    points: Array = np.asarray(line.get_xydata(), dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turns = turning((axes.transScale + axes.transLimits).transform(points))
+    if len(turns) == len(points):
+        return
+    if line.get_marker() not in ("None", "", " ", None):
+        stroke = Line2D([], [])
+        stroke.update_from(line)
+        stroke.set_marker("None")
+        stroke.set_zorder(line.get_zorder() - 1e-3)
+        line.set_linestyle("None")
+        axes.add_line(stroke)
+        line = stroke
+    line.set_data(*points[turns].T)
+
+
+def turning(places: Array) -> list[int]:
+    """Return the indices of the ends of a line and of the points at which it turns.
+
+    Args:
+        places: the points `(n, 2)`, as shares of a panel.
+    """
+    if len(places) < 3 or not np.isfinite(places).all():
+        return list(range(len(places)))
+    kept = [0]
+    for index in range(1, len(places) - 1):
+        chord = places[index + 1] - places[kept[-1]]
+        length = np.hypot(*chord)
+        passed = places[kept[-1] + 1 : index + 1] - places[kept[-1]]
+        along = np.array([0.0, *(passed @ chord), length**2])
+        beside = np.abs(passed @ np.array([-chord[1], chord[0]]))
+        if (np.diff(along) <= 0).any() or (beside >= STRAIGHT * length).any():
+            kept.append(index)
+    return [*kept, len(places) - 1]
 
 
 def command_line(name: str, build: Build) -> None:
