@@ -17,7 +17,8 @@ from matplotlib.colors import to_hex
 
 from figures import fixed_budget, gradient_mse
 from figures.__main__ import FIGURES as ALL
-from figures.palette import JOBS, LOOKS, NAMES, TABLES, by_task, draw_tasks, save, turning
+from figures.palette import LOOKS, NAMES, draw_tasks, save, turning
+from figures.tables import JOBS, TABLES, by_task, plain
 
 ROOT = Path(__file__).parents[1]
 FIGURES = {"gradient_mse": gradient_mse, "fixed_budget": fixed_budget}
@@ -73,7 +74,8 @@ class TestBuild:
     def test_one_panel_a_policy_in_the_order_of_the_table(self, name):
         _, panels = built(name, table())
         titles = [axes.get_title() for axes, _ in panels]
-        assert titles == ["bandit\nG* = 4", "bandit\nG* = 16"]
+        said = PANELS if name == "fixed_budget" else map(plain, PANELS)
+        assert all(title.startswith(each) for title, each in zip(titles, said, strict=True))
 
     @every_figure
     def test_each_law_is_one_line_in_the_estimators_colour(self, name):
@@ -115,8 +117,12 @@ class TestBuild:
             assert len(set(looks)) == len(LOOKS)
         figure, panels = built(name, table(estimators))
         assert len(law_lines(panels[0][0])) == len(estimators)
+        if name == "fixed_budget":  # names stand beside the curves
+            names = [text.get_text() for text in panels[0][0].texts]
+            assert sorted(names) == sorted(NAMES.values())
+            return
         names = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert [each for each in names if each in NAMES.values()] == list(NAMES.values())
+        assert sorted(names) == sorted(NAMES.values())
 
     def test_colours_are_the_houses(self):
         """Blue, orange and green, everywhere."""
@@ -134,11 +140,12 @@ class TestBuild:
         (legend,) = figure.legends
         names = [text.get_text() for text in legend.get_texts()]
         assert len(set(names)) == len(names)
-        assert {"vanilla", "GRPO", "oracle"} <= set(names)
         if name == "fixed_budget":
             others = " ".join(names)
-            assert len(names) == 6
+            assert len(names) == 4
             assert "5 %" in others and "$G^*" in others and "paper" in others
+            return
+        assert {"vanilla", "GRPO", "oracle"} <= set(names)
 
     @every_figure
     def test_axes_are_logarithmic_and_labelled(self, name):

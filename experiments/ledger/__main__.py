@@ -29,7 +29,7 @@ from experiments.planning import plan_readings as readings_planner
 from experiments.practice import readings as practice
 from experiments.running.reading import Reading
 from experiments.running.runner import write_atomically
-from figures.palette import by_task
+from figures.tables import by_task
 from theory.claims import (
     AGREEMENT,
     COUNTEREXAMPLE,
