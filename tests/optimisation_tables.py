@@ -119,7 +119,7 @@ def assert_apart(figure):
 
     Nor may there be anything else that a reader stumbles over.
     """
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert stumbles(figure) == []
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes.append(figure.legends[0].get_window_extent())

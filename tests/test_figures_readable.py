@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("house_style")
 
 def said(figure) -> str:
     """Return what is wrong with a figure."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return "; ".join(stumbles(figure))
 
 
@@ -88,7 +88,7 @@ class TestLegends:
         for name in ("first", "second, of a long name", "third, of a long name", "fourth", "fifth"):
             axes.plot([1, 2], label=name)
         legend(figure, "note")
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (drawn,) = figure.legends
         texts = sorted(drawn.get_texts(), key=lambda text: (
             -round(text.get_window_extent().y0), text.get_window_extent().x0))  # fmt: skip
@@ -99,7 +99,7 @@ class TestLegends:
     def test_a_panels_own_is_beside_it_and_the_panels_stay(self, place):
         figure, grid = panel_grid(2, 2)
         lines(grid[1], 4)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         before = grid[1].bbox.width * grid[1].bbox.height
         place(figure, [Own(grid[1], "title", labelled([grid[1]]))])
         assert said(figure) == ""
