@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments.jobs import run_each
 from experiments.running.records import REFUSE
 from figures.__main__ import draw_all
-from figures.palette import by_task
+from figures.tables import by_task
 
 _LEDGER = Path(__file__).parents[1] / "paper_repro.md"
 

@@ -25,7 +25,7 @@ from experiments import rerun as reference
 from experiments.gradient_error import fixed_budget, gradient_mse
 from experiments.running import collect, runner
 from figures.__main__ import FIGURES
-from figures.palette import TABLES
+from figures.tables import TABLES
 from ustat_grpo import Grpo
 
 ROOT = Path(__file__).parents[1]

@@ -102,7 +102,7 @@ class TestGradientError:
 
     def test_legend_names_what_there_is(self):
         both = legend_names(gradient_mse.build(error_table()))
-        assert len(both) == len(set(both)) == 6 and "GRPO, by brute force" in both
+        assert len(both) == len(set(both)) == 4 and "large and hollow: by brute force" in both
         without = error_table().query("evidence == 'pool'")
         assert legend_names(gradient_mse.build(without)) == ["vanilla", "GRPO", "oracle"]
 
@@ -164,9 +164,7 @@ class TestAccuracy:
         data = accuracy_table()
         axes = language_group_size.build(data.sample(frac=1, random_state=0)).axes[1]
         drawn = lines(axes)
-        assert [line.get_label() for line in drawn] == [
-            f"trained with $G = {size}$" for size in (2, 4, 8)
-        ]
+        assert [line.get_label() for line in drawn] == [f"$G = {size}$" for size in (2, 4, 8)]
         measured = data[data["seed"] < 2]
         for line, (_, rows) in zip(drawn, measured.groupby("group_size"), strict=True):
             optimal = 1 + np.sqrt(rows["residual"] / rows["prompt"])

@@ -26,6 +26,7 @@ from figures import (
     training_path,
 )
 from figures.palette import LOOKS, draw_tasks, panel_grid
+from figures.tables import TABLES, plain
 from optimisation_tables import (
     POLICIES,
     POLICY,
@@ -83,7 +84,7 @@ class TestEveryFigure:
             assert len(figure.axes) == PANELS[module.NAME] * len(tasks)
             titles = " ".join(axes.get_title() for axes in figure.axes)
             for task in tasks:
-                assert task.replace(": ", "\n").replace("_", " ") in titles
+                assert plain(task) in titles
 
     @pytest.mark.parametrize("module", FIRST_ORDER, ids=lambda module: module.NAME)
     def test_laws_of_the_gap_are_said_to_be_of_first_order(self, module):
@@ -118,7 +119,7 @@ class TestEveryFigure:
         monkeypatch.setattr(palette, "draw_tasks", lambda csv, *_: print(csv) or [])
         monkeypatch.setattr(Path, "exists", lambda _: True)
         palette.command_line(module.NAME, module.build)
-        experiment = palette.TABLES.get(module.NAME, module.NAME)
+        experiment = TABLES.get(module.NAME, module.NAME)
         read = capsys.readouterr().out.split()[0]
         assert read == str(ROOT / "experiments" / "reference" / f"{experiment}.csv")
         assert list((ROOT / "experiments").glob(f"*/{experiment}.py"))

@@ -230,7 +230,7 @@ class TestFigure:
     def test_draws_the_table(self):
         built = figure.build(coverages(optimal_coverage=1.0))
         assert [axes.get_title() for axes in built.axes] == [
-            "bandit\nG* = 3, $M = 8$", "bandit\nG* = 3, $M = 16$",
+            "bandit\ngradient's G* = 3, $M = 8$", "bandit\ngradient's G* = 3, $M = 16$",
         ]  # fmt: skip
         left, right = built.axes
         assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] == 100

@@ -17,7 +17,7 @@ from experiments.planning import noise_readings, plan_readings
 from experiments.practice import readings as practice
 from experiments.running.reading import Reading
 from experiments.zoo.readings import estimator_zoo
-from figures.palette import by_task
+from figures.tables import by_task
 
 SEQUENTIAL = ("frozenlake", "cartpole")
 """Tasks whose outputs are episodes."""

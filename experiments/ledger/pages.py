@@ -15,7 +15,8 @@ from experiments.ledger.findings import FINDINGS
 from experiments.ledger.layout import PAGES, Page, Section, Untried
 from experiments.ledger.measured import Group
 from figures.__main__ import FIGURES
-from figures.palette import DRAWN, JOBS, TABLES
+from figures.palette import DRAWN
+from figures.tables import JOBS, TABLES
 
 FOLDER = "docs/repro"
 
