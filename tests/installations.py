@@ -108,7 +108,7 @@ def light_tests() -> Iterator[Path]:
         own = {name for name in OWN_IMPORTS.findall(text) if name in helpers} - seen
         return all(is_light(helpers[name], seen | own) for name in own)
 
-    sources = {"test_imports", "test_compiled", "test_planner_page", "test_theory"}  # need more
+    sources = {"test_imports", "test_compiled", "test_extras", "test_planner_page", "test_theory"}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         if path.stem not in sources and is_light(path):
             yield path

@@ -98,10 +98,9 @@ def sample(environment: dict[str, str], folder: Path) -> str:
 
 
 def laws(environment: dict[str, str], folder: Path) -> str:
-    """Run the tests of the laws, but for the one that looks at the clock."""
+    """Run the tests of the laws."""
     paths = [path for pattern in LAWS.split() for path in sorted(ROOT.glob(pattern))]
     options = ["-q", "-p", "no:cacheprovider", "-n", "2", f"--basetemp={folder / 'tests'}"]
-    options += ["-k", "not a_millisecond"]
     return _failure(["-m", "pytest", *options, *map(str, paths)], environment)
 
 
@@ -109,7 +108,7 @@ def figures(environment: dict[str, str], folder: Path) -> str:
     """Draw every figure."""
     program = (
         "import sys; from pathlib import Path; from figures.__main__ import draw_all; "
-        "from figures.palette import REFERENCE; "
+        "from figures.tables import REFERENCE; "
         "draw_all(sorted(REFERENCE.glob('*.csv')), Path(sys.argv[1]))"
     )
     if wrong := _failure(["-c", program, str(folder / "drawn")], environment):

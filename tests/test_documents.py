@@ -285,16 +285,22 @@ class TestCommands:
                 assert command_line._parser().parse_args(words).command == words[0]
 
 
+@pytest.fixture
+def beside_the_documents(monkeypatch, tmp_path):
+    """Work in a folder of the test's own, where the documents lie, too: examples write files."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("beside_the_documents")
 class TestExamples:
     @pytest.mark.parametrize("number", range(len(fences(read("README.md"), "python"))))
-    def test_each_of_the_readme_runs_alone(self, number, monkeypatch):
+    def test_each_of_the_readme_runs_alone(self, number):
         """Would catch: a block that takes a name from another, which a reader did not run."""
-        monkeypatch.chdir(ROOT)
         run(fences(read("README.md"), "python")[number], {})
 
     @pytest.mark.parametrize("name", [name for name in NAMES[1:] if fences(read(name), "python")])
-    def test_those_of_a_page_run_one_after_the_other(self, name, monkeypatch):
-        monkeypatch.chdir(ROOT)
+    def test_those_of_a_page_run_one_after_the_other(self, name):
         namespace: dict[str, object] = {}
         for block in fences(read(name), "python"):
             namespace = run(block, namespace)

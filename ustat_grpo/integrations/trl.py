@@ -11,9 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ustat_grpo.inputs.checks import integer, real
 from ustat_grpo.inputs.extras import MissingExtraError
@@ -31,7 +29,9 @@ from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.planner.curve import FREE_PROMPTS, Curve
 
 try:
+    import torch
     from accelerate.utils import gather_object
+    from torch import Tensor
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
     raise MissingExtraError("trl", error) from error
