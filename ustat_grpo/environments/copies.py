@@ -44,6 +44,12 @@ class EnvironmentCopies:
             call, the actions are not discrete, the observations neither numbers nor arrays, resets
             with one seed differ, steps draw noise from elsewhere than `np_random`, or do not give
             one finite number as reward.
+
+    Examples:
+        >>> from ustat_grpo.environments import EnvironmentCopies
+        >>> with EnvironmentCopies("CartPole-v1", num_copies=2) as copies:
+        ...     copies.empty_observations().shape  # K copies, four numbers each
+        (2, 4)
     """
 
     def __init__(
