@@ -30,6 +30,12 @@ class TransformerShape:
 
     Raises:
         ValueError: if a size is no positive integer, or heads do not divide the width.
+
+    Examples:
+        >>> from ustat_grpo.lm import TransformerShape
+        >>> shape = TransformerShape(vocabulary_size=20, width=16, num_heads=2)
+        >>> shape.width // shape.num_heads, shape.num_layers
+        (8, 2)
     """
 
     vocabulary_size: int
@@ -55,6 +61,15 @@ class Transformer(nn.Module):
     Args:
         shape: the sizes.
         end_token: the token that ends an output.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Prompts, Transformer, TransformerShape
+        >>> policy = Transformer(TransformerShape(vocabulary_size=6, width=8, num_heads=2))
+        >>> prompts = Prompts.of([[2, 3], [4]], pad_token=0)
+        >>> logits, cache = policy(prompts.tokens, prompts.real)
+        >>> tuple(logits.shape)  # 2 prompts, 2 places, 6 tokens
+        (2, 2, 6)
     """
 
     def __init__(self, shape: TransformerShape, end_token: int = END) -> None:
