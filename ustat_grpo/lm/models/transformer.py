@@ -77,11 +77,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.end_token = end_token
-        self.tokens = nn.Embedding(shape.vocabulary_size, shape.width)
-        self.positions = nn.Embedding(shape.context_length, shape.width)
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.num_layers))
-        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
-        self.head = nn.Linear(shape.width, shape.vocabulary_size, bias=False)
+        self.tokens: nn.Embedding = nn.Embedding(shape.vocabulary_size, shape.width)
+        self.positions: nn.Embedding = nn.Embedding(shape.context_length, shape.width)
+        blocks = [_Block(shape) for _ in range(shape.num_layers)]
+        self.blocks: nn.ModuleList = nn.ModuleList(blocks)
+        self.norm: nn.RMSNorm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.head: nn.Linear = nn.Linear(shape.width, shape.vocabulary_size, bias=False)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02**0.5 if shape.tied else 0.5)
         if shape.tied:
