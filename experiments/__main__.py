@@ -12,7 +12,6 @@ from pathlib import Path
 from experiments.jobs import APPS
 from experiments.running import collect
 from experiments.running.commands import add_stale_options, ends_in_one_line
-from experiments.smoke import main
 
 
 def command_line(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +40,8 @@ def _smoke(arguments: Sequence[str]) -> None:
     if given.name is not None:
         parser.error(f"NAME must be one of {', '.join([*APPS, 'collect'])}; got {given.name!r}")
     with ends_in_one_line():
+        from experiments.smoke import main  # it draws: nobody else waits for that library
+
         try:
             main(given.folder, given.stale)
         except ValueError as error:

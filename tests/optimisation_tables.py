@@ -112,7 +112,7 @@ def legend_names(figure):
 
 def assert_apart(figure):
     """Check that no panel, with its labels, lies over another or over the legend."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes.append(figure.legends[0].get_window_extent())
     for i, box in enumerate(boxes):

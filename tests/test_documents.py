@@ -11,15 +11,17 @@ import io
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from PIL import Image
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
+from apps import checked
 from experiments.jobs import EXPERIMENTS, TASKS
 from experiments.running.commands import as_overrides
 from ustat_grpo import command_line
@@ -95,9 +97,12 @@ def hydra_commands(text):
 DOCUMENTED = sorted({each for name in NAMES if (ROOT / name).exists()
                      for each in hydra_commands(read(name))})  # fmt: skip
 
+LAUNCHERS = sorted({tuple(each for each in overrides if each.startswith("hydra"))
+                    for _, overrides in DOCUMENTED} - {()})  # fmt: skip
 
-def jobs(app, overrides):
-    """Return the configurations of all jobs of a sweep."""
+
+def jobs(overrides):
+    """Return the overrides of all jobs of a sweep."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     lists = [[]]
     for override in parsed:
@@ -107,8 +112,21 @@ def jobs(app, overrides):
             values = [override.get_value_element_as_str()]
         key = override.get_key_element()
         lists = [[*rest, f"{key}={value}"] for rest in lists for value in values]
-    with initialize_config_module("experiments.conf", version_base="1.3"):
-        return [compose(app, each, return_hydra_config=True) for each in lists]
+    return lists
+
+
+def run(block, namespace):
+    """Run a block of Python, or check what a session prints; return the names that it leaves."""
+    if ">>>" not in block:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block, "example", "exec"), namespace)
+        return namespace
+    session = doctest.DocTestParser().get_doctest(block, namespace, "example", None, 0)
+    complaints = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed = runner.run(session, out=complaints.write, clear_globs=False).failed
+    assert not failed, complaints.getvalue()
+    return session.globs
 
 
 class TestLooks:
@@ -123,9 +141,9 @@ class TestLooks:
         assert commands(text) == ["python -m c", "make run", "python -m a.b x=1"]
 
     def test_jobs(self):
-        found = jobs("gradient_mse", ("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
-        names = {(config.task.name, config.group_size, config.seed) for config in found}
-        assert names == {(t, g, 3) for t in ("bandit", "tug_of_war") for g in (2, 4)}
+        found = jobs(("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
+        wanted = product(("bandit", "tug_of_war"), (2, 4))
+        assert found == [[f"task={t}", f"group_size={g}", "seed=3"] for t, g in wanted]
 
     def test_there_is_something_to_check(self):
         assert len(DOCUMENTED) >= 4
@@ -225,12 +243,16 @@ class TestCommands:
     @pytest.mark.parametrize(("app", "overrides"), DOCUMENTED)
     def test_every_run_of_an_app_has_a_configuration(self, app, overrides):
         """Composed and checked as a run would, every job of a sweep; only the work is left out."""
-        for config in jobs(app, overrides):
-            OmegaConf.set_struct(config, False)
-            launcher = config.pop("hydra").launcher._target_
-            (wanted,) = [o.split("=")[1] for o in overrides if "hydra/launcher" in o] or ["basic"]
-            assert wanted.replace("submitit_", "") in launcher.lower()
-            assert OmegaConf.to_object(config).scale.name
+        for job in jobs(each for each in overrides if not each.startswith("hydra")):
+            assert checked(app, *job).scale.name
+
+    @pytest.mark.parametrize("launcher", LAUNCHERS)
+    def test_every_launcher_can_be_had(self, launcher):
+        """With what is set of it. Would catch: a plugin that no installation brings."""
+        with initialize_config_module("experiments.conf", version_base="1.3"):
+            config = compose("gradient_mse", list(launcher), return_hydra_config=True)
+        (name,) = (each.split("=")[1] for each in launcher if each.startswith("hydra/launcher"))
+        assert name.replace("submitit_", "") in config.hydra.launcher._target_.lower()
 
     @every_document
     def test_options_of_the_console_script_are_known(self, name):
@@ -242,6 +264,21 @@ class TestCommands:
             words = shlex.split(command)[1:]
             if "--help" not in words:
                 assert command_line._parser().parse_args(words).command == words[0]
+
+
+class TestExamples:
+    @pytest.mark.parametrize("number", range(len(fences(read("README.md"), "python"))))
+    def test_each_of_the_readme_runs_alone(self, number, monkeypatch):
+        """Would catch: a block that takes a name from another, which a reader did not run."""
+        monkeypatch.chdir(ROOT)
+        run(fences(read("README.md"), "python")[number], {})
+
+    @pytest.mark.parametrize("name", [name for name in NAMES[1:] if fences(read(name), "python")])
+    def test_those_of_a_page_run_one_after_the_other(self, name, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        namespace: dict[str, object] = {}
+        for block in fences(read(name), "python"):
+            namespace = run(block, namespace)
 
 
 class TestReadme:
@@ -257,39 +294,33 @@ class TestReadme:
                 (row,) = [line for line in lines if command in line]
                 assert re.search(r"\| \d+\.\d \|$", row)
 
-    def test_examples_run(self):
-        """One after the other in one namespace, as a reader would; sessions print what they say."""
-        namespace: dict[str, object] = {}
-        blocks = fences(read("README.md"), "python")
-        assert blocks
-        for number, block in enumerate(blocks):
-            if ">>>" in block:
-                examples = doctest.DocTestParser().get_doctest(
-                    block, namespace, f"README {number}", "README.md", 0
-                )
-                complaints = io.StringIO()
-                runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-                failed = runner.run(examples, out=complaints.write, clear_globs=False).failed
-                assert not failed, complaints.getvalue()
-                namespace = examples.globs
-            else:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    exec(compile(block, f"README {number}", "exec"), namespace)
+    def both_sides(self):
+        (found,) = [block for block in fences(read("README.md"), "python") if "measured" in block]
+        return found
 
-    def test_first_example_prints_both_sides_equal(self):
+    def test_an_example_prints_both_sides_equal(self):
         """Measured and exact, |z| ≤ 4 with the error bar that it prints (one digit: 50 % more)."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(fences(read("README.md"), "python")[0], {})
+            exec(self.both_sides(), {})
         lines = re.findall(r"measured (\S+) ± (\S+), exact (\S+)", printed.getvalue())
         assert len(lines) >= 2
         for measured, std_error, exact in lines:
             assert abs(float(measured) - float(exact)) <= 4 * 1.5 * float(std_error)
             assert float(std_error) < 0.01 * float(exact)
 
-    def test_first_example_is_ten_lines(self):
-        lines = [line for line in fences(read("README.md"), "python")[0].splitlines() if line]
+    def test_this_example_is_ten_lines(self):
+        lines = [line for line in self.both_sides().splitlines() if line]
         assert len(lines) - sum("import" in line for line in lines) <= 10
+
+    def test_the_picture_of_the_plan_is_of_todays_page(self):
+        """Would catch: a page or a sample that changed, and a picture that did not."""
+        where = importlib.util.spec_from_file_location("plan_page", ROOT / "docs" / "plan_page.py")
+        plan_page = importlib.util.module_from_spec(where)
+        where.loader.exec_module(plan_page)
+        with Image.open(plan_page.PICTURE) as picture:
+            assert picture.text["Source"] == plan_page.digest(), "python docs/plan_page.py"
+            assert picture.size == plan_page.SIZE
 
     def test_every_task_is_explained(self):
         assert set(TASKS) <= set(inline(read("README.md")))

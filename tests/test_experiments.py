@@ -174,6 +174,7 @@ class TestCommands:
         (data,) = here.values()
         assert data.decode().split("\n")[0] == COLUMNS["fixed_budget"].replace(" ", ",")
 
+    @pytest.mark.slow  # its processes are slow to start; that no row depends on others is tested
     def test_joblib_gives_what_one_after_the_other_gives(self, main, tmp_path):
         launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
         sweep = ("-m", "group_size=2,4")
@@ -295,6 +296,7 @@ class TestSweeps:
         assert "group_size must be at least 2 for a leave-one-out baseline, got 1" in error
         assert sorted(name.split("_")[-2] for name in data_files(tmp_path)) == ["G2", "G4"]
 
+    @pytest.mark.slow  # test_records kills a job at every moment, and apps resume in their tests
     def test_a_killed_sweep_is_resumed_by_the_same_command(self, main, tmp_path):
         """SIGKILL to the whole process group as soon as the first job is done."""
         sizes = (2, 3, 4)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from figures import fixed_budget, gradient_mse
+from figures import fixed_budget, gradient_mse, palette
 from figures.__main__ import FIGURES as ALL
 from figures.palette import JOBS, LOOKS, NAMES, TABLES, by_task, draw_tasks, save
 
@@ -210,15 +210,17 @@ class TestFiles:
         assert drawn == [out / f"{stem}.png" for stem in stems]
         assert {path.stem for path in out.glob("*.pdf")} == set(stems)
 
-    def test_one_figure_a_job(self, tmp_path):
-        """A sweep over budgets, as in the README."""
+    def test_one_figure_a_job(self, tmp_path, monkeypatch):
+        """A sweep over budgets, as in the README; written like those of tasks."""
+        monkeypatch.setattr(palette, "save", lambda _, path: path)
         jobs = [table(["grpo"], PANELS[:1], budget=budget) for budget in (64, 256)]
         pd.concat(jobs).to_csv(tmp_path / "data.csv", index=False)
         drawn = draw_tasks(tmp_path / "data.csv", tmp_path, "fixed_budget", fixed_budget.build)
         names = [f"fixed_budget_bandit_budget{budget}.png" for budget in (64, 256)]
         assert [path.name for path in drawn] == names
 
-    def test_style_is_not_left_behind(self, tmp_path):
+    def test_style_is_not_left_behind(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(palette, "save", lambda _, path: path)
         table(["grpo"], PANELS[:1]).to_csv(tmp_path / "data.csv", index=False)
         before = dict(plt.rcParams)
         draw_tasks(tmp_path / "data.csv", tmp_path, "gradient_mse", gradient_mse.build)

@@ -199,14 +199,14 @@ class TestAccuracy:
         data = accuracy_table(residual=50.0)
         prompt = np.geomspace(2.0, 50 / (most - 1) ** 2, len(data))
         axes = language_group_size.build(data.assign(prompt=prompt)).axes[1]
-        axes.figure.canvas.draw()
+        axes.figure.draw_without_rendering()
         assert len(shown_ticks(axes)) >= 2
         assert all(text.get_text() for text in axes.get_yticklabels())
 
     def test_no_prompt_noise(self):
         """G* is infinite. Would catch: a warning, or an axis without end."""
         figure = language_group_size.build(accuracy_table(prompt=0.0))
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         assert all(np.isfinite(axes.get_xlim()).all() for axes in figure.axes)
 
     def test_legend_names_everything_once(self):

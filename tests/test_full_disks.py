@@ -60,7 +60,12 @@ def call_with_room(size, module, *overrides):
     return answer
 
 
-@pytest.mark.parametrize("app", APPS)
+# All apps are written by `App.execute`: one that keeps parts and one that does not are asked fast.
+@pytest.mark.parametrize(
+    "app",
+    [each if each in ("critic", "gradient_mse") else pytest.param(each, marks=pytest.mark.slow)
+     for each in APPS],
+)  # fmt: skip
 def test_a_full_disk(app, tmp_path, monkeypatch):
     """Full by its data. Would catch: a traceback, or half a table left behind.
 

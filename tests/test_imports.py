@@ -90,6 +90,13 @@ def test_a_public_name_of_language_models_needs_no_extra():
     assert not {"transformers", "hydra", "gymnasium", "matplotlib"} & modules
 
 
+def test_the_door_of_the_experiments_opens_without_what_few_of_them_need():
+    """Would catch: `--help`, or the word about a mistake, that waits for torch and a canvas."""
+    modules = imported_by("import experiments.__main__")
+    assert {"hydra", "experiments.tasks.pretrain"} <= modules
+    assert not {"torch", "transformers", "gymnasium", "matplotlib"} & modules
+
+
 def test_public_names_of_language_models_are_sorted_and_shown():
     names = ustat_grpo.lm.__all__
     assert sorted(names) == sorted(set(names))

@@ -15,6 +15,7 @@ from ustat_grpo.arithmetic.problems import KINDS
 from ustat_grpo.lm.models.checkpoints import load_policy
 from ustat_grpo.lm.questions.questions import arithmetic_questions
 from ustat_grpo.lm.scoring import log_probs
+from ustat_grpo.lm.training import pretraining
 
 EASY = tuple(each.removeprefix("task.") for each in tiny_policies.EASY)
 SMALL = (
@@ -53,6 +54,11 @@ def weights(folder, name):
 
 def same(ours, theirs):
     return all(torch.equal(each, theirs[name]) for name, each in ours.items())
+
+
+def test_settings_are_those_of_the_library():
+    """They stand twice, so that the door of the experiments does not wait for torch."""
+    assert pretrain.Settings().build() == pretraining.Pretraining()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ class TestRun:
         assert call_main(gradient_mse, *asked, *few, f"output={tmp_path}")[0] == 0
 
     def test_a_finished_job_is_skipped(self, folder, monkeypatch):
-        monkeypatch.setattr(pretrain, "pretrain", None)
+        monkeypatch.setattr(pretraining, "pretrain", None)
         code, out, _ = command(folder, *to(low=0.06, high=0.08))
         assert code == 0 and "exists, skipped" in out
 
@@ -131,7 +137,7 @@ class TestHeldOut:
             given.append(held_out)
             raise ValueError("seen enough")
 
-        monkeypatch.setattr(pretrain, "pretrain", look)
+        monkeypatch.setattr(pretraining, "pretrain", look)
         assert command(tmp_path)[2] == "error: seen enough\n"
         _, asked = checked("gradient_mse", "task=arithmetic").task.questions()
         assert given[0].problems == asked.problems and len(asked.problems) == 500

@@ -90,6 +90,11 @@ class TestClaims:
         assert claim.error == pytest.approx(0.5 / 4)
         assert not claim.holds
 
+    def test_equal_shows_the_first_of_entries_that_only_rounding_tells_apart(self):
+        """Would catch: 0.5 in the ledger of one processor and −0.5 in that of another."""
+        for bit in (-1e-16, 1e-16):
+            assert claims.equal("", claims.IDENTITY, [-0.5, 0.5 + bit], [-0.5, 0.5]).expected < 0
+
     def test_equal_refuses_to_broadcast(self):
         with pytest.raises(ValueError, match=r"differ in shape: \(\) and \(2,\)"):
             claims.equal("", claims.IDENTITY, 1.0, [1.0, 1.0])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ustat_grpo.inputs.checks import first_largest
+
 IDENTITY = "identity"
 """Two ways of computing one number; they agree to rounding."""
 ENUMERATION = "enumeration"
@@ -75,7 +77,7 @@ def equal(
     scale = float(np.abs(left).max()) or 1.0
     # Where rounding is worst differs between machines: of what agrees, show the largest entry.
     agrees = gap.max() <= max(tolerance, AGREEMENT) * scale
-    worst = int(np.argmax(np.abs(left) if agrees else gap))
+    worst = int(first_largest(np.abs(left).ravel()) if agrees else np.argmax(gap))
     sides = float(left.flat[worst]), float(right.flat[worst])
     return Claim(statement, evidence, *sides, float(gap.max()) / scale, tolerance)
 

@@ -26,6 +26,7 @@ from experiments.running.reading import STANDARD_ERRORS
 from experiments.tasks.bandits import Start
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.inputs.checks import first_smallest
 from ustat_grpo.laws.path import ExpectedGap
 from ustat_grpo.laws.spread import LARGEST_SHARE
 
@@ -89,7 +90,7 @@ def _with_law(
     exact = np.array(
         [law.gap(batch_size=budget // size, group_size=size) for size, law in at_point.items()]
     )
-    best = int(exact.argmin())
+    best = int(first_smallest(exact))
     law = at_point[sizes[best]]
     excess = exact - exact[best]
     return table.reset_index().assign(

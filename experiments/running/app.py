@@ -128,7 +128,7 @@ class App:
         code 1. In a sweep the line is left to Hydra, so that the other jobs still run.
         """
         where = {"config_path": "pkg://experiments.conf", "config_name": self.name}
-        run = hydra.main(version_base="1.3", **where)(self._job)
+        run = hydra.main(version_base="1.3", **where)(self.job)
         called = [f"python -m experiments {self.name}", *self._named(as_overrides(arguments))]
         with ends_in_one_line(), mock.patch.object(sys, "argv", called):
             with_own_errors(run)
@@ -139,7 +139,12 @@ class App:
         place = next(found, len(arguments))
         return [*arguments[:place], f"hydra.job.name={self.name}", *arguments[place:]]
 
-    def _job(self, config: DictConfig) -> None:
+    def job(self, config: DictConfig) -> None:
+        """Do one job of `main`, for which Hydra has composed the configuration.
+
+        Raises:
+            SystemExit: with 2 after a mistake of the user, with 1 where the disk refuses.
+        """
         try:
             path = self.execute(config)
             if self.report is not None:
@@ -179,4 +184,4 @@ class App:
 
 
 def _is_in_a_sweep() -> bool:
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -10,20 +10,21 @@ is exact. Try
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 
 from experiments.running.app import App
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks.language import Ranges, use_threads
 from ustat_grpo.inputs.checks import integer, real
-from ustat_grpo.lm.models.checkpoints import save_policy
-from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
-from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions
-from ustat_grpo.lm.training.pretraining import Pretraining, Progress, pretrain
+
+if TYPE_CHECKING:
+    from ustat_grpo.lm.models.transformer import Transformer
+    from ustat_grpo.lm.questions.questions import Questions
+    from ustat_grpo.lm.training.pretraining import Pretraining, Progress
 
 
 @dataclass
@@ -39,18 +40,20 @@ class Shape:
 
 @dataclass
 class Settings:
-    """How it is trained; see `ustat_grpo.lm.training.pretraining.Pretraining`."""
+    """How it is trained: the defaults of `ustat_grpo.lm.training.pretraining.Pretraining`."""
 
-    batch_size: int = Pretraining.batch_size
-    num_steps: int = Pretraining.num_steps
-    learning_rate: float = Pretraining.learning_rate
-    warmup: int = Pretraining.warmup
-    weight_decay: float = Pretraining.weight_decay
-    problems_per_kind: int = Pretraining.problems_per_kind
-    steps_per_check: int = Pretraining.steps_per_check
+    batch_size: int = 200
+    num_steps: int = 14_000
+    learning_rate: float = 3e-3
+    warmup: int = 200
+    weight_decay: float = 0.1
+    problems_per_kind: int = 20_000
+    steps_per_check: int = 100
 
-    def build(self) -> Pretraining:
+    def build(self) -> "Pretraining":
         """Return the settings of the library."""
+        from ustat_grpo.lm.training.pretraining import Pretraining
+
         return Pretraining(**asdict(self))
 
 
@@ -85,21 +88,35 @@ class Pretrain:
         """The checkpoints, which a finished job has written beside its data."""
         return [Path(self.policies) / f"{name}.safetensors" for name in self.targets]
 
-    def model(self) -> Transformer:
+    def model(self) -> "Transformer":
         """Return the untrained transformer."""
+        import torch
+
+        from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
+        from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER
+
         torch.manual_seed(self.seed)  # layers take their first weights from torch's own generator
         return Transformer(
             TransformerShape(TOKENIZER.vocabulary_size, CONTEXT_LENGTH, **asdict(self.shape))
         )
 
+    def held_out(self, rng: np.random.Generator) -> "Questions":
+        """Return the questions that the accuracy is that of."""
+        from ustat_grpo.lm.questions.questions import arithmetic_questions
+
+        return arithmetic_questions(5, self.num_held_out, rng=rng, ranges=self.ranges.build())[1]
+
 
 def run(config: Pretrain) -> pd.DataFrame:
     """Train, write a checkpoint at each target, and return the training curve."""
+    from ustat_grpo.lm.models.checkpoints import save_policy
+    from ustat_grpo.lm.training.pretraining import pretrain
+
     console, started = Console(), time.perf_counter()
     use_threads(config.threads)
     model, settings, ranges = config.model(), config.settings.build(), config.ranges.build()
     rng = np.random.default_rng(config.seed)
-    _, held_out = arithmetic_questions(5, config.num_held_out, rng=rng, ranges=ranges)
+    held_out = config.held_out(rng)
     paths = dict(zip(config.targets, config.outputs, strict=True))
     rows, left = [], dict(config.targets)
     for progress in pretrain(model, held_out, settings, rng=rng, ranges=ranges):
@@ -121,7 +138,7 @@ def run(config: Pretrain) -> pd.DataFrame:
     )
 
 
-def _row(progress: Progress, reached: list[str]) -> dict[str, float | str]:
+def _row(progress: "Progress", reached: list[str]) -> dict[str, float | str]:
     return {
         "task": "arithmetic: pretraining",
         "policy": reached[-1] if reached else "",
@@ -141,8 +158,7 @@ def prepare(config: Pretrain) -> None:
     """Build model, settings and questions, or raise."""
     config.model()
     config.settings.build()
-    rng = np.random.default_rng(config.seed)
-    arithmetic_questions(5, config.num_held_out, rng=rng, ranges=config.ranges.build())
+    config.held_out(np.random.default_rng(config.seed))
 
 
 APP = App("pretrain", Pretrain, run, describe, prepare)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.extras import MissingExtraError
 from ustat_grpo.integrations.trained_policy import TrainedPolicy, evaluating
 from ustat_grpo.lm.language_model import Prompts, Rollouts
 from ustat_grpo.lm.scores.layers import trained_layers
@@ -33,9 +34,7 @@ try:
     from accelerate.utils import gather_object
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
-    raise ImportError(
-        f"trl must be installed for this (pip install -e '.[trl]' in a checkout), got: {error}"
-    ) from error
+    raise MissingExtraError("trl", error) from error
 
 _STATE = "NoiseGRPOTrainer"
 """Where the state that TRL keeps with a checkpoint has what was measured."""
