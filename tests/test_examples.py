@@ -20,7 +20,7 @@ import ustat_grpo
 
 LIBRARY = Path(ustat_grpo.__file__).parent
 ROOT = LIBRARY.parent
-OPTIONAL = ("gymnasium", "torch", "transformers", "trl")
+OPTIONAL = ("accelerate", "gymnasium", "safetensors", "torch", "transformers", "trl")
 """What some rooms need: where one of them is not installed, these rooms cannot be imported."""
 
 
@@ -54,11 +54,15 @@ def libraries_of(name: str) -> Iterator[None]:
     """Skip the test if what is named needs a library that is not installed."""
     try:
         yield
-    except ImportError:
-        absent = [library for library in OPTIONAL if find_spec(library) is None]
+    except ImportError as error:
+        asked_for, cause = set[str](), error
+        while isinstance(cause, ImportError):  # ours says what it was that Python did not find
+            asked_for.add((cause.name or "").split(".")[0])
+            cause = cause.__cause__ or cause.__context__
+        absent = [each for each in OPTIONAL if each in asked_for and find_spec(each) is None]
         if not absent:
             raise
-        pytest.skip(f"{name} needs one of {absent}")
+        pytest.skip(f"{name} needs {absent}")
 
 
 def imported(name: str) -> ModuleType:
