@@ -92,6 +92,12 @@ def tabulate(estimator: Estimator, group_size: int) -> Array:
     Raises:
         ValueError: if the estimator refuses the group size, or looks at the order of outputs, at
             other groups or at side information.
+
+    Examples:
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.estimators.probing import tabulate
+        >>> tabulate(Grpo(), group_size=2).tolist()  # with k = 0, 1, 2 successes
+        [[0.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]
     """
     size = integer("group_size", group_size)
     levels = np.array([0.0, 1.0])
