@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -271,6 +272,54 @@ class Counting:
         return self.scale * Grpo().advantages(rewards, side)
 
 
+class Scaled(Grpo):
+    """A subclass that is no dataclass of its own: equal to every other by its fields."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def advantages(self, rewards, side=NOTHING):
+        return self.scale * super().advantages(rewards, side)
+
+
+@dataclass(frozen=True)
+class Uncompared:
+    """With a field that equality leaves out."""
+
+    scale: float = field(compare=False)
+
+    def advantages(self, rewards, side=NOTHING):
+        return self.scale * Grpo().advantages(rewards, side)
+
+
+@dataclass(frozen=True)
+class AtBirth:
+    """With what a constructor keeps beside the fields."""
+
+    scale: InitVar[float]
+
+    def __post_init__(self, scale):
+        object.__setattr__(self, "kept", {"scale": scale})
+
+    def advantages(self, rewards, side=NOTHING):
+        return vars(self)["kept"]["scale"] * Grpo().advantages(rewards, side)
+
+
+@dataclass(frozen=True)
+class OfItsClass:
+    """With a setting in its class."""
+
+    settings: ClassVar[dict[str, float]] = {}
+    scale: InitVar[float]
+
+    def __post_init__(self, scale):
+        self.settings["scale"] = scale
+
+    def advantages(self, rewards, side=NOTHING):
+        return self.settings["scale"] * Grpo().advantages(rewards, side)
+
+
 class TestMemory:
     def test_what_may_change_is_probed_at_every_call(self):
         """Would catch: an estimator known by its identity, whose first rule is then kept."""
@@ -303,6 +352,11 @@ class TestMemory:
         assert next(count) == once + 1
         monkeypatch.undo()
         assert advantage_rule(estimator, 4, BINARY).own == 1.0
+
+    @pytest.mark.parametrize("kind", [Scaled, Uncompared, AtBirth, OfItsClass], ids=str)
+    def test_what_a_user_wrote_is_probed_at_every_call(self, kind):
+        """Would catch: the rule of one estimator for another that is equal to it by its fields."""
+        assert [advantage_rule(kind(scale), 4, BINARY).own for scale in (1.0, 5.0)] == [1.0, 5.0]
 
     @pytest.mark.parametrize("other", [(3, BINARY), (4, GRADED), (4, BACKWARDS)], ids=str)
     def test_sizes_and_levels_are_told_apart(self, other):

@@ -14,6 +14,8 @@ from ustat_grpo.inputs.checks import integer
 
 _COUNTS_CHECKED = 65
 
+_OUR_ROOM = "ustat_grpo.estimators."
+
 _BATCH = 4
 """Groups in a batch when an estimator is asked whether it looks at others: three others are enough
 for a mean, a variance, and a leave-one-out of either."""
@@ -176,12 +178,15 @@ def _memory(
 
 
 def _is_constant(part: object) -> bool:
-    """Return whether a value is a number, a text, or a frozen dataclass or tuple of such."""
+    """Return whether a value is a number, a text, or an estimator of ours or tuple of such.
+
+    Of ours only: the answers of a user's class may depend on more than the fields that make two of
+    its instances equal, such as what a constructor computes, a file or an attribute of the class.
+    """
     if isinstance(part, tuple):
         return all(map(_is_constant, part))
-    if is_dataclass(part) and not isinstance(part, type):
-        is_frozen = part.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
-        return is_frozen and all(_is_constant(getattr(part, each.name)) for each in fields(part))
+    if is_dataclass(part) and type(part).__module__.startswith(_OUR_ROOM):
+        return all(_is_constant(getattr(part, each.name)) for each in fields(part))
     return part is None or isinstance(part, bool | int | float | str)
 
 
