@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -35,7 +37,7 @@ def test_every_library_is_in_its_extra():
     """Would catch: advice to install what does not bring the library."""
     extras = PROJECT["optional-dependencies"]
     for module, extra in _EXTRAS.items():
-        if module == "accelerate":  # comes with trl, which cannot do without
+        if module in ("accelerate", "jinja2"):  # come with trl and torch, which need them
             continue
         name = {"hydra": "hydra-core"}.get(module, module.replace("_", "-"))
         assert any(each.startswith(name) for each in extras[extra]), module
@@ -49,6 +51,36 @@ def test_an_error_is_of_import_and_of_value():
         from_extra("gymnasium.nothing")
     assert isinstance(e.value, ImportError) and isinstance(e.value, ValueError)
     assert e.value.name == "gymnasium"
+
+
+def test_an_error_survives_the_way_out_of_a_process():
+    """Would catch: a pool that breaks over an error that it cannot read."""
+    error = MissingExtraError("torch.func", ImportError("No module named 'torch'"))
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is MissingExtraError
+    assert (str(copied), copied.name) == (str(error), "torch")
+
+
+def test_every_library_that_is_asked_for_is_known():
+    """Would catch: a KeyError in place of the advice."""
+    calls = re.compile(r"(?:from_extra|MissingExtraError)\(\"(\w+)")
+    asked = {
+        library
+        for folder in ("ustat_grpo", "experiments", "figures")
+        for file in (ROOT / folder).rglob("*.py")
+        for library in calls.findall(file.read_text(encoding="utf-8"))
+    }
+    assert {"gymnasium", "hydra", "jinja2", "transformers", "trl"} <= asked <= set(_EXTRAS)
+
+
+def test_a_library_that_lacks_a_part_is_asked_for_itself():
+    """Would catch: a KeyError where torch is installed and something that it imports is not."""
+    done = without(["typing_extensions"], "import ustat_grpo.lm")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "torch must be installed for this (pip install -e '.[lm]' in a checkout), "
+        "got: No module named 'typing_extensions'"
+    )
 
 
 def test_a_plan_needs_no_extra():

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 _EXTRAS = {
-    "accelerate": "trl", "gymnasium": "environments", "hydra": "experiments",
+    "accelerate": "trl", "gymnasium": "environments", "hydra": "experiments", "jinja2": "lm",
     "math_verify": "llm", "matplotlib": "experiments", "pyarrow": "llm",
     "rich": "lm", "safetensors": "lm", "torch": "lm", "transformers": "llm", "trl": "trl",
 }  # fmt: skip
@@ -23,6 +23,11 @@ class MissingExtraError(ModuleNotFoundError, ValueError):
             f"'.[{_EXTRAS[name]}]' in a checkout), got: {error}",
             name=name,
         )
+        self._module, self._got = module, str(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process of a pool hands its errors on as what makes them anew."""
+        return type(self), (self._module, ImportError(self._got))
 
 
 def from_extra(module: str) -> Any:

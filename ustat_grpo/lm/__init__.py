@@ -3,10 +3,13 @@
 from ustat_grpo.inputs.extras import MissingExtraError
 
 try:
-    import safetensors as _safetensors  # noqa: F401  (all of this room needs both)
-    import torch as _torch  # noqa: F401
+    import torch as _torch  # noqa: F401  (all of this room needs both)
 except ImportError as error:
-    raise MissingExtraError(error.name or "torch", error) from error
+    raise MissingExtraError("torch", error) from error
+try:
+    import safetensors as _safetensors  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("safetensors", error) from error
 
 from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
