@@ -178,7 +178,7 @@ def _moved(best: dict[str, int], tied: dict[str, set[int]]) -> str:
     """Verdict: epochs' best G is larger than that of i.i.d. prompts, and not tied with it."""
     if best["iid"] in tied["epochs"]:
         return "not resolved"
-    return "reproduced, for epochs" if best["epochs"] > best["iid"] else "refuted"
+    return "refined: if gone through in epochs" if best["epochs"] > best["iid"] else "refuted"
 
 
 def along_the_path(data: pd.DataFrame) -> Iterator[Reading]:

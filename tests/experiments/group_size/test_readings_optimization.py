@@ -276,7 +276,7 @@ class TestFinitePrompts:
 
     def test_it_moves_up(self):
         reading = self.read(epochs=16)
-        assert reading.verdict.startswith("reproduced")
+        assert reading.verdict.startswith("refined")
         assert "weak tug of war: t = 0, N = 256, 500 prompts" in reading.claim
         assert reading.obtained == (
             "best measured G, iid: 4 (ties 4; law 4, largest |z| 1.2); "
@@ -285,7 +285,8 @@ class TestFinitePrompts:
         )
 
     @pytest.mark.parametrize(
-        ("epochs", "verdict"), [(2, "refuted"), (4, "not resolved"), (16, "reproduced, for epochs")]
+        ("epochs", "verdict"),
+        [(2, "refuted"), (4, "not resolved"), (16, "refined: if gone through in epochs")],
     )
     def test_it_stays_or_moves(self, epochs, verdict):
         """That it moves without replacement is not enough."""
