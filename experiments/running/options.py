@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 from ustat_grpo.inputs.checks import integer, real
@@ -69,8 +70,9 @@ def group_sizes(value: Any) -> list[int]:
 
 def divisors(budget: int) -> list[int]:
     """Return every divisor from 2 to half of the budget, or raise if there is none."""
-    total = integer("budget", budget, at_least=4)
-    sizes = [size for size in range(2, total // 2 + 1) if total % size == 0]
+    total = integer("budget", budget, at_least=4, at_most=2**53)
+    small = [size for size in range(2, isqrt(total) + 1) if total % size == 0]
+    sizes = sorted({*small, *(total // size for size in small)})
     if not sizes:
         raise ValueError(f"budget must have a divisor from 2 on, got {budget}")
     return sizes

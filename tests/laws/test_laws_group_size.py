@@ -128,6 +128,11 @@ class TestBestDivisor:
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             group_size.best_divisor(NoiseComponents(1.0, 1.0, 1.0), budget=budget)
 
+    def test_no_hour_is_spent_on_a_budget_beyond_doubles(self):
+        """Would catch: divisors of 2⁷⁰ looked for one by one."""
+        with pytest.raises(ValueError, match=r"^budget must be at most 9007199254740992, got 118"):
+            group_size.best_divisor(NoiseComponents(1.0, 1.0, 1.0), budget=2**70)
+
 
 class TestCostAware:
     @staticmethod

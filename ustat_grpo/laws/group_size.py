@@ -98,7 +98,7 @@ def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
     """Return the G ≥ 2 that divides N = BG and has the least error; of two that tie the smaller.
 
     Raises:
-        ValueError: if `budget` is below 2.
+        ValueError: if `budget` is below 2, or above 2⁵³: its divisors are found one by one.
 
     Examples:
         >>> from ustat_grpo import NoiseComponents, laws
@@ -106,7 +106,7 @@ def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
         >>> [laws.group_size.best_divisor(noise, budget=N) for N in (10, 12, 14)]
         [5, 4, 7]
     """
-    total = integer("budget", budget, at_least=2)
+    total = integer("budget", budget, at_least=2, at_most=2**53)
     small = [size for size in range(1, int(total**0.5) + 1) if total % size == 0]
     divisors = sorted({size for low in small for size in (low, total // low)} - {1})
     return divisors[int(first_smallest([_numerator(noise, size) for size in divisors]))]
