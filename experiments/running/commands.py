@@ -98,6 +98,12 @@ def refused(error: OSError) -> SystemExit:
 
 
 def described(error: OSError) -> str:
-    """Say in one line what the disk refuses, and where."""
+    """Say in one line what the disk refuses, and where.
+
+    An error without a number is no refusal of the disk, but one that a library raises and words,
+    such as Hydra's for a task that there is not.
+    """
     what = error.strerror or " ".join(str(error).split())
+    if error.errno is None:
+        return what
     return f"{error.filename}: {what}" if error.filename else f"files must be writable, got: {what}"

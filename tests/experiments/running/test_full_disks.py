@@ -14,6 +14,7 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+from hydra.errors import MissingConfigException
 
 from experiments import jobs
 from experiments.gradient_error import gradient_mse
@@ -144,6 +145,8 @@ class TestOutput:
             (BrokenPipeError(32, "Broken pipe"), ""),
             (OSError(28, "No space left on device"),
              "error: files must be writable, got: No space left on device\n"),
+            (MissingConfigException("Could not find 'task/chess'", "task/chess"),
+             "error: Could not find 'task/chess'\n"),
         ],
     )  # fmt: skip
     def test_that_takes_nothing(self, monkeypatch, capsys, error, line):
