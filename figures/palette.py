@@ -17,7 +17,7 @@ from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from figures.tables import REFERENCE, TABLES, pictures
+from figures.tables import REFERENCE, TABLES, pictures, read
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 DRAWN = Path(__file__).parent / "drawn"
@@ -194,7 +194,7 @@ def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
     with plt.style.context(STYLE):
         return [
             save(build(rows), folder / f"{stem}.png")
-            for stem, rows in pictures(pd.read_csv(csv), name)
+            for stem, rows in pictures(read(csv, name), name)
         ]
 
 

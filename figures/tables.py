@@ -29,6 +29,25 @@ SYMBOLS = {"iteration": "n", "budget": "N", "num_outputs": "M"}
 MADE_FOR = re.compile(r"G\* = (\d+)$")
 
 
+def read(csv: Path, name: str) -> pd.DataFrame:
+    """Read a table, of which a figure of a name must have something to draw.
+
+    Raises:
+        ValueError: if it has no rows, or words where the reference has numbers.
+    """
+    data = pd.read_csv(csv)
+    if data.empty:
+        raise ValueError("csv must have rows, got none")
+    reference = pd.read_csv(REFERENCE / f"{TABLES.get(name, name)}.csv")
+    for column in data.columns.intersection(reference.select_dtypes("number").columns):
+        cells = pd.Series(data[column]).dropna()
+        words = cells[pd.Series(pd.to_numeric(cells, errors="coerce")).isna()]
+        if len(words):
+            got = repr(str(next(iter(words)))[:40])
+            raise ValueError(f"column {column} must hold numbers, got {got}")
+    return data
+
+
 def by_task(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Split a table by task, whose panels are named 'task: panel'."""
     tasks = data["task"].str.split(":").str[0]

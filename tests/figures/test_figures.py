@@ -281,6 +281,23 @@ class TestCommand:
         assert stop.value.code == 2
         assert "csv must " in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [
+            (lambda data: data.head(0), "csv must have rows, got none"),
+            (lambda data: data.assign(mse="1,5"), "column mse must hold numbers, got '1,5'"),
+            (lambda data: data.assign(std_error="none"),
+             "column std_error must hold numbers, got 'none'"),
+        ],
+    )  # fmt: skip
+    def test_table_of_nothing_to_draw(self, main, tmp_path, capsys, change, why):
+        """Would catch: exit code 0 without a figure, or a traceback of matplotlib."""
+        change(table(["grpo"], PANELS[:1])).to_csv(tmp_path / "data.csv", index=False)
+        with pytest.raises(SystemExit) as stop:
+            main("gradient_mse", tmp_path / "data.csv", "--folder", tmp_path)
+        assert stop.value.code == 2
+        assert f"{why} in {tmp_path / 'data.csv'}" in capsys.readouterr().err
+
     def test_in_a_process_of_its_own(self, tmp_path):
         """The figure is the same, byte for byte, in another process."""
         table(["grpo"], PANELS[:1]).to_csv(tmp_path / "data.csv", index=False)
