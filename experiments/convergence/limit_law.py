@@ -10,6 +10,7 @@ law without the factor β² that the paper's proof loses. Try
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
@@ -68,11 +69,16 @@ class LimitLaw:
         increasing("iterations", self.iterations)
         schedule = Decay(real("rate_factor", self.rate_factor, above=0.0), self.offset)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, self.group_size)
+        require_group_size(self.compared, self.group_size)
         if not self.project:
             rates = schedule.rates(self.iterations[-1]) / least_curvature(self.task)
             for start in self.task.starts.values():
-                require_no_escape(start, self.estimators, self.group_size, rates)
+                require_no_escape(start, self.compared, self.group_size, rates)
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 class Samples(NamedTuple):
@@ -101,12 +107,12 @@ def require_enclosed_optimum(task: Any) -> None:
 
 
 def require_no_escape(
-    start: Start, estimators: Mapping[str, compared.Parameters], group_size: int, rates: Array
+    start: Start, compared: Mapping[str, Compared], group_size: int, rates: Array
 ) -> None:
     """Raise unless runs cannot leave Θ even without a projection."""
     region = start.projection
     assert isinstance(region, Box) and region.axes is not None
-    travel = farthest_travel(start.bandit, estimators, group_size, rates)
+    travel = farthest_travel(start.bandit, compared, group_size, rates)
     inside = region.coordinates(start.theta0)
     lengths = np.linalg.norm(region.axes, axis=1)
     distance = max((np.minimum(inside - region.low, region.high - inside) / lengths).min(), 0.0)
@@ -119,7 +125,7 @@ def require_no_escape(
 
 def farthest_travel(
     bandit: SoftmaxBandit,
-    estimators: Mapping[str, compared.Parameters],
+    compared: Mapping[str, Compared],
     group_size: int,
     rates: Array,
 ) -> float:
@@ -127,13 +133,11 @@ def farthest_travel(
     assert bandit.features is not None
     features = bandit.features
     diameter = np.linalg.norm(features[:, :, None] - features[:, None], axis=-1).max()
-    advantage = largest_advantage(estimators, group_size, bandit.reward_levels)
+    advantage = largest_advantage(compared, group_size, bandit.reward_levels)
     return float(rates.sum() * advantage * diameter)
 
 
-def largest_advantage(
-    estimators: Mapping[str, compared.Parameters], group_size: int, levels: Array
-) -> float:
+def largest_advantage(compared: Mapping[str, Compared], group_size: int, levels: Array) -> float:
     """Return max∣advantage∣ over all estimators and groups.
 
     Advantages are affine in rewards and baseline and treat outputs alike: the extremes are where
@@ -143,7 +147,7 @@ def largest_advantage(
     rewards = np.where(np.tri(group_size + 1, group_size, -1) > 0, high, low)
     advantages = [
         estimator.advantages(rewards, SideInformation(ends, ends))
-        for estimator in compared.build(estimators).values()
+        for estimator in algorithms(compared).values()
         for ends in (np.full(len(rewards), low), np.full(len(rewards), high))
     ]
     return float(np.abs(advantages).max())
@@ -164,9 +168,9 @@ def run(config: LimitLaw) -> pd.DataFrame:
     assert config.iterations is not None
     tables = []
     for panel, start in config.task.starts.items():
-        for name, parameters in track(config.estimators.items(), panel):
-            law, beta = predicted(config, name, parameters)
-            samples = measure(config, panel, start, name)
+        for name, each in track(config.compared.items(), panel):
+            law, beta = predicted(config, each)
+            samples = measure(config, panel, start, each)
             for i, iteration in enumerate(config.iterations):
                 sample = Samples(*(part[:, i] for part in samples))
                 table = pd.DataFrame(_compared(sample, law, beta) | _constant(sample, law))
@@ -176,7 +180,7 @@ def run(config: LimitLaw) -> pd.DataFrame:
     return data.assign(**sizes).reindex(columns=COLUMNS)
 
 
-def measure(config: LimitLaw, panel: str, start: Start, name: str) -> Samples:
+def measure(config: LimitLaw, panel: str, start: Start, compared: Compared) -> Samples:
     """Run Algorithm 1; the same generator each time, so that estimators share."""
     from scipy.linalg import null_space
 
@@ -187,7 +191,7 @@ def measure(config: LimitLaw, panel: str, start: Start, name: str) -> Samples:
     parts = [
         optimize(
             start.bandit,
-            compared.build(config.estimators)[name],
+            compared.estimator,
             batch_size=config.batch_size,
             group_size=config.group_size,
             num_iterations=config.iterations[-1],
@@ -207,24 +211,22 @@ def measure(config: LimitLaw, panel: str, start: Start, name: str) -> Samples:
     return Samples(gap * np.array(config.iterations, dtype=float), distance, theta @ flat)
 
 
-def predicted(
-    config: LimitLaw, name: str, parameters: compared.Parameters
-) -> tuple[WeightedChiSquared | None, float]:
+def predicted(config: LimitLaw, compared: Compared) -> tuple[WeightedChiSquared | None, float]:
     """Return the limit law of n·Δ_n, None where there is none, and β.
 
     The group mean is GRPO's estimate times a gain: it is GRPO at the rate gain·β.
     """
-    here, gain = at_optimum(config.task), compared.gain(name, config.group_size)
+    here, gain = at_optimum(config.task), compared.gain(config.group_size)
     hessian = here.hessian[0]
     beta = gain * config.rate_factor / least_curvature(config.task)
     if gain * config.rate_factor <= 0.5:
         warnings.warn(
-            f"rate_factor must be above {0.5 / gain:g} for {name} to have a limit law (β·λ > ½), "
-            f"got {config.rate_factor:g}",
+            f"rate_factor must be above {0.5 / gain:g} for {compared.name} to have a limit law "
+            f"(β·λ > ½), got {config.rate_factor:g}",
             stacklevel=2,
         )
         return None, beta
-    noise = compared.noise(name, parameters)(here.score_moments)
+    noise = compared.noise(here.score_moments)
     sizes = {"batch_size": config.batch_size, "group_size": config.group_size}
     covariance = limit.decaying_covariance(hessian, noise.minibatch(**sizes)[0], rate=beta)
     return WeightedChiSquared(limit.weights(hessian, covariance)), beta

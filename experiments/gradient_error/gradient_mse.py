@@ -9,14 +9,15 @@ of rising skill. Try
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks import panels as policy_panels
@@ -53,7 +54,12 @@ class GradientMse:
         if self.batch_size is not None:
             integer("batch_size", self.batch_size)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 def run(config: GradientMse) -> pd.DataFrame:
@@ -70,12 +76,11 @@ def run(config: GradientMse) -> pd.DataFrame:
 
 
 def _run_bandit(config: GradientMse) -> pd.DataFrame:
-    estimators = compared.build(config.estimators)
     tables = []
     for panel, snapshot in track(config.task.snapshots.items(), config.task.name):
         table = gradient_mse(
             snapshot,
-            estimators,
+            algorithms(config.compared),
             config.group_size,
             config.batch_size,
             precision=config.scale.precision,
@@ -84,7 +89,7 @@ def _run_bandit(config: GradientMse) -> pd.DataFrame:
         )
         table.insert(0, "task", panel)
         table["law"] = [
-            compared.law(name, config.estimators[name], snapshot.moments, size, config.batch_size)
+            config.compared[name].law(snapshot.moments, size, config.batch_size)
             for name, size in zip(table["estimator"], table["group_size"], strict=True)
         ]
         tables.append(table)

@@ -8,7 +8,7 @@ import torch
 from rich.progress import track
 
 from experiments.gradient_error.pool_table import errors_of_pool, with_laws
-from experiments.running import estimators as compared
+from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
 from experiments.tasks.language import Panel, use_threads
 from experiments.tasks.panels import panels
@@ -57,7 +57,7 @@ def _brute_force(config: Any, panel: Panel, rng: torch.Generator) -> Iterator[di
         and config.batch_size is None
     ):
         return
-    estimators = compared.build(config.estimators)
+    estimators = algorithms(config.compared)
     found = brute_force_errors(
         panel.model,
         panel.prompts,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.running import estimators as compared
+from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import PromptErrors, pool_errors
@@ -47,15 +47,14 @@ def with_laws(
 
 
 def _law(config: Any, row: Mapping[str, Any]) -> Any:
-    name, size = row["estimator"], row["group_size"]
-    parameters = config.estimators[name]
-    return lambda moments: compared.law(name, parameters, moments, size, config.batch_size)
+    compared, size = config.compared[row["estimator"]], row["group_size"]
+    return lambda moments: compared.law(moments, size, config.batch_size)
 
 
 def _rows(
     config: Any, panel: str, pool: Pool, moments: MeasuredMoments
 ) -> Iterator[dict[str, Any]]:
-    estimators = compared.build(config.estimators)
+    estimators = algorithms(config.compared)
     for size in config.group_size:
         rng = tasks.panel_rng(config.seed, panel)
         for name, errors in pool_errors(pool, estimators, size, rng=rng).items():
@@ -76,7 +75,7 @@ def _minibatch(
 ) -> tuple[float, float]:
     """Return the error of a minibatch gradient from those at the prompts, and its error bar."""
     moments = measured.moments
-    gain = compared.gain(name, size)
+    gain = config.compared[name].gain(size)
     error = mse.minibatch(errors.mean, moments, batch_size=config.batch_size, gain=gain)
     shares = moments.prompt_probs**2
     if config.batch_size is not None:

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.progress import track
 
 from experiments.gradient_error.pool_table import errors_of_pool
-from experiments.running import estimators as compared
+from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
 from experiments.tasks.sequential import FrozenLake, Gym
 from ustat_grpo.environments import gradient_errors, snapshot
@@ -26,7 +26,7 @@ def measure(config: Any) -> pd.DataFrame:
 
 def _on_table(config: Any) -> pd.DataFrame:
     """Simulate minibatches; laws are exact, by dynamic programming."""
-    estimators, tables = compared.build(config.estimators), []
+    estimators, tables = algorithms(config.compared), []
     for name, panel in track(config.task.snapshots.items(), config.task.name):
         table = gradient_errors(
             panel.mdp,
@@ -42,7 +42,7 @@ def _on_table(config: Any) -> pd.DataFrame:
         moments = snapshot(panel.mdp, panel.policy, panel.theta).moments
         table.insert(0, "task", name)
         table["law"] = [
-            compared.law(each, config.estimators[each], moments, size, config.batch_size)
+            config.compared[each].law(moments, size, config.batch_size)
             for each, size in zip(table["estimator"], table["group_size"], strict=True)
         ]
         tables.append(table)

@@ -14,7 +14,7 @@ gradient error where runs begin: `experiments/group_size/sequential_training.py`
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import (
     Scale,
     ScheduleConfig,
@@ -78,7 +78,12 @@ class GroupSize:
         )
         increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: int = 2) -> list[int]:
@@ -146,12 +151,12 @@ def run(config: GroupSize, parts: Path) -> pd.DataFrame:
 
 
 def _run_bandit(config: GroupSize) -> pd.DataFrame:
-    estimators, tables = compared.build(config.estimators), []
+    tables = []
     for panel, start in config.task.starts.items():
-        for name, parameters in config.estimators.items():
-            laws = predicted(config, start, name, parameters)
+        for name, each in config.compared.items():
+            laws = predicted(config, start, each)
             for size in track(config.group_size, f"{panel}, {name}"):
-                runs = measure(config, panel, start, estimators[name], size)
+                runs = measure(config, panel, start, each.estimator, size)
                 table = pd.DataFrame(_columns(config, runs, laws[size], size))
                 tables.append(table.assign(task=panel, estimator=name))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
@@ -194,36 +199,34 @@ def summary(runs: Runs) -> dict[str, Any]:
     }
 
 
-def predicted(
-    config: GroupSize, start: Start, name: str, parameters: compared.Parameters
-) -> dict[int, list[ExpectedGap]]:
+def predicted(config: GroupSize, start: Start, compared: Compared) -> dict[int, list[ExpectedGap]]:
     """Return the laws by group size, one at each iteration; most estimators share one pass."""
     passes: dict[float, list[ExpectedGap]] = {}
     with np.errstate(over="ignore", invalid="ignore"):  # see what follows
         for size in config.group_size:
-            gain = compared.gain(name, size)
+            gain = compared.gain(size)
             if gain not in passes:
-                passes[gain] = _expected(config, start, name, parameters, gain)
-    laws = {size: passes[compared.gain(name, size)] for size in config.group_size}
+                passes[gain] = _expected(config, start, compared, gain)
+    laws = {size: passes[compared.gain(size)] for size in config.group_size}
     for size, of_size in laws.items():
         gaps = [law.gap(batch_size=config.budget // size, group_size=size) for law in of_size]
         if not np.isfinite(gaps).all():
             rate = config.schedule.build(config.task.learning_rate).rates(1)[0]
             raise FloatingPointError(
-                f"the law of the gap is not finite for {name} at G = {size}: the learning rate "
-                f"must be smaller, got {rate:g}"
+                f"the law of the gap is not finite for {compared.name} at G = {size}: the learning "
+                f"rate must be smaller, got {rate:g}"
             )
     return laws
 
 
 def _expected(
-    config: GroupSize, start: Start, name: str, parameters: compared.Parameters, gain: float
+    config: GroupSize, start: Start, compared: Compared, gain: float
 ) -> list[ExpectedGap]:
     """Return the laws of an estimator whose gradient is `gain` times as long as the true one."""
     schedule = config.schedule.build(config.task.learning_rate, gain)
     return expected_gap(
         expand(start.bandit.at),
-        compared.noise(name, parameters),
+        compared.noise,
         theta0=start.theta0,
         rates=schedule.rates(config.iterations[-1]),
         checkpoints=config.iterations,

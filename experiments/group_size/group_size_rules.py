@@ -119,7 +119,7 @@ def run(config: GroupSizeRules) -> pd.DataFrame:
     for panel, start in config.task.starts.items():
         sweeps = [config.sweep(budget) for budget in config.budgets]
         # One law for all budgets and group sizes.
-        at_points = next(iter(predicted(sweeps[0], start, "grpo", {}).values()))
+        at_points = next(iter(predicted(sweeps[0], start, sweeps[0].compared["grpo"]).values()))
         for sweep in sweeps:
             rows += [{"task": panel, **row} for row in _replay(sweep, panel, start, at_points)]
     return pd.DataFrame(rows).reindex(columns=COLUMNS)

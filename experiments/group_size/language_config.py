@@ -1,13 +1,14 @@
 """What the sweep on language models is asked: its configuration and its cells."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
 
 from experiments.group_size.group_size import DEFAULT_SIZES, sizes_at
-from experiments.running import estimators as compared
+from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks.language import LanguageTask, SmallPolicies
 from ustat_grpo.inputs.checks import increasing, integer, real
@@ -54,12 +55,17 @@ class LanguageGroupSize:
             integer(name, getattr(self, name))
         real("learning_rate", self.learning_rate, above=0.0)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
         if self.optimizer not in ("sgd", "adamw"):
             raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
         if len(self.estimators) != 1:
             raise ValueError(f"estimators must hold one, got {list(self.estimators)}")
         self._require_knowledge()
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
     def _require_knowledge(self) -> None:
         """Raise if an estimator or the noise components need what is not known of a task."""

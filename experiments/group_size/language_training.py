@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.running import estimators as compared
 from experiments.tasks.language import HuggingFacePolicy, Panel, Sets, use_threads
 from experiments.tasks.panels import training_sets
 from ustat_grpo import Constant, Moments
@@ -98,15 +97,15 @@ def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
 
 
 def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> TrainingConfig:
-    (name,) = config.estimators
-    gain = compared.gain(name, cell.group_size)
+    (compared,) = config.compared.values()
+    gain = compared.gain(cell.group_size)
     return TrainingConfig(
         batch_size=config.budget // cell.group_size,
         group_size=cell.group_size,
         num_iterations=config.iterations[-1],
         max_tokens=config.task.max_tokens,
         schedule=Constant(config.learning_rate / gain),
-        estimator=compared.build(config.estimators)[name],
+        estimator=compared.estimator,
         optimizer=OPTIMIZERS[config.optimizer],
         checkpoints=config.iterations,
         rows_per_pass=sets.train.outputs_at_once,

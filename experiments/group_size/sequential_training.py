@@ -18,7 +18,7 @@ from jaxtyping import Float
 from rich.progress import track
 
 from experiments.group_size.confidence import compare
-from experiments.running import estimators as compared
+from experiments.running.estimators import Compared
 from experiments.running.parts import Parts
 from experiments.tasks import bandits as tasks
 from experiments.tasks.sequential import FrozenLake, Gym
@@ -65,12 +65,12 @@ def _on_table(config: Any) -> pd.DataFrame:
     """Run Algorithm 1 compiled, from the first policy of the task; objectives are exact."""
     panel, start = next(iter(config.task.snapshots.items()))
     moments, tables = MeasuredMoments(snapshot(*start).moments, []), []
-    for name, estimator in compared.build(config.estimators).items():
+    for name, each in config.compared.items():
         sizes = track(config.group_size, f"{panel}, {name}")
-        runs = [_compiled(config, panel, start, estimator, size) for size in sizes]
-        objective = np.stack([each.objective for each in runs], axis=-1)
+        runs = [_compiled(config, panel, start, each.estimator, size) for size in sizes]
+        objective = np.stack([of_size.objective for of_size in runs], axis=-1)
         table = _compared(config, config.iterations, objective)
-        tables.append(_labelled(config, panel, name, table, moments))
+        tables.append(_labelled(config, panel, each, table, moments))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
@@ -114,7 +114,7 @@ def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
     for name in names:
         of_name = [[found[Cell(name, size, run)] for size in config.group_size] for run in runs]
         table = _compared(config, points, np.moveaxis(np.array(of_name), 1, 2))
-        tables.append(_labelled(config, panel, name, table, moments))
+        tables.append(_labelled(config, panel, config.compared[name], table, moments))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
@@ -129,7 +129,7 @@ def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
         runs = train(
             copies,
             start.policy,
-            compared.build(config.estimators)[cell.estimator],
+            config.compared[cell.estimator].estimator,
             seeds=task.prompts,
             batch_size=config.budget // cell.group_size,
             group_size=cell.group_size,
@@ -167,7 +167,7 @@ def _compared(config: Any, points: Sequence[int], objective: Float[Array, "R C m
 
 
 def _labelled(
-    config: Any, panel: str, name: str, table: pd.DataFrame, measured: MeasuredMoments
+    config: Any, panel: str, compared: Compared, table: pd.DataFrame, measured: MeasuredMoments
 ) -> pd.DataFrame:
     """Add what the table is of, and what the laws say of the gradient where runs begin."""
     moments = measured.moments
@@ -176,15 +176,13 @@ def _labelled(
         prompt, std_error = measured.estimate(lambda each: each.prompt_noise)
     # An unbiased estimate of prompt noise may fall below zero.
     noise = replace(moments, prompt_noise=max(prompt, 0.0))
-    parameters = config.estimators[name]
     table["batch_size"] = config.budget // table["group_size"]
     table["predicted_mse"] = [
-        compared.law(name, parameters, noise, size, config.budget // size)
-        for size in table["group_size"]
+        compared.law(noise, size, config.budget // size) for size in table["group_size"]
     ]
     return table.assign(
         task=panel,
-        estimator=name,
+        estimator=compared.name,
         budget=config.budget,
         prompt=prompt,
         prompt_std_error=std_error,

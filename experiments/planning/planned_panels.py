@@ -56,7 +56,7 @@ def _of_bandit(config: Any, name: str, start: Start) -> Panel:
     snapshot = start.bandit.at(start.theta0)
     jobs = [config.of_budget(budget) for budget in config.budgets]
     sweeps = [sweep for job in jobs for sweep in measured_sweeps(job, name, start)]
-    at_points = next(iter(predicted(jobs[0], start, "grpo", {}).values()))
+    at_points = next(iter(predicted(jobs[0], start, jobs[0].compared["grpo"]).values()))
     known = laws.group_size.optimal(snapshot.noise)
     wanted = {
         law.iteration: {GRADIENT_LAW: known, GAP_LAW: law.best_group_size} for law in at_points
