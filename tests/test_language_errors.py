@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 import tiny_policies
 from apps import call_main, checked, refuses, resumes
-from experiments.gradient_error import gradient_mse, language_errors
+from experiments.gradient_error import gradient_mse
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
-from experiments.tasks.panels import panels
+from experiments.tasks import language_errors
 from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.scoring import log_probs
 
@@ -128,7 +128,7 @@ class TestMinibatch:
 def prompt_noise(config):
     """c₁ = mean ‖g(x)‖² − ‖∇J‖² of each panel, one backward pass a question."""
     found = {}
-    for name, panel in panels(config.task, config.policy).items():
+    for name, panel in config.policy.panels(config.task).items():
         parameters = list(panel.model.parameters())
         chances = log_probs(panel.model, panel.reward.solutions).sum(dim=-1).exp()
         gradients = torch.stack(

@@ -25,7 +25,7 @@ from experiments.group_size.resolution import summary
 from experiments.running.commands import INTERRUPTED
 from experiments.running.parts import Parts
 from experiments.running.runner import to_csv
-from experiments.tasks.panels import training_sets
+from experiments.tasks.policies import PosedTask
 from ustat_grpo.lm import language_model
 from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scoring import log_probs
@@ -161,12 +161,14 @@ class TestPairing:
                 asked[cell].append(questions.tolist())
                 return super().__call__(rollouts, questions)
 
-        def watched(*given):
-            sets = training_sets(*given)
+        genuine = PosedTask.training_sets
+
+        def watched(posed):
+            sets = genuine(posed)
             reward = Watched(sets.train.reward.solutions)
             return sets._replace(train=sets.train._replace(reward=reward))
 
-        monkeypatch.setattr(language_training, "training_sets", watched)
+        monkeypatch.setattr(PosedTask, "training_sets", watched)
         for cell in CELLS:
             asked[cell] = []
             trained(config("noise_seeds=1"), cell)

@@ -17,7 +17,7 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.convergence.limit_law import require_enclosed_optimum, require_no_escape
+from experiments.convergence.limit_law import enclosed_tug_of_war, require_no_escape
 from experiments.group_size.group_size import summary
 from experiments.running.app import App
 from experiments.running.estimators import Compared, require_group_size, resolve
@@ -61,23 +61,28 @@ class GapBound:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        require_enclosed_optimum(self.task)
+        _ = self.tug_of_war
         integer("batch_size", self.batch_size)
         increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)
         require_seed_and_threads(self.seed, self.threads)
         require_group_size(self.compared, self.group_size)
-        if self.task.num_axes > 3:
+        if self.tug_of_war.num_axes > 3:
             raise ValueError(
-                f"task.num_axes must be at most 3 for a grid over Θ, got {self.task.num_axes}"
+                f"task.num_axes must be at most 3 for a grid over Θ, got {self.tug_of_war.num_axes}"
             )
-        schedules = build_schedules(self, certified(self.task, self.cells))
+        schedules = build_schedules(self, certified(self.tug_of_war, self.cells))
         if not self.project:
-            for start in self.task.starts.values():
+            for start in self.tug_of_war.starts.values():
                 for schedule in schedules.values():
                     rates = schedule.rates(self.iterations[-1])
                     require_no_escape(start, self.compared, self.group_size, rates)
+
+    @property
+    def tug_of_war(self) -> TugOfWarTask:
+        """The task, which encloses its optimum."""
+        return enclosed_tug_of_war(self.task)
 
     @cached_property
     def compared(self) -> dict[str, Compared]:
@@ -115,7 +120,7 @@ def largest_noise(config: GapBound, compared: Compared) -> float:
 
     The grid has as many cells in all as that of the certificate has along one axis.
     """
-    task = config.task
+    task = config.tug_of_war
     sizes = {"batch_size": config.batch_size, "group_size": config.group_size}
 
     def error(snapshot: Snapshot) -> float:
@@ -146,8 +151,8 @@ def build_schedules(config: GapBound, known: Constants) -> dict[str, Constant | 
 
 def run(config: GapBound) -> pd.DataFrame:
     """Measure the gap and bound it, for every schedule and estimator and each panel of the task."""
-    known, tables = certified(config.task, config.cells), []
-    for panel, start in config.task.starts.items():
+    known, tables = certified(config.tug_of_war, config.cells), []
+    for panel, start in config.tug_of_war.starts.items():
         for name, each in track(config.compared.items(), panel):
             noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
@@ -207,7 +212,7 @@ def bounds(
     At β/(i + i₀) the lemma's induction starts at i₀: its bound holds at n + i₀ in place of n if it
     is at least a at i₀, a = sup Δ. The group mean is GRPO's estimate at the rate gain·β.
     """
-    smoothness, pl_constant, largest_gap = certified(config.task, config.cells)
+    smoothness, pl_constant, largest_gap = certified(config.tug_of_war, config.cells)
     shared = {"smoothness": smoothness, "pl_constant": pl_constant, "noise": noise}
     first = start.bandit.best_objective - start.bandit.at(start.theta0).objective
     points, gain = np.array(config.iterations), compared.gain(config.group_size)
@@ -223,7 +228,7 @@ def bounds(
 
 def describe(config: GapBound) -> str:
     """Return the readable part of the results folder's name."""
-    return f"{config.task.name}_B{config.batch_size}_G{config.group_size}"
+    return f"{config.tug_of_war.name}_B{config.batch_size}_G{config.group_size}"
 
 
 APP = App("gap_bound", GapBound, run, describe)

@@ -23,6 +23,7 @@ from experiments.running.estimators import Compared, algorithms, require_group_s
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
+from experiments.tasks.kinds import of_kind
 from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, optimize
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.inputs.arrays import Array
@@ -62,7 +63,7 @@ class LimitLaw:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        require_enclosed_optimum(self.task)
+        _ = self.tug_of_war
         integer("batch_size", self.batch_size)
         if self.iterations is None:  # more runs see smaller departures from the limit
             self.iterations = [250, 1000] if self.scale.runs < 1000 else [250, 1000, 4000]
@@ -71,9 +72,14 @@ class LimitLaw:
         require_seed_and_threads(self.seed, self.threads)
         require_group_size(self.compared, self.group_size)
         if not self.project:
-            rates = schedule.rates(self.iterations[-1]) / least_curvature(self.task)
-            for start in self.task.starts.values():
+            rates = schedule.rates(self.iterations[-1]) / least_curvature(self.tug_of_war)
+            for start in self.tug_of_war.starts.values():
                 require_no_escape(start, self.compared, self.group_size, rates)
+
+    @property
+    def tug_of_war(self) -> TugOfWarTask:
+        """The task, which encloses its optimum."""
+        return enclosed_tug_of_war(self.task)
 
     @cached_property
     def compared(self) -> dict[str, Compared]:
@@ -89,10 +95,13 @@ class Samples(NamedTuple):
     flat: Array  # coordinates along the f flat directions, (R, C, f)
 
 
-def require_enclosed_optimum(task: Any) -> None:
-    """Raise unless the task is a tug of war whose start and optimum lie in Θ, the latter inside."""
-    if not isinstance(task, TugOfWarTask):
-        raise ValueError(f"task must be a tug of war, with its optimum inside Θ, got {task.name}")
+def enclosed_tug_of_war(task: Any) -> TugOfWarTask:
+    """Return a task as a tug of war whose start and optimum lie in Θ, the latter inside.
+
+    Raises:
+        ValueError: if it is no such task.
+    """
+    task = of_kind(task, TugOfWarTask, "task must be a tug of war, with its optimum inside Θ")
     best = task.problem.separations / 2
     if not (task.low < best.min() and best.max() < task.high):
         raise ValueError(
@@ -104,6 +113,7 @@ def require_enclosed_optimum(task: Any) -> None:
             f"task.coordinates must begin between {task.low} and {task.high}, where runs start, "
             f"got {task.coordinates[0]}"
         )
+    return task
 
 
 def require_no_escape(
@@ -167,7 +177,7 @@ def run(config: LimitLaw) -> pd.DataFrame:
     """Compare n·Δ_n with its law, for every estimator and checkpoint and each panel of the task."""
     assert config.iterations is not None
     tables = []
-    for panel, start in config.task.starts.items():
+    for panel, start in config.tug_of_war.starts.items():
         for name, each in track(config.compared.items(), panel):
             law, beta = predicted(config, each)
             samples = measure(config, panel, start, each)
@@ -185,7 +195,7 @@ def measure(config: LimitLaw, panel: str, start: Start, compared: Compared) -> S
     from scipy.linalg import null_space
 
     assert config.iterations is not None
-    problem, rng = config.task.problem, tasks.panel_rng(config.seed, panel)
+    problem, rng = config.tug_of_war.problem, tasks.panel_rng(config.seed, panel)
     flat = null_space(problem.axes)
     places = FLAT_STARTS if flat.size else (0.0,)
     parts = [
@@ -195,7 +205,7 @@ def measure(config: LimitLaw, panel: str, start: Start, compared: Compared) -> S
             batch_size=config.batch_size,
             group_size=config.group_size,
             num_iterations=config.iterations[-1],
-            schedule=Decay(config.rate_factor / least_curvature(config.task), config.offset),
+            schedule=Decay(config.rate_factor / least_curvature(config.tug_of_war), config.offset),
             num_runs=RUNS * config.scale.runs // len(places),
             theta0=start.theta0 + place * flat.sum(axis=1),
             checkpoints=config.iterations,
@@ -216,9 +226,9 @@ def predicted(config: LimitLaw, compared: Compared) -> tuple[WeightedChiSquared 
 
     The group mean is GRPO's estimate times a gain: it is GRPO at the rate gain·β.
     """
-    here, gain = at_optimum(config.task), compared.gain(config.group_size)
+    here, gain = at_optimum(config.tug_of_war), compared.gain(config.group_size)
     hessian = here.hessian[0]
-    beta = gain * config.rate_factor / least_curvature(config.task)
+    beta = gain * config.rate_factor / least_curvature(config.tug_of_war)
     if gain * config.rate_factor <= 0.5:
         warnings.warn(
             f"rate_factor must be above {0.5 / gain:g} for {compared.name} to have a limit law "
@@ -273,7 +283,7 @@ def _kolmogorov_smirnov(sample: Array, law: WeightedChiSquared | None) -> tuple[
 def describe(config: LimitLaw) -> str:
     """Return the readable part of the results folder's name."""
     sizes = f"B{config.batch_size}_G{config.group_size}"
-    return f"{config.task.name}_{sizes}_rate{config.rate_factor:g}"
+    return f"{config.tug_of_war.name}_{sizes}_rate{config.rate_factor:g}"
 
 
 APP = App("limit_law", LimitLaw, run, describe)

@@ -67,7 +67,7 @@ class FixedBudget:
 def run(config: FixedBudget) -> pd.DataFrame:
     """Measure every estimator at every division of the budget, for each panel of the task."""
     tables = []
-    for panel, snapshot in config.task.snapshots.items():
+    for panel, snapshot in tasks.finite_task(config.task).snapshots.items():
         for size in track(config.group_size, panel):
             table = _measure(config, panel, snapshot, size)
             tables.append(table.assign(**_predictions(snapshot.noise)))
@@ -109,4 +109,9 @@ def describe(config: FixedBudget) -> str:
     return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
 
 
-APP = App("fixed_budget", FixedBudget, run, describe)
+def prepare(config: FixedBudget) -> None:
+    """Build the task, or raise."""
+    _ = tasks.finite_task(config.task).snapshots
+
+
+APP = App("fixed_budget", FixedBudget, run, describe, prepare)

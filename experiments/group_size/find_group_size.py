@@ -19,11 +19,12 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.group_size.confidence import LEVEL, compare
-from experiments.group_size.group_size import GroupSize, describe, measure, predicted
+from experiments.group_size.config import GroupSize
+from experiments.group_size.group_size import describe, measure, predicted
 from experiments.running.app import App
 from experiments.running.estimators import Compared
 from experiments.running.reading import STANDARD_ERRORS
-from experiments.tasks.bandits import Start
+from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.inputs.checks import first_smallest
@@ -44,7 +45,7 @@ DEFAULTS = (2, 8, 16, 64)
 def run(config: GroupSize) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
     tables = []
-    for panel, start in config.task.starts.items():
+    for panel, start in bandit_task(config.task).starts.items():
         for name, each in config.compared.items():
             by_size = predicted(config, start, each)
             progress = track(config.group_size, f"{panel}, {name}")
@@ -195,4 +196,11 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-APP = App("find_group_size", GroupSize, run, describe, report=lambda data: show(data, Console()))
+APP = App(
+    "find_group_size",
+    GroupSize,
+    run,
+    describe,
+    prepare,
+    report=lambda data: show(data, Console()),
+)

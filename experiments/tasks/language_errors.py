@@ -1,67 +1,71 @@
 """Gradient errors of language models: one pool of outputs for all group sizes, and brute force."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from rich.progress import track
 
-from experiments.gradient_error.pool_table import errors_of_pool, with_laws
 from experiments.running.estimators import algorithms
+from experiments.running.threads import use_threads
 from experiments.tasks import bandits as tasks
-from experiments.tasks.language import Panel, use_threads
-from experiments.tasks.panels import panels
-from ustat_grpo.lm.questions.rewards import ExactMatch
-from ustat_grpo.lm.scores.gradient_error import brute_force_errors
-from ustat_grpo.lm.scores.pool import draw_pool
+from experiments.tasks.language import LanguageTask, Panel
+from experiments.tasks.pool_table import errors_of_pool, with_laws
+from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo.pools.moments import pool_moments
 
+if TYPE_CHECKING:
+    import torch
 
-def measure(config: Any) -> pd.DataFrame:
-    """Measure every estimator at every group size, for each policy of `config`.
+
+def measure(task: LanguageTask, panels: Mapping[str, Panel], asked: ErrorsAsked) -> pd.DataFrame:
+    """Measure every estimator at every group size, for each policy.
 
     Args:
-        config: of `gradient_mse`, with a task of `experiments.tasks.language`.
+        task: says how many outputs.
+        panels: policies with its questions, by name.
+        asked: estimators, group sizes and the like.
     """
-    use_threads(config.threads or 1)
+    import torch
+
+    from ustat_grpo.lm.scores.pool import draw_pool
+
+    use_threads(asked.threads or 1)
     tables = []
-    found = panels(config.task, config.policy)
-    for name, panel in track(found.items(), config.task.name):
-        rng = torch.Generator().manual_seed(int(tasks.panel_rng(config.seed, name).integers(2**62)))
+    for name, panel in track(panels.items(), task.name):
+        rng = torch.Generator().manual_seed(int(tasks.panel_rng(asked.seed, name).integers(2**62)))
         pool = draw_pool(
             panel.model,
             panel.prompts,
             panel.reward,
-            config.task.num_outputs,
+            task.num_outputs,
             max_tokens=panel.max_tokens,
             rng=rng,
             outputs_at_once=panel.outputs_at_once,
         )
         moments = pool_moments(pool)
-        whole = list(_brute_force(config, panel, rng))
-        tables.append(errors_of_pool(config, name, pool, moments))
-        tables.append(with_laws(config, name, whole, moments))
+        whole = list(_brute_force(task, panel, asked, rng))
+        tables.append(errors_of_pool(asked, name, pool, moments))
+        tables.append(with_laws(asked, name, whole, moments))
     return pd.concat(tables, ignore_index=True)
 
 
-def _brute_force(config: Any, panel: Panel, rng: torch.Generator) -> Iterator[dict[str, Any]]:
+def _brute_force(
+    task: LanguageTask, panel: Panel, asked: ErrorsAsked, rng: "torch.Generator"
+) -> Iterator[dict[str, Any]]:
     """Yield the errors of whole minibatch gradients at one group size, where ∇J is exact.
 
     The optimal baseline is left out: it is measured, by the pool.
     """
-    task = config.task
-    if not (
-        task.brute_force_replications
-        and isinstance(panel.reward, ExactMatch)
-        and config.batch_size is None
-    ):
+    from ustat_grpo.lm.scores.gradient_error import brute_force_errors
+
+    if not (task.brute_force_replications and panel.is_exact and asked.batch_size is None):
         return
-    estimators = algorithms(config.compared)
+    estimators = algorithms(asked.compared)
     found = brute_force_errors(
         panel.model,
         panel.prompts,
-        panel.reward,
+        panel.exact_match,
         {name: each for name, each in estimators.items() if name != "optimal_baseline"},
         task.brute_force_group_size,
         num_replications=task.brute_force_replications,
