@@ -35,7 +35,7 @@ check: .venv/.tested ## lint, format, types, who may import whom
 figures: .venv/.ready ## draw every figure from the committed references
 	@$(BIN)/python -m figures
 
-ledger: .venv/.ready ## regenerate paper_repro.md and the measured parts of the README
+ledger: .venv/.ready ## regenerate paper_repro.md, docs/repro/ and the measured parts of the README
 	@$(BIN)/python -m experiments.ledger
 
 reference: .venv/.tested ## run the paper scale and replace experiments/reference/
@@ -52,10 +52,10 @@ format: .venv/.tested ## format the code
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "error: PYTHON must be at least 3.11, got %d.%d" % v[:2])'
 	@echo "setting up .venv (about a minute)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[experiments]"
 	@touch $@
 
 .venv/.tested: .venv/.ready
 	@echo "adding what tests and checks need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,trl,test]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@

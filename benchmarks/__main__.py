@@ -41,8 +41,8 @@ def run(settings: Settings, console: Console) -> pd.DataFrame:
     torch.set_num_threads(1)
     snapshot = settings.bandit().at(np.zeros(settings.num_prompts * settings.num_actions))
     ascents = [settings.ascent(size) for size in settings.optimization_group_sizes]
-    wrong = list(disagreements(snapshot, list(settings.speed_ups)))
-    wrong += optimization_disagreements(ascents)
+    wrong = list(disagreements(snapshot, list(settings.speed_ups), settings.checked_replicates))
+    wrong += optimization_disagreements(ascents, settings.checked_runs)
     if wrong:
         raise SystemExit("error: not timed, because\n" + "\n".join(wrong))
     console.print("all ways agree, with the exact laws or each other, within 4 standard errors")

@@ -15,12 +15,16 @@ from ustat_grpo.monte_carlo import gradient_mse
 LARGEST_SCORE = 4.0
 
 
-def disagreements(snapshot: Snapshot, group_sizes: list[int]) -> Iterator[str]:
+def disagreements(
+    snapshot: Snapshot, group_sizes: list[int], most_replicates: int
+) -> Iterator[str]:
     """Yield a line for each way whose error lies over four standard errors from the law."""
     rng = np.random.default_rng(1)
     for group_size in group_sizes:
         law = exact_errors(snapshot, group_size)
-        replications = int(np.clip(400_000 // (len(snapshot.value) * group_size), 100, 2_000))
+        replications = int(
+            np.clip(400_000 // (len(snapshot.value) * group_size), 100, most_replicates)
+        )
         for name, way in WAYS.items():
             calls = -(-replications // 20)
             errors = np.concatenate([way(snapshot, group_size, 20, rng) for _ in range(calls)])
@@ -31,7 +35,7 @@ def disagreements(snapshot: Snapshot, group_sizes: list[int]) -> Iterator[str]:
         yield from _far("gradient_mse", group_size, scores)
 
 
-def optimization_disagreements(ascents: list[Ascent], num_runs: int = 256) -> Iterator[str]:
+def optimization_disagreements(ascents: list[Ascent], num_runs: int) -> Iterator[str]:
     """Yield a line for each two ways whose mean objectives differ by over four standard errors."""
     rng = np.random.default_rng(4)
     for ascent in ascents:

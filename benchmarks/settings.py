@@ -29,6 +29,8 @@ class Settings:
         chunks: replicates per call that the NumPy ways may choose from.
         repetitions: of every timing; medians are reported.
         seconds: that one timing should take.
+        checked_replicates: at most, of each way that is compared with the laws before it is timed.
+        checked_runs: of each way that is compared with the others before it is timed.
         memory_replicates: of the run whose peak memory is taken.
         budget: N = B·G, outputs of an iteration of Algorithm 1.
         rate: its constant learning rate.
@@ -46,6 +48,8 @@ class Settings:
     chunks: tuple[int, ...] = (4, 8, 16, 32, 128)
     repetitions: int = 7
     seconds: float = 0.25
+    checked_replicates: int = 2_000
+    checked_runs: int = 256
     memory_replicates: int = 2_000_000
     budget: int = 1024
     rate: float = 8.0

@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments.jobs import run_each
 from experiments.running.records import REFUSE
 from figures.__main__ import draw_all
-from figures.palette import by_task
+from figures.tables import by_task
 
 _LEDGER = Path(__file__).parents[1] / "paper_repro.md"
 
@@ -32,7 +32,7 @@ def main(folder: Path, stale: str = REFUSE) -> None:
     console.print(f"done in {time.perf_counter() - started:.0f} s; figures (PNG, and PDF beside):")
     for path in drawn:
         console.print(f"  {path}", soft_wrap=True)
-    console.print(f"ledger, claim by claim: {_LEDGER}", soft_wrap=True)
+    console.print(f"ledger, item by item of the paper: {_LEDGER}", soft_wrap=True)
 
 
 def _errors(data: pd.DataFrame) -> Table:

@@ -29,7 +29,8 @@ from figures import (
     sequential_group_size,
     training_path,
 )
-from figures.palette import DRAWN, REFERENCE, TABLES, draw_tasks
+from figures.palette import DRAWN, draw_tasks
+from figures.tables import REFERENCE, TABLES
 
 FIGURES = (
     gradient_mse,

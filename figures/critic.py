@@ -8,7 +8,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import INTERVAL, command_line, error_axis, legend, only, panel_grid
+from figures.legends import Own, foot_legends, labelled, legend, side_legends
+from figures.palette import INTERVAL, command_line, error_axis, panel_grid
+from figures.tables import only
 
 NAME = "critic"
 _NAMES = {
@@ -18,20 +20,20 @@ _NAMES = {
 }
 _LOOKS: dict[str, tuple[str, str, str | tuple[int, tuple[float, ...]]]] = {
     "grpo": ("YlOrBr", "o", "-"),
-    "critic": ("Blues", "s", (0, (4, 1.5))),
-    "token_critic": ("Greens", "^", (0, (1, 1.2))),
+    "critic": ("Purples", "s", (0, (4, 1.5))),
+    "token_critic": ("RdPu", "^", (0, (1, 1.2))),
 }
 """Colour map over group sizes, marker and dashes."""
 _LIMIT = "0.45"
 _MEMORY = {
-    "policy: weights, moments": ("#E69F00", ["policy weights", "policy moments"]),
-    "critic: weights, moments": ("#0072B2", ["critic weights", "critic moments"]),
-    "activations and gradients, at the peak": ("#BBBBBB", []),
+    "policy: weights, moments": ("0.35", ["policy weights", "policy moments"]),
+    "critic: weights, moments": ("#6A51A3", ["critic weights", "critic moments"]),
+    "activations and gradients": ("0.8", []),
 }
 _SECONDS = {
     "sampling": ("#F0E442", ["sampling"]),
-    "critic: forward, backward, step": ("#56B4E9", ["critic"]),
-    "policy: forward, backward, step": ("#D55E00", ["policy"]),
+    "critic: forward, backward, step": ("#6A51A3", ["critic"]),
+    "policy: forward, backward, step": ("0.35", ["policy"]),
 }
 _OPTIMIZERS = {"adamw": "AdamW", "sgd": "plain ascent"}
 Bars = Mapping[str, tuple[str, list[str]]]
@@ -51,8 +53,10 @@ def build(data: pd.DataFrame) -> Figure:
     _draw_bars(seconds, data.query("quantity == 'seconds'"), _SECONDS, 1e3)
     seconds.set_xlabel("time of a step, ms")
     _draw_share(share, data)
+    side_legends(figure, [Own(accuracy, "", labelled([error, excess, accuracy]))])
+    foot_legends(figure, [Own(axes, "", labelled([axes])) for axes in (memory, seconds, share)])
     legend(figure, f"$N = BG = {only(data, 'budget')}$; means over seeds with 95 % intervals; "
-                   "bars: AdamW, on a CPU")  # fmt: skip
+                   "bars: AdamW, on a CPU", {})  # fmt: skip
     return figure
 
 
@@ -82,7 +86,7 @@ def _draw_limits(axes: Axes, data: pd.DataFrame, level: pd.Series, power: float)
         heights = (level / (size - 1) ** power).to_numpy()
         axes.plot(level.index, heights, color=_LIMIT, linewidth=0.9, zorder=2)
         axes.annotate(f"$G={size}$", (level.index[-1], heights[-1]), xytext=(4, 0), va="center",
-                      textcoords="offset points", color=_LIMIT, fontsize=7)  # fmt: skip
+                      textcoords="offset points", color=_LIMIT, fontsize="small")  # fmt: skip
 
 
 def _mean(data: pd.DataFrame, quantity: str) -> pd.Series:
@@ -110,7 +114,7 @@ def _draw_excess(axes: Axes, data: pd.DataFrame) -> None:
     _draw_limits(axes, data, residual, 1.0)
     budget = 2 * (residual * _mean(data, "prompt")) ** 0.5
     axes.plot(budget.index, budget.to_numpy(), color="black", linewidth=1.2, linestyle=(0, (5, 2)),
-              label=r"$2\sqrt{c_1c_3}$: best $G$ of the same budget")  # fmt: skip
+              label=r"$2\sqrt{c_1c_3}$: best $G$")  # fmt: skip
     # What a critic adds may be negative: less error than with the exact value.
     axes.set_yscale("symlog", linthresh=100.0)
     axes.axhline(0.0, color="black", linewidth=0.6, zorder=1)
@@ -153,8 +157,8 @@ def _draw_share(axes: Axes, data: pd.DataFrame) -> None:
         active = row[["sampling working", "critic working", "policy working"]].max()
         saved = state / (2 * state + active * outputs / data["budget"].max())
         axes.plot(outputs, 100 * saved, color="black", linestyle=dashes,
-                  label=f"share of the network, {_OPTIMIZERS[optimizer]}")  # fmt: skip
-    axes.axhspan(30, 50, color="#009E73", alpha=0.15, label="published: 30–50 %")
+                  label=_OPTIMIZERS[optimizer])  # fmt: skip
+    axes.axhspan(30, 50, color="0.9", zorder=0, label="published: 30–50 %")
     axes.set_xscale("log")
     axes.set_xlabel("outputs scored at a time")
     axes.set_ylabel("memory saved without it, %")

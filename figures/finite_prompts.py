@@ -5,16 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.gaps import draw_gaps
-from figures.palette import (
-    APART,
-    JOBS,
-    Look,
-    at_last_iteration,
-    command_line,
-    draw_series,
-    legend,
-    only,
-)
+from figures.legends import legend
+from figures.palette import APART, Look, command_line, draw_series
+from figures.tables import JOBS, at_last_iteration, only
 
 NAME = "finite_prompts"
 

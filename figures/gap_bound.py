@@ -4,18 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    JOBS,
-    LOOKS,
-    command_line,
-    draw_estimators,
-    error_axis,
-    label_left,
-    legend,
-    only,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import LOOKS, command_line, draw_estimators, error_axis, label_left, panel_grid
+from figures.tables import JOBS, only, plain
 
 NAME = "gap_bound"
 

@@ -15,20 +15,15 @@ from figures.palette import (
     group_size_axis,
     label_left,
     panel_grid,
-    plain,
 )
+from figures.tables import policies_by
 
 DrawPanel = Callable[[Axes, pd.DataFrame], None]
 
 
 def draw_gaps(data: pd.DataFrame, column: str, draw: DrawPanel, label: str) -> Figure:
     """Draw the gap against group size, one panel a policy and value of a column."""
-    symbol = {"iteration": "n", "budget": "N"}[column]
-    panels = [
-        (f"{plain(str(task))}, ${symbol} = {value}$", panel)
-        for task, policy in data.groupby("task", sort=False)
-        for value, panel in policy.groupby(column)
-    ]
+    panels = policies_by(data, column)
     figure, grid = panel_grid(len(panels), len(set(data[column])))
     for axes, (title, panel) in zip(grid, panels, strict=True):
         axes.set_title(title)

@@ -5,18 +5,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.legends import legend
 from figures.palette import (
     INTERVAL,
-    JOBS,
     LOOKS,
-    NAMES,
     command_line,
     draw_estimators,
     error_axis,
     group_size_axis,
-    legend,
-    only,
 )
+from figures.tables import JOBS, only, plain, policies
 
 NAME = "gradient_mse"
 BRUTE_FORCE = "brute force"
@@ -26,7 +24,7 @@ BRUTE_FORCE = "brute force"
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy, log–log; columns as `gradient_mse` writes them."""
     only(data, JOBS[NAME])
-    panels = list(data.groupby("task", sort=False))
+    panels = policies(data)
     figure, grid = plt.subplots(
         1, len(panels), figsize=(2.9 * len(panels), 3.0), squeeze=False, sharey=True,
         layout="constrained",
@@ -36,7 +34,7 @@ def build(data: pd.DataFrame) -> Figure:
         draw_brute_force(axes, panel.loc[panel["evidence"] == BRUTE_FORCE])
         error_axis(axes)
         group_size_axis(axes, list(panel["group_size"]))
-        axes.set_title(str(task).replace(": ", "\n").replace("_", " "))
+        axes.set_title(plain(task))
     grid[0][0].set_ylabel(r"gradient error $\mathbb{E}\,\|\hat{g} - \nabla J\|^2$")
     legend(figure, "points: measured, with 95 % intervals; lines: exact laws")
     return figure
@@ -56,9 +54,11 @@ def draw_brute_force(axes: Axes, rows: pd.DataFrame) -> None:
             markersize=9,
             linestyle="none",
             capsize=4,
-            label=f"{NAMES[str(estimator)]}, by brute force",
             zorder=4,
         )
+    if len(rows):
+        axes.plot([], [], "o", color="0.25", markerfacecolor="none", markersize=9,
+                  label="large and hollow: by brute force")  # fmt: skip
 
 
 if __name__ == "__main__":

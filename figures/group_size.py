@@ -4,7 +4,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from figures.gaps import draw_estimators_gaps, draw_gaps
-from figures.palette import JOBS, command_line, legend, only
+from figures.legends import legend
+from figures.palette import command_line
+from figures.tables import JOBS, only
 
 NAME = "group_size"
 

@@ -4,12 +4,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from figures.gaps import draw_estimators_gaps, draw_gaps
-from figures.palette import (
-    at_last_iteration,
-    command_line,
-    legend,
-    only,
-)
+from figures.legends import legend
+from figures.palette import command_line
+from figures.tables import at_last_iteration, only
 
 NAME = "group_size_by_budget"
 

@@ -4,16 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    INTERVAL,
-    LOOKS,
-    at_last_iteration,
-    command_line,
-    legend,
-    only,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import INTERVAL, LOOKS, command_line, panel_grid
+from figures.tables import at_last_iteration, only, policies_by
 
 NAME = "group_size_rules"
 
@@ -21,11 +14,7 @@ NAME = "group_size_rules"
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy and budget; columns as `group_size_rules` writes them."""
     last = at_last_iteration(data)
-    panels = [
-        (f"{plain(str(task))}, $N = {budget}$", panel)
-        for task, policy in last.groupby("task", sort=False)
-        for budget, panel in policy.groupby("budget")
-    ]
+    panels = policies_by(last, "budget")
     figure, grid = panel_grid(len(panels), len(set(last["budget"])))
     for axes, (title, panel) in zip(grid, panels, strict=True):
         axes.set_title(title)

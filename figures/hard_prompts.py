@@ -5,7 +5,9 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, error_axis, label_left, legend, panel_grid, plain
+from figures.legends import legend
+from figures.palette import command_line, error_axis, label_left, panel_grid
+from figures.tables import plain, policies
 
 NAME = "hard_prompts"
 _MARKERS = "o^s"
@@ -17,7 +19,7 @@ _MOST = 1e4
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy; columns as `hard_prompts` writes them."""
-    panels = list(data.groupby("task", sort=False))
+    panels = policies(data)
     figure, grid = panel_grid(len(panels), len(panels))
     sizes = sorted(data["group_size"].unique())
     shades = colormaps["viridis"](np.linspace(0.85, 0.1, len(sizes)))
@@ -38,10 +40,13 @@ def build(data: pd.DataFrame) -> Figure:
         )
         axes.minorticks_off()
         error_axis(axes)
-        axes.set_title(plain(str(task)))
+        axes.set_title(plain(task))
         axes.set_xlabel("$V(x)$, probability of the solution")
     label_left(grid, "error of GRPO / error of vanilla")
-    legend(figure, "points: questions; lines: under Assumption 2, for a small gradient")
+    legend(figure, "points: questions, at the edges where beyond them; "
+                   "lines: under Assumption 2, for a small gradient")  # fmt: skip
+    for handle in figure.legends[0].legend_handles:
+        handle.set_sizes([30])  # pyright: ignore
     return figure
 
 

@@ -6,14 +6,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    INTERVAL,
-    at_last_iteration,
-    command_line,
-    group_size_axis,
-    legend,
-    panel_grid,
-)
+from figures.legends import legend
+from figures.palette import INTERVAL, command_line, group_size_axis, panel_grid
+from figures.tables import at_last_iteration
 
 NAME = "implied_objective"
 
@@ -22,7 +17,7 @@ SHOWN = "leave_one_out_normalised"
 LOOKS = {
     "grpo": ("#E69F00", "D", "not normalised"),
     "leave_one_out_normalised": ("#D55E00", "o", "leave-one-out mean, normalised"),
-    "std_normalised": ("#0072B2", "s", "own mean, normalised"),
+    "std_normalised": ("#CC79A7", "s", "own mean, normalised"),
 }
 """Colour, marker and name."""
 PENALTIES = {
@@ -84,6 +79,7 @@ def _draw_maximisers(axes: Axes, rows: pd.DataFrame) -> None:
         axes.plot(own["group_size"], own["predicted"], color=LOOKS[str(estimator)][0], zorder=2)
     runs = at_last_iteration(rows.query("part == 'runs'"))
     series = list(runs.groupby(["num_minibatches", "estimator"], sort=False))
+    named = set()
     for (parts, estimator), points in series:  # pyright: ignore
         once = parts == 1
         colour, marker, name = LOOKS[str(estimator)]
@@ -98,9 +94,13 @@ def _draw_maximisers(axes: Axes, rows: pd.DataFrame) -> None:
             markersize=MARKER_SIZES[once],
             markerfacecolor=colour if once else "none",
             markeredgecolor=colour,
-            label=f"{name}, $m = {parts:g}$",
+            label="" if name in named else name,
             zorder=3,
         )
+        named.add(name)
+    for parts in sorted({parts for (parts, _), _ in series} - {1}):  # pyright: ignore
+        axes.plot([], [], "o", color="0.25", markerfacecolor="none", markersize=MARKER_SIZES[False],
+                  label=f"large and hollow: $m = {parts:g}$ updates")  # fmt: skip
     group_size_axis(axes, list(runs["group_size"]))
 
 

@@ -6,21 +6,21 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.legends import Own, foot_legends, labelled, legend
 from figures.palette import (
     APART,
     INTERVAL,
-    JOBS,
     LOOKS,
     command_line,
     group_size_axis,
-    legend,
-    only,
     panel_grid,
     powers_of_two,
 )
+from figures.tables import JOBS, only
 
 NAME = "language_group_size"
 _MARKERS = "os^Dv"
+_BEST = "law's best $G$ for the gradient, at the start"
 
 
 def build(data: pd.DataFrame) -> Figure:
@@ -33,7 +33,11 @@ def build(data: pd.DataFrame) -> Figure:
         _draw_accuracy(left, rows)
         _draw_path(right, rows)
         left.set_title(f"$N = BG = {budget}$")
-    legend(figure, "means over seeds with 95 % intervals; the dashed line is where runs begin")
+    left, right = labelled(grid[::2]), labelled(grid[1::2])
+    best = {_BEST: left.pop(_BEST)}
+    foot_legends(figure, [Own(grid[-2], "accuracy after $n$ iterations", left),
+                          Own(grid[-1], "trained with", right)])  # fmt: skip
+    legend(figure, "means over seeds with 95 % intervals; dashed: where runs begin", best)
     return figure
 
 
@@ -43,7 +47,7 @@ def _draw_accuracy(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(start["accuracy"].iloc[0], color="0.5", linestyle="--", linewidth=1.0)
     best = start["optimal"].mean()
     axes.axvline(best, color=LOOKS["grpo"][0], linewidth=1.0, linestyle=(0, (1, 2)),
-                 label="law's best $G$ for the gradient, at the start")  # fmt: skip
+                 label=_BEST)  # fmt: skip
     checkpoints = list(rows[rows["iteration"] > 0].groupby("iteration"))
     shades = colormaps["viridis"](np.linspace(0.85, 0.1, len(checkpoints)))
     for place, ((iteration, at_point), shade) in enumerate(zip(checkpoints, shades, strict=True)):
@@ -63,10 +67,10 @@ def _draw_path(axes: Axes, rows: pd.DataFrame) -> None:
     for (size, trained), shade in zip(sizes, shades, strict=True):
         path = trained.groupby("iteration").agg({"optimal": "mean"})
         axes.plot(list(path.index), list(path["optimal"]), color=shade, marker=".",
-                  label=f"trained with $G = {size}$")  # fmt: skip
+                  label=f"$G = {size}$")  # fmt: skip
     powers_of_two(axes)
     axes.set_xlabel("iterations $n$")
-    axes.set_ylabel(r"$G^* = 1 + \sqrt{c_3/c_1}$ of the gradient")
+    axes.set_ylabel("best $G$ for the gradient,\n" + r"$1 + \sqrt{c_3/c_1}$")
 
 
 if __name__ == "__main__":

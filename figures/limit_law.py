@@ -6,18 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from figures.palette import (
-    INTERVAL,
-    JOBS,
-    LOOKS,
-    NAMES,
-    at_last_iteration,
-    command_line,
-    legend,
-    only,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import INTERVAL, LOOKS, NAMES, command_line, panel_grid
+from figures.tables import JOBS, at_last_iteration, only, plain
 
 NAME = "limit_law"
 POINTS = 20
@@ -82,7 +73,7 @@ def _draw_density(axes: Axes, rows: pd.DataFrame, marked: pd.DataFrame, name: st
 def _draw_points(axes: Axes, x: ArrayLike, y: ArrayLike, error: ArrayLike, name: str) -> None:
     colour, marker, _ = LOOKS[name]
     axes.errorbar(x, y, error, color=colour, marker=marker, linestyle="none", capsize=2,
-                  markeredgecolor="white", markeredgewidth=0.5, label=NAMES[name])  # fmt: skip
+                  markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,23 +5,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    APART,
-    INTERVAL,
-    Array,
-    Look,
-    command_line,
-    label_left,
-    legend,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import APART, INTERVAL, Array, Look, command_line, label_left, panel_grid
+from figures.tables import plain, policies
 
 NAME = "noise_coverage"
+# Not the colours of estimators.
 _LOOKS: dict[str, Look] = {
-    "prompt": ("#0072B2", "s", (0, (4, 1.5))),
-    "oracle": ("#009E73", "^", (0, (1, 1.2))),
-    "residual": ("#E69F00", "o", "-"),
+    "prompt": ("#56B4E9", "s", (0, (4, 1.5))),
+    "oracle": ("#CC79A7", "^", (0, (1, 1.2))),
+    "residual": ("#D55E00", "o", "-"),
     "optimal": ("#000000", "D", (0, (6, 1, 1, 1))),
 }
 _NAMES = {
@@ -39,7 +32,7 @@ def build(data: pd.DataFrame) -> Figure:
 
     Columns as `noise_coverage` writes them.
     """
-    populations = list(data.groupby("task", sort=False))
+    populations = policies(data)
     panels = [
         (task, outputs, rows.query("num_outputs == @outputs"))
         for outputs in np.unique(data["num_outputs"])
@@ -51,7 +44,7 @@ def build(data: pd.DataFrame) -> Figure:
         axes.axhline(95, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
         for place, name in enumerate(_LOOKS):
             _draw(axes, rows, name, APART ** (2 * place - (len(_LOOKS) - 1)))
-        axes.set_title(f"{plain(str(task))}, $M = {outputs}$")
+        axes.set_title(f"{plain(task)}, $M = {outputs}$")
         _prompts_axis(axes, rows["num_prompts"].to_numpy())
     lowest = min(axes.get_ylim()[0] for axes in grid)
     for axes in grid:

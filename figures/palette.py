@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from figures.tables import REFERENCE, TABLES, pictures
+
 STYLE = Path(__file__).parent / "paper.mplstyle"
 DRAWN = Path(__file__).parent / "drawn"
-REFERENCE = Path(__file__).parents[1] / "experiments" / "reference"
 
 Look = tuple[str, str, str | tuple[int, tuple[float, ...]]]
 """Colour, marker and dashes."""
@@ -41,21 +44,6 @@ NAMES = {
     "optimal_baseline": "optimal baseline",
     "shrinkage": "shrinkage",
 }
-JOBS = {
-    "gradient_mse": "batch_size",
-    "fixed_budget": "budget",
-    "group_size": "budget",
-    "limit_law": "group_size",
-    "gap_bound": "group_size",
-    "finite_prompts": "num_prompts",
-    "language_group_size": "optimizer",
-    "critic": "budget",
-}
-"""The column that tells the jobs of one task apart, by figure: each gets a picture of its own."""
-
-TABLES = {"group_size_by_budget": "group_size", "scaling_law": "group_size"}
-"""The experiment whose table a figure reads, where its name is another."""
-
 Build = Callable[[pd.DataFrame], Figure]
 Array = NDArray[np.float64]
 Columns = tuple[str, str]
@@ -64,6 +52,8 @@ INTERVAL = 1.959964
 """Standard errors on either side of a 95 % interval."""
 APART = 1.09
 """The factor between abscissae that keeps the intervals of different series apart."""
+STRAIGHT = 1e-6
+"""A line that passes a point this close, as a share of the panel, passes through it to the eye."""
 
 
 def draw_estimators(
@@ -117,31 +107,6 @@ def label_left(grid: list[Axes], label: str) -> None:
         axes.set_ylabel(label if place is not None and place.is_first_col() else "")
 
 
-def legend(figure: Figure, title: str) -> None:
-    """Put one legend below the panels that names what any of them shows, once."""
-    found = {}
-    for axes in figure.axes:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    inches = 0.4 + 0.055 * max(map(len, found))
-    columns = min(max(1, int(figure.get_figwidth() / inches)), len(found))
-    figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(found) // columns) - 1))
-    figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=columns, title=title
-    )
-
-
-def plain(task: str) -> str:
-    """Write 'tug_of_war: t = 0' on two lines and without underscores."""
-    return task.replace(": ", "\n").replace("_", " ")
-
-
-def at_last_iteration(data: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows at the last iteration of each task."""
-    last = data.groupby("task")["iteration"].transform("max")
-    return data.loc[data["iteration"] == last]
-
-
 def group_size_axis(axes: Axes, sizes: list[float]) -> None:
     """Make a logarithmic axis with the group sizes themselves as ticks, every other if many."""
     ticks = np.unique(sizes)
@@ -162,6 +127,20 @@ def mark_no_best(axes: Axes, x: Array, optimal: Array) -> None:
             axes.plot(x[here], np.full(here.sum(), height), arrow, color=LOOKS["grpo"][0],
                       markerfacecolor="white", clip_on=False, zorder=4, label=name,
                       transform=axes.get_xaxis_transform())  # fmt: skip
+
+
+def mark_beyond(axes: Axes) -> None:
+    """Put arrows at the ends of the vertical axis below and above which markers would lie."""
+    low, high = axes.get_ylim()
+    for line in list(axes.lines):
+        if line.get_marker() in ("None", "", None) or line.get_transform() != axes.transData:
+            continue
+        x, y = np.asarray(line.get_xydata(), dtype=float).T
+        for height, arrow, beyond in ((1.0, CARETUP, y > high), (0.0, CARETDOWN, y < low)):
+            if beyond.any():
+                axes.plot(x[beyond], np.full(beyond.sum(), height), marker=arrow, markersize=5,
+                          color=line.get_color(), linestyle="none", clip_on=False,
+                          transform=axes.get_xaxis_transform())  # fmt: skip
 
 
 def powers_of_two(axes: Axes) -> None:
@@ -203,24 +182,6 @@ def _power_of_ten(value: float, _position: int) -> str:
     return rf"${factor}10^{{{int(exponent)}}}$"
 
 
-def by_task(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split a table by task, whose panels are named 'task: panel'."""
-    tasks = data["task"].str.split(":").str[0]
-    return {str(task): rows for task, rows in data.groupby(tasks, sort=False)}
-
-
-def only(data: pd.DataFrame, column: str) -> int:
-    """Return the one value of a column; points of several jobs must not be joined by a line.
-
-    Raises:
-        ValueError: if there are several.
-    """
-    values = data[column].unique().tolist()
-    if len(values) > 1:
-        raise ValueError(f"{column} must be the same throughout a figure, got {values}")
-    return values[0]
-
-
 def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
     """Draw one figure a task of a CSV, and a job if there are several; return the PNGs' paths.
 
@@ -230,14 +191,11 @@ def draw_tasks(csv: Path, folder: Path, name: str, build: Build) -> list[Path]:
         name: the figure's.
         build: draws one figure.
     """
-    drawn, job = [], JOBS.get(name)
     with plt.style.context(STYLE):
-        for task, panels in by_task(pd.read_csv(csv)).items():
-            jobs = list(panels.groupby(job, sort=False)) if job else [(None, panels)]
-            for value, rows in jobs:
-                suffix = f"_{job}{value}" if len(jobs) > 1 else ""
-                drawn.append(save(build(rows), folder / f"{name}_{task}{suffix}.png"))
-    return drawn
+        return [
+            save(build(rows), folder / f"{stem}.png")
+            for stem, rows in pictures(pd.read_csv(csv), name)
+        ]
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -250,11 +208,59 @@ def save(figure: Figure, path: Path) -> Path:
         for ends, set_ends in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
             low, high = (float(f"{end:.9g}") for end in ends)
             set_ends(low, high)
+        for line in list(axes.lines):
+            _draw_turns(axes, line)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     plt.close(figure)
     return path
+
+
+def _draw_turns(axes: Axes, line: Line2D) -> None:
+    """Draw a line through its ends and the points at which it turns, and markers at all points.
+
+    A renderer joins two strokes where their edges meet. Where a line hardly turns, as a law that is
+    a power of G does not on logarithmic axes, the edges are parallel but for the digits of a table:
+    where they meet is then a quotient of two differences that the rounding of a logarithm decides,
+    and with it the shade of a pixel.
+    """
+    if line.get_transform() != axes.transData or line.get_linestyle() == "None":
+        return
+    points: Array = np.asarray(line.get_xydata(), dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turns = turning((axes.transScale + axes.transLimits).transform(points))
+    if len(turns) == len(points):
+        return
+    if line.get_marker() not in ("None", "", " ", None):
+        stroke = Line2D([], [])
+        stroke.update_from(line)
+        stroke.set_marker("None")
+        stroke.set_zorder(line.get_zorder() - 1e-3)
+        line.set_linestyle("None")
+        axes.add_line(stroke)
+        line = stroke
+    line.set_data(*points[turns].T)
+
+
+def turning(places: Array) -> list[int]:
+    """Return the indices of the ends of a line and of the points at which it turns.
+
+    Args:
+        places: the points `(n, 2)`, as shares of a panel.
+    """
+    if len(places) < 3 or not np.isfinite(places).all():
+        return list(range(len(places)))
+    kept = [0]
+    for index in range(1, len(places) - 1):
+        chord = places[index + 1] - places[kept[-1]]
+        length = np.hypot(*chord)
+        passed = places[kept[-1] + 1 : index + 1] - places[kept[-1]]
+        along = np.array([0.0, *(passed @ chord), length**2])
+        beside = np.abs(passed @ np.array([-chord[1], chord[0]]))
+        if (np.diff(along) <= 0).any() or (beside >= STRAIGHT * length).any():
+            kept.append(index)
+    return [*kept, len(places) - 1]
 
 
 def command_line(name: str, build: Build) -> None:

@@ -10,15 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    INTERVAL,
-    at_last_iteration,
-    command_line,
-    legend,
-    only,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import INTERVAL, command_line, panel_grid
+from figures.tables import at_last_iteration, only, plain, policies
 
 NAME = "planned_group_size"
 
@@ -37,23 +31,27 @@ _OF_PLANS = ("D", "o", "h")
 """Markers of first batches, the smallest first."""
 _OTHERS = {
     "law (gradient error)": Look("#000000", "|", "full", "law (gradient error), exact"),
-    "law (gap)": Look("#009E73", "x", "full", "law (gap), first order"),
+    "law (gap)": Look("#CC79A7", "x", "full", "law (gap), first order"),
     "fixed 8": Look("#56B4E9", "v", "full", "fixed 8"),
-    "fixed 16": Look("#0072B2", "s", "none", "fixed 16"),
+    "fixed 16": Look("0.45", "s", "none", "fixed 16"),
     "fixed 64": Look("#D55E00", "^", "full", "fixed 64"),
 }
-"""The best of the sweep is the line at zero."""
+"""The best of the sweep is the line at zero. No colour is that of an estimator: all is GRPO."""
 _APART = 0.09
+_LEAST_ROWS = 3
+"""Fewer are drawn as far apart, or a legend would be larger than they are."""
 _ROW = ["optimizer", "budget"]
 
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy; columns as `planned_group_size` writes them."""
-    panels = list(at_last_iteration(data).groupby("task", sort=False))
+    panels = policies(at_last_iteration(data))
     rows = max(panel.groupby(_ROW).ngroups for _, panel in panels)
-    figure, grid = panel_grid(len(panels), min(len(panels), 3), height=1.2 + 0.62 * rows)
+    figure, grid = panel_grid(
+        len(panels), min(len(panels), 3), height=1.2 + 0.62 * max(rows, _LEAST_ROWS)
+    )
     for axes, (task, panel) in zip(grid, panels, strict=True):
-        axes.set_title(plain(str(task)))
+        axes.set_title(plain(task))
         _draw(axes, panel)
         axes.set_ylim(-rows + 0.5, 0.5)  # dots are as far apart in all panels
         axes.set_xlabel("excess (0: best $G$, 1: worst)")

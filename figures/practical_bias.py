@@ -6,21 +6,15 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    INTERVAL,
-    Look,
-    command_line,
-    error_axis,
-    label_left,
-    legend,
-    panel_grid,
-    plain,
-)
+from figures.legends import legend
+from figures.palette import INTERVAL, Look, command_line, error_axis, label_left, panel_grid
+from figures.tables import plain, policies
 
 NAME = "practical_bias"
 _MARKERS = "os^Dv"
+# Orange is GRPO's, whose steps have the token ratio; no other colour is an estimator's.
 _LOOKS: dict[str, Look] = {
-    "none": ("#0072B2", "s", (0, (4, 1.5))),
+    "none": ("#56B4E9", "s", (0, (4, 1.5))),
     "token": ("#E69F00", "o", "-"),
     "penalty": ("#CC79A7", "D", (0, (6, 1, 1, 1))),
 }
@@ -37,21 +31,22 @@ def build(data: pd.DataFrame) -> Figure:
     data = data.query("squared_bias > @_ROUNDING")
     moved = data["learning_rate"] * (data["num_minibatches"] - 1)
     source = data["ratio"].where(data["penalty_weight"] == 0, "penalty")
-    policies = list(data.assign(moved=moved, source=source).groupby("task", sort=False))
-    figure, grid = panel_grid(2 * len(policies), max(2, len(policies)))
+    panels = policies(data.assign(moved=moved, source=source))
+    figure, grid = panel_grid(2 * len(panels), max(2, len(panels)))
     for place, axes in enumerate(grid):
-        task, rows = policies[place % len(policies)]
+        task, rows = panels[place % len(panels)]
         exact = rows.query("path == 'exact'")
-        if place < len(policies):
+        if place < len(panels):
             for name in _LOOKS:
                 _draw_exact(axes, exact.query("source == @name"), name)
-            axes.set_title(f"{plain(str(task))}, exact steps")
+            axes.set_title(f"{plain(task)}, exact steps")
         else:
             _draw_sampled(axes, rows.query("path == 'sampled'"))
             _draw_first_order(axes, exact.query("source == 'token'"), "token")
-            axes.set_title(f"{plain(str(task))}, sampled steps")
+            axes.set_title(f"{plain(task)}, sampled steps")
         _draw_levels(axes, rows)
-        drawn = rows[["squared_bias", "law", "sampling_error"]]
+        low = rows["squared_bias"] - INTERVAL * rows["std_error"].fillna(0)
+        drawn = rows[["squared_bias", "law", "sampling_error"]].assign(low=low.where(low > 0))
         axes.set_ylim(drawn.min(axis=None) / 2, drawn.max(axis=None) * 2)
         axes.set_xscale("log")
         error_axis(axes)
@@ -97,7 +92,7 @@ def _draw_sampled(axes: Axes, rows: pd.DataFrame) -> None:
 def _draw_levels(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw what the bias is to be compared with."""
     (size,), (budget,) = rows["group_size"].unique(), rows["budget"].unique()
-    axes.axhline(rows["sampling_error"].iloc[0], color="#009E73", linewidth=1.2, zorder=1,
+    axes.axhline(rows["sampling_error"].iloc[0], color="0", linewidth=1.2, zorder=1,
                  label=f"GRPO's error, $N = {budget}$, $G = {size}$")  # fmt: skip
     axes.axhline(rows["gradient_norm_squared"].iloc[0], color="0.6", linewidth=1.0,
                  linestyle="--", zorder=1, label=r"$\Vert\nabla J\Vert^2$")  # fmt: skip

@@ -5,7 +5,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import command_line, legend, panel_grid
+from figures.legends import legend
+from figures.palette import command_line, error_axis, panel_grid
 
 NAME = "pretrain"
 _NO_KIND = ["task", "policy", "step", "loss", "accuracy"]
@@ -22,7 +23,7 @@ def build(data: pd.DataFrame) -> Figure:
         left.plot(data["step"], data[kind], color=shade, label=kind.replace("_", " "))
     left.set_ylabel("accuracy on held-out questions")
     right.plot(data["step"], data["loss"], color="black")
-    right.set_yscale("log")
+    error_axis(right)
     right.set_ylabel("loss (nats a solution)")
     for axes in (left, right):
         _mark_stages(axes, data)
@@ -35,7 +36,7 @@ def _mark_stages(axes: Axes, data: pd.DataFrame) -> None:
     for row in data.dropna(subset=["policy"]).itertuples():
         axes.axvline(float(row.step), color="0.5", linewidth=0.8, linestyle=":", zorder=1)  # pyright: ignore
         axes.annotate(str(row.policy), (float(row.step), 1.0), xycoords=("data", "axes fraction"),  # pyright: ignore
-                      rotation=90, va="top", ha="right", fontsize="x-small")  # fmt: skip
+                      va="bottom", ha="center", fontsize="small")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,18 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    LOOKS,
-    Array,
-    at_last_iteration,
-    command_line,
-    legend,
-    mark_no_best,
-    only,
-    panel_grid,
-    plain,
-    powers_of_two,
-)
+from figures.legends import legend
+from figures.palette import LOOKS, Array, command_line, mark_no_best, panel_grid, powers_of_two
+from figures.tables import at_last_iteration, only, plain, policies
 
 NAME = "scaling_law"
 
@@ -33,9 +24,9 @@ def build(data: pd.DataFrame) -> Figure:
 
     Left against N, at the last iteration; right against n, at the middle budget.
     """
-    policies = list(data.query("estimator == 'grpo'").groupby("task", sort=False))
-    figure, grid = panel_grid(2 * len(policies), 2)
-    pairs = zip(grid[::2], grid[1::2], policies, strict=True)
+    panels = policies(data.query("estimator == 'grpo'"))
+    figure, grid = panel_grid(2 * len(panels), 2)
+    pairs = zip(grid[::2], grid[1::2], panels, strict=True)
     for by_budget, by_iteration, (task, rows) in pairs:
         last = at_last_iteration(rows)
         anchor = last.loc[last["budget"].idxmin()]
@@ -43,8 +34,8 @@ def build(data: pd.DataFrame) -> Figure:
         middle = rows.loc[rows["budget"] == budgets[(len(budgets) - 1) // 2]]
         _draw(by_budget, last, "budget", anchor)
         _draw(by_iteration, middle, "iteration", anchor)
-        by_budget.set_title(f"{plain(str(task))}, $n = {only(last, 'iteration')}$")
-        by_iteration.set_title(f"{plain(str(task))}, $N = {only(middle, 'budget')}$")
+        by_budget.set_title(f"{plain(task)}, $n = {only(last, 'iteration')}$")
+        by_iteration.set_title(f"{plain(task)}, $N = {only(middle, 'budget')}$")
         by_budget.set_xlabel("budget $N = BG$")
         by_iteration.set_xlabel("iterations $n$")
         by_budget.set_ylabel("best group size $G$")

@@ -6,20 +6,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    APART,
-    INTERVAL,
-    LOOKS,
-    NAMES,
-    at_last_iteration,
-    command_line,
-    group_size_axis,
-    legend,
-    panel_grid,
-)
+from figures.legends import Own, foot_legends, labelled, legend
+from figures.palette import APART, INTERVAL, LOOKS, NAMES, command_line, group_size_axis, panel_grid
+from figures.tables import at_last_iteration
 
 NAME = "sequential_group_size"
 _MARKERS = "os^Dv"
+_BEST = "law's best $G$ for the gradient"
 
 
 def build(data: pd.DataFrame) -> Figure:
@@ -33,7 +26,12 @@ def build(data: pd.DataFrame) -> Figure:
         left.set_title(f"GRPO, $N = BG = {budget}$")
         right.set_title(f"$N = {budget}$, $n = {last['iteration'].iloc[0]}$")
         left.set_ylabel(r"objective $J(\theta_n)$")
-    legend(figure, "measured, with 95 % intervals; band: gradient error within 5 % of the least")
+    left, right = labelled(grid[::2]), labelled(grid[1::2])
+    best = {_BEST: left.pop(_BEST)}
+    right.pop(_BEST)
+    foot_legends(figure, [Own(grid[-2], "", left), Own(grid[-1], "", right)])
+    note = "measured, with 95 % intervals; band: gradient error within 5 % of the least"
+    legend(figure, note, best)
     return figure
 
 
@@ -77,7 +75,7 @@ def _mark_law(axes: Axes, rows: pd.DataFrame) -> None:
     near = sizes[error <= 1.05 * error.min()]
     axes.axvspan(near[0], near[-1], color=LOOKS["grpo"][0], alpha=0.15, linewidth=0)
     axes.axvline(sizes[error.argmin()], color=LOOKS["grpo"][0], linewidth=1.0,
-                 linestyle=(0, (1, 2)), label="law's best $G$ for the gradient")  # fmt: skip
+                 linestyle=(0, (1, 2)), label=_BEST)  # fmt: skip
 
 
 if __name__ == "__main__":

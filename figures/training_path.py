@@ -5,30 +5,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.palette import (
-    LOOKS,
-    command_line,
-    legend,
-    mark_no_best,
-    panel_grid,
-    plain,
-    powers_of_two,
-)
+from figures.legends import legend
+from figures.palette import LOOKS, command_line, mark_no_best, panel_grid, powers_of_two
+from figures.tables import plain, policies
 
 NAME = "training_path"
 
 
 def build(data: pd.DataFrame) -> Figure:
     """Draw one panel a policy, below its objective; columns as `training_path`'s."""
-    policies = list(data.groupby("task", sort=False))
-    figure, grid = panel_grid(len(policies), len(policies), height=3.6)
-    for place, (whole, (task, rows)) in enumerate(zip(grid, policies, strict=True)):
+    panels = policies(data)
+    figure, grid = panel_grid(len(panels), len(panels), height=3.6)
+    for place, (whole, (task, rows)) in enumerate(zip(grid, panels, strict=True)):
         axes, top = _split(figure, whole)
         rows = rows.sort_values("iteration")
         _draw_optima(axes, rows)
         top.plot(rows["iteration"], rows["objective"], color="0.25")
         top.margins(y=0.15)
-        top.set_title(plain(str(task)))
+        top.set_title(plain(task))
         axes.set_xlabel("iterations $n$")
         if place == 0:
             axes.set_ylabel("best group size $G$")

@@ -3,10 +3,10 @@
     python tests/installations.py newest python3.11 python3.12 python3.13
     python tests/installations.py oldest python3.11
 
-For each Python that can be had: a fresh environment with the newest versions, or the lowest that
-pyproject.toml allows, of everything that planning and the laws need, and our wheel. In a folder
-without our sources every module that needs no torch is imported, the sample of the documents is
-planned for, and the tests that need neither torch nor Hydra nor matplotlib are run.
+For each Python that can be had: a fresh environment with our wheel and the newest versions, or the
+lowest that pyproject.toml allows, of what it depends on. In a folder without our sources every
+module is imported that needs no extra, and the sample of the documents is planned for. Then the
+extra `environments` comes in, and the tests are run that need no other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = ("torch", "safetensors", "hydra-core", "hydra-joblib-launcher", "matplotlib")
+TESTED_EXTRAS = ("environments",)
+MISSING = ("torch", "safetensors", "gymnasium", "transformers", "trl")
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "beartype", "filelock")
 NEEDS_MORE = r"torch|transformers|trl|hydra|omegaconf|matplotlib|experiments|figures|benchmarks"
 ROOMS = r"ustat_grpo\.(?:lm|integrations)"
@@ -70,7 +71,7 @@ def _try(which: str, python: str, folder: Path) -> None:
     _run([python, "-m", "venv", str(folder / "venv")])
     inside = str(folder / "venv" / "bin" / "python")
     pip = [inside, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "install", *requirements(which), *TOOLS])
+    _run([*pip, "install", *requirements(which)])
     _run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)])
     (wheel,) = folder.glob("*.whl")
     _run([*pip, "install", "--no-deps", str(wheel)])
@@ -78,24 +79,22 @@ def _try(which: str, python: str, folder: Path) -> None:
     for name in ("tests", "theory", "docs"):
         shutil.copytree(ROOT / name, away / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", away)
-    _run([inside, "-c", IMPORT_ALL, *LEFT_OUT, "transformers", "trl", "hydra"], away)
+    _run([inside, "-c", IMPORT_ALL, *MISSING], away)
     plan = ["plan", "docs/sample_outputs.csv", "--budget", "512"]
     _run([str(folder / "venv" / "bin" / "ustat-grpo"), *plan], away)
+    _run([*pip, "install", *requirements(which, *TESTED_EXTRAS), *TOOLS])
     tests = [f"tests/{path.name}" for path in light_tests()]
     _run([inside, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests], away)
 
 
-def requirements(which: str) -> list[str]:
+def requirements(which: str, *extras: str) -> list[str]:
     """Return what to install: as pyproject.toml has it, or pinned to the lowest it allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [each for each in project["dependencies"] if _name(each) not in LEFT_OUT]
+    optional = project["optional-dependencies"]
+    wanted = sum((optional[extra] for extra in extras), start=project["dependencies"])
     if which == "newest":
         return wanted
     return [re.sub(r">=([^,]+).*", r"==\1", each) for each in wanted]
-
-
-def _name(requirement: str) -> str:
-    return re.split(r"[<>=!~ ]", requirement, maxsplit=1)[0]
 
 
 def light_tests() -> Iterator[Path]:
@@ -109,7 +108,7 @@ def light_tests() -> Iterator[Path]:
         own = {name for name in OWN_IMPORTS.findall(text) if name in helpers} - seen
         return all(is_light(helpers[name], seen | own) for name in own)
 
-    sources = {"test_imports", "test_compiled", "test_planner_page", "test_theory"}  # need more
+    sources = {"test_imports", "test_compiled", "test_extras", "test_planner_page", "test_theory"}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         if path.stem not in sources and is_light(path):
             yield path

@@ -97,8 +97,12 @@ def save_policy(folder: Path, *, kind: str = "qwen2", chat: bool = False) -> Pat
 
 
 def save_digit_writer(folder: Path) -> Path:
-    """Save a random model that likes digits, with room for instructions; return the folder."""
-    model: Any = tiny("qwen2", save_tokenizer(folder, chat=True))
+    """Save a random model that likes digits, with room for instructions; return the folder.
+
+    Of one layer, since the questions it is asked are long.
+    """
+    size = save_tokenizer(folder, chat=True)
+    model: Any = tiny("qwen2", size, num_hidden_layers=1, num_attention_heads=2)
     model.config.max_position_embeddings = 512
     with torch.no_grad():  # a constant part of every state, and tokens that gain by it
         model.get_input_embeddings().weight[:, 0] = 6.0

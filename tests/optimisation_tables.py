@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from readable_figures import stumbles
+
 POLICY = "weak_tug_of_war: t = 0"
 POLICIES = ["bandit: G* = 4", "bandit: G* = 16"]
 SIZES = [8, 2, 4, 16]
@@ -106,13 +108,19 @@ def intervals(container):
 
 
 def legend_names(figure):
+    """Return what legends name: of the figure, and of panels or rows and columns of them."""
     (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
+    own = [each for each in (axes.get_legend() for axes in figure.axes) if each is not None]
+    return [text.get_text() for each in (legend, *own) for text in each.get_texts()]
 
 
 def assert_apart(figure):
-    """Check that no panel, with its labels, lies over another or over the legend."""
-    figure.canvas.draw()
+    """Check that no panel, with its labels, lies over another or over the legend.
+
+    Nor may there be anything else that a reader stumbles over.
+    """
+    figure.draw_without_rendering()
+    assert stumbles(figure) == []
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes.append(figure.legends[0].get_window_extent())
     for i, box in enumerate(boxes):

@@ -257,3 +257,66 @@ def test_two_outputs_weigh_the_same_without_each_other():
     """At G = 2 the weighted mean of the others is the other: an affine rule, and the right one."""
     rule = advantage_rule(ScoreWeightedMean(), 2, GRADED)
     assert (rule.own, rule.other, len(rule.tabulated)) == (1.0, -1.0, 0)
+
+
+@dataclass
+class Counting:
+    """GRPO, scaled, that counts how often it is asked."""
+
+    scale: float = 1.0
+    asked: int = 0
+
+    def advantages(self, rewards, side=NOTHING):
+        self.asked += 1
+        return self.scale * Grpo().advantages(rewards, side)
+
+
+class TestMemory:
+    def test_what_may_change_is_probed_at_every_call(self):
+        """Would catch: an estimator known by its identity, whose first rule is then kept."""
+        estimator = Counting()
+        assert advantage_rule(estimator, 4, BINARY).own == 1.0
+        once, estimator.scale = estimator.asked, 3.0
+        assert advantage_rule(estimator, 4, BINARY).own == pytest.approx(3.0)
+        assert estimator.asked == 2 * once
+
+    def test_a_part_that_may_change_is_enough(self):
+        inner = Counting()
+        assert looks_beyond_group(Whitened(inner), 4, BINARY)
+        once = inner.asked
+        assert looks_beyond_group(Whitened(inner), 4, BINARY)
+        assert inner.asked == 2 * once
+
+    def test_what_cannot_change_is_probed_once(self, monkeypatch):
+        """Until its class answers by another method."""
+        count = itertools.count()
+
+        def counted(self, rewards, side=NOTHING):
+            next(count)
+            return rewards * self.baseline
+
+        monkeypatch.setattr(ConstantBaseline, "advantages", counted)
+        estimator = ConstantBaseline(0.7310585786)
+        assert advantage_rule(estimator, 4, BINARY).own == estimator.baseline
+        once = next(count)
+        advantage_rule(ConstantBaseline(estimator.baseline), 4, BINARY)
+        assert next(count) == once + 1
+        monkeypatch.undo()
+        assert advantage_rule(estimator, 4, BINARY).own == 1.0
+
+    @pytest.mark.parametrize("other", [(3, BINARY), (4, GRADED), (4, BACKWARDS)], ids=str)
+    def test_sizes_and_levels_are_told_apart(self, other):
+        """Would catch: the table of one group size, or of levels in one order, for another."""
+        assert len(advantage_rule(Sign(), 4, BINARY).tabulated) == 5
+        if other[1] is GRADED:
+            with pytest.raises(ValueError, match=r"^estimator must be affine"):
+                advantage_rule(Sign(), *other)
+        else:
+            found = advantage_rule(Sign(), *other).tabulated
+            assert not np.array_equal(found, advantage_rule(Sign(), 4, BINARY).tabulated)
+
+    def test_nobody_writes_into_what_is_remembered(self):
+        first = advantage_rule(Sign(), 4, BINARY)
+        expected = first.tabulated.copy()
+        first.tabulated[:] = np.nan
+        np.testing.assert_array_equal(advantage_rule(Sign(), 4, BINARY).tabulated, expected)

@@ -34,6 +34,8 @@ TINY = Settings(
     chunks=(4, 16),
     repetitions=2,
     seconds=0.002,
+    checked_replicates=400,
+    checked_runs=40,
     memory_replicates=1000,
     budget=64,
     optimization_group_sizes=(2, 32),
@@ -140,7 +142,7 @@ def test_runs_that_are_wrong_are_not_timed(name, monkeypatch):
     monkeypatch.setattr(measure, "throughput", pytest.fail)
     monkeypatch.setattr(measure_optimization, "throughput", pytest.fail)
     with pytest.raises(SystemExit, match=rf"{name}.*standard errors off .* after 20 iterations"):
-        benchmark.run(replace(TINY, budget=1024), Console(quiet=True))
+        benchmark.run(replace(TINY, budget=1024, checked_runs=256), Console(quiet=True))
 
 
 def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path):

@@ -256,7 +256,13 @@ class TestProcess:
         assert (failure.returncode, failure.stdout) == (1, "")
         assert failure.stderr == "ustat-grpo plan: error: none.csv: No such file or directory\n"
 
-    @pytest.mark.parametrize("arguments", [["plan", "FILE", "--budget", "64"], ["--help"]])
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["plan", "FILE", "--budget", "64"],
+            pytest.param(["--help"], marks=pytest.mark.slow),  # by the same stream as a plan
+        ],
+    )
     def test_a_pipe_that_was_closed(self, file, arguments):
         """As `| head -0`: no traceback, no complaint at the end of the interpreter."""
         words = [str(file) if word == "FILE" else word for word in arguments]

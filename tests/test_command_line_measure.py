@@ -112,11 +112,12 @@ def test_saved_measurements_give_the_same_plan(tmp_path, capsys):
 
 def test_a_model_in_a_folder_does_arithmetic(folder, tmp_path, capsys):
     """Most answers have two digits, so it takes some outputs until one is right."""
-    sample = measured(tmp_path / "a.csv", *of_model(folder, "--prompts", 60, "--outputs", 8))
-    assert sample.groups.sizes.tolist() == 60 * [8]
+    sizes = ("--prompts", 60, "--outputs", 16, "--max-tokens", 3)
+    sample = measured(tmp_path / "a.csv", *of_model(folder, *sizes))
+    assert sample.groups.sizes.tolist() == 60 * [16]
     assert sample.partners.tolist() == 56 * [7] + 4 * [3]
     assert set(sample.rewards) == {0.0, 1.0}
-    assert "Measured on 60 prompts and 480 outputs" in capsys.readouterr().out
+    assert "Measured on 60 prompts and 960 outputs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ class TestCommand:
             return genuine(config, sets, cell)
 
         monkeypatch.setattr(critic_training, "train", killed)
-        command = asked(f"output={tmp_path}")
+        command = asked("iterations=[1]", "cost_steps=1", f"output={tmp_path}")
         assert call_main(critic, *command)[0] == INTERRUPTED
         kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
         assert len(kept) == 1 + 2

@@ -18,10 +18,12 @@ import gymnasium
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
 from apps import checked
 from experiments.jobs import EXPERIMENTS, TASKS
+from experiments.ledger.layout import PAGES
 from experiments.running.commands import as_overrides
 from ustat_grpo import command_line
 
@@ -30,6 +32,7 @@ NAMES = (
     "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/environments.md",
     "docs/estimators.md", "docs/language_models.md", "docs/planner.md", "docs/sweeps.md",
     "docs/trl.md", "docs/ustatistics.md",
+    *(f"docs/repro/{page.name}.md" for page in PAGES),
 )  # fmt: skip
 FOLDERS = (
     "ustat_grpo", "theory", "experiments", "figures", "benchmarks", "tests",
@@ -59,6 +62,13 @@ def prose(text):
 def inline(text):
     """Return what stands in single backticks outside of code blocks."""
     return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(text))
+
+
+def anchors(text):
+    """Return what GitHub calls the headings of a text, character by character."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.M)
+    kept = ["".join(c for c in each.lower() if c.isalnum() or c in " -_") for each in headings]
+    return [each.replace(" ", "-") for each in kept]
 
 
 def commands(text):
@@ -114,6 +124,20 @@ def jobs(overrides):
     return lists
 
 
+def run(block, namespace):
+    """Run a block of Python, or check what a session prints; return the names that it leaves."""
+    if ">>>" not in block:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block, "example", "exec"), namespace)
+        return namespace
+    session = doctest.DocTestParser().get_doctest(block, namespace, "example", None, 0)
+    complaints = io.StringIO()
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed = runner.run(session, out=complaints.write, clear_globs=False).failed
+    assert not failed, complaints.getvalue()
+    return session.globs
+
+
 class TestLooks:
     """Would catch: a search that finds nothing, and so nothing that is missing."""
 
@@ -124,6 +148,11 @@ class TestLooks:
     def test_commands(self):
         text = "`make run`, `python -m a.b x=1`\n```console\n$ python -m c\n```\n`f(x)`"
         assert commands(text) == ["python -m c", "make run", "python -m a.b x=1"]
+
+    def test_anchors(self):
+        assert anchors("# A b: `c`\n## It's G*, 1.5 (x)\n```\n# no\n```\n") == [
+            "a-b-c", "its-g-15-x",
+        ]  # fmt: skip
 
     def test_jobs(self):
         found = jobs(("task=bandit,tug_of_war", "group_size=2,4", "seed=3"))
@@ -166,9 +195,14 @@ class TestEveryDocument:
 
     @every_document
     def test_links_lead_somewhere(self, name):
+        """To a file that is there and, where a place in it is named, to a heading there."""
         for target in re.findall(r"\]\(([^)\s]+)\)", prose(read(name))):
-            if not target.startswith(("http://", "https://", "#")):
-                assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+            if target.startswith(("http://", "https://")):
+                continue
+            file, _, place = target.partition("#")
+            path = (ROOT / name).parent.joinpath(file) if file else ROOT / name
+            assert path.exists(), f"{name}: {target}"
+            assert not place or place in anchors(path.read_text("utf-8")), f"{name}: {target}"
 
     @every_document
     def test_modules_exist(self, name):
@@ -251,6 +285,27 @@ class TestCommands:
                 assert command_line._parser().parse_args(words).command == words[0]
 
 
+@pytest.fixture
+def beside_the_documents(monkeypatch, tmp_path):
+    """Work in a folder of the test's own, where the documents lie, too: examples write files."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("beside_the_documents")
+class TestExamples:
+    @pytest.mark.parametrize("number", range(len(fences(read("README.md"), "python"))))
+    def test_each_of_the_readme_runs_alone(self, number):
+        """Would catch: a block that takes a name from another, which a reader did not run."""
+        run(fences(read("README.md"), "python")[number], {})
+
+    @pytest.mark.parametrize("name", [name for name in NAMES[1:] if fences(read(name), "python")])
+    def test_those_of_a_page_run_one_after_the_other(self, name):
+        namespace: dict[str, object] = {}
+        for block in fences(read(name), "python"):
+            namespace = run(block, namespace)
+
+
 class TestReadme:
     @pytest.mark.parametrize("block", ["minutes", "speed"])
     def test_generated_blocks_are_filled(self, block):
@@ -264,39 +319,33 @@ class TestReadme:
                 (row,) = [line for line in lines if command in line]
                 assert re.search(r"\| \d+\.\d \|$", row)
 
-    def test_examples_run(self):
-        """One after the other in one namespace, as a reader would; sessions print what they say."""
-        namespace: dict[str, object] = {}
-        blocks = fences(read("README.md"), "python")
-        assert blocks
-        for number, block in enumerate(blocks):
-            if ">>>" in block:
-                examples = doctest.DocTestParser().get_doctest(
-                    block, namespace, f"README {number}", "README.md", 0
-                )
-                complaints = io.StringIO()
-                runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-                failed = runner.run(examples, out=complaints.write, clear_globs=False).failed
-                assert not failed, complaints.getvalue()
-                namespace = examples.globs
-            else:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    exec(compile(block, f"README {number}", "exec"), namespace)
+    def both_sides(self):
+        (found,) = [block for block in fences(read("README.md"), "python") if "measured" in block]
+        return found
 
-    def test_first_example_prints_both_sides_equal(self):
+    def test_an_example_prints_both_sides_equal(self):
         """Measured and exact, |z| ≤ 4 with the error bar that it prints (one digit: 50 % more)."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(fences(read("README.md"), "python")[0], {})
+            exec(self.both_sides(), {})
         lines = re.findall(r"measured (\S+) ± (\S+), exact (\S+)", printed.getvalue())
         assert len(lines) >= 2
         for measured, std_error, exact in lines:
             assert abs(float(measured) - float(exact)) <= 4 * 1.5 * float(std_error)
             assert float(std_error) < 0.01 * float(exact)
 
-    def test_first_example_is_ten_lines(self):
-        lines = [line for line in fences(read("README.md"), "python")[0].splitlines() if line]
+    def test_this_example_is_ten_lines(self):
+        lines = [line for line in self.both_sides().splitlines() if line]
         assert len(lines) - sum("import" in line for line in lines) <= 10
+
+    def test_the_picture_of_the_plan_is_of_todays_page(self):
+        """Would catch: a page or a sample that changed, and a picture that did not."""
+        where = importlib.util.spec_from_file_location("plan_page", ROOT / "docs" / "plan_page.py")
+        plan_page = importlib.util.module_from_spec(where)
+        where.loader.exec_module(plan_page)
+        with Image.open(plan_page.PICTURE) as picture:
+            assert picture.text["Source"] == plan_page.digest(), "python docs/plan_page.py"
+            assert picture.size == plan_page.SIZE
 
     def test_every_task_is_explained(self):
         assert set(TASKS) <= set(inline(read("README.md")))

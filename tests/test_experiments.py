@@ -26,7 +26,7 @@ from experiments.gradient_error import fixed_budget, gradient_mse
 from experiments.running import collect, runner
 from experiments.running.estimators import _COMPARED
 from figures.__main__ import FIGURES
-from figures.palette import TABLES
+from figures.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 APPS = {"gradient_mse": gradient_mse, "fixed_budget": fixed_budget}

@@ -88,7 +88,7 @@ class TestGaps:
         gap = 0.04 * spread ** ((data["group_size"] - 2) / 14)
         data = data.assign(gap=gap, law=gap, std_error=1e-3 * gap)
         figure = group_size.build(data)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (axes,) = figure.axes
         assert axes.get_yscale() == scale
         low, high = axes.get_ylim()
@@ -170,7 +170,7 @@ class TestFinitePrompts:
 class TestRules:
     def test_excess_with_paired_intervals(self):
         figure = group_size_rules.build(rules_table())
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         assert "paired" in figure.legends[0].get_title().get_text()
         data = rules_table()
         last = data[data["iteration"] == 100]

@@ -6,6 +6,7 @@ import re
 import statistics
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from figures import (
     training_path,
 )
 from figures.palette import LOOKS, draw_tasks, panel_grid
+from figures.tables import TABLES, plain
 from optimisation_tables import (
     POLICIES,
     POLICY,
@@ -63,38 +65,44 @@ FIRST_ORDER = [each for each in FIGURES if each is not limit_law]
 every_figure = pytest.mark.parametrize(
     ("module", "table"), FIGURES.items(), ids=lambda each: getattr(each, "NAME", "")
 )
-
+every_module = pytest.mark.parametrize("module", FIGURES, ids=lambda module: module.NAME)
 
 pytestmark = pytest.mark.usefixtures("house_style")
 
 
+@cache
+def drawn(module, *tasks):
+    """A figure of these policies, to be looked at."""
+    return module.build(FIGURES[module](list(tasks)))
+
+
 class TestEveryFigure:
-    @every_figure
-    def test_so_many_panels_a_policy(self, module, table):
+    @every_module
+    def test_so_many_panels_a_policy(self, module):
         for tasks in ([POLICY], POLICIES):
-            figure = module.build(table(tasks))
+            figure = drawn(module, *tasks)
             assert len(figure.axes) == PANELS[module.NAME] * len(tasks)
             titles = " ".join(axes.get_title() for axes in figure.axes)
             for task in tasks:
-                assert task.replace(": ", "\n").replace("_", " ") in titles
+                assert plain(task) in titles
 
     @pytest.mark.parametrize("module", FIRST_ORDER, ids=lambda module: module.NAME)
     def test_laws_of_the_gap_are_said_to_be_of_first_order(self, module):
-        figure = module.build(FIGURES[module](POLICIES))
+        figure = drawn(module, *POLICIES)
         ticks = [each.get_text() for axes in figure.axes for each in axes.get_yticklabels()]
         said = [figure.legends[0].get_title().get_text(), *legend_names(figure), *ticks]
         named = [each for each in said if re.search(r"\blaws?\b", each)]
         assert named and all("first-order" in each or "first order" in each for each in named)
 
-    @every_figure
-    def test_legend_names_everything_once(self, module, table):
-        names = legend_names(module.build(table(POLICIES)))
+    @every_module
+    def test_legend_names_everything_once(self, module):
+        names = legend_names(drawn(module, *POLICIES))
         assert names and len(set(names)) == len(names)
 
-    @every_figure
-    def test_nothing_is_drawn_over_anything(self, module, table):
+    @every_module
+    def test_nothing_is_drawn_over_anything(self, module):
         """Would catch: titles over their neighbours, panels over the legend."""
-        assert_apart(module.build(table([POLICY])))
+        assert_apart(drawn(module, POLICY))
 
     @every_figure
     def test_order_of_rows_does_not_matter_to_lines(self, module, table):
@@ -111,7 +119,7 @@ class TestEveryFigure:
         monkeypatch.setattr(palette, "draw_tasks", lambda csv, *_: print(csv) or [])
         monkeypatch.setattr(Path, "exists", lambda _: True)
         palette.command_line(module.NAME, module.build)
-        experiment = palette.TABLES.get(module.NAME, module.NAME)
+        experiment = TABLES.get(module.NAME, module.NAME)
         read = capsys.readouterr().out.split()[0]
         assert read == str(ROOT / "experiments" / "reference" / f"{experiment}.csv")
         assert list((ROOT / "experiments").glob(f"*/{experiment}.py"))

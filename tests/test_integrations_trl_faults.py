@@ -44,8 +44,8 @@ def test_a_bad_reward_changes_nothing_about_the_training(folder, bad):
     TRL itself goes on with what it makes of such a reward.
     """
     rewards = rewards_with(bad)
-    plain = trained(trainer_of(folder, None, rewards=rewards, max_steps=2))
-    measuring = trainer_of(folder, NoiseLogging(every=1), rewards=rewards, max_steps=2)
+    plain = trained(trainer_of(folder, None, rewards=rewards, max_steps=1))
+    measuring = trainer_of(folder, NoiseLogging(), rewards=rewards, max_steps=1)
     ours = trained(measuring)
     assert torch.equal(ours[1], plain[1])
     for one, other in zip(ours[0], plain[0], strict=True):
@@ -55,12 +55,22 @@ def test_a_bad_reward_changes_nothing_about_the_training(folder, bad):
     assert np.isfinite(list(found.values())).all()
 
 
+@pytest.fixture(scope="module")
+def plain(folder):
+    """A run that measures nothing."""
+    return trained(trainer_of(folder, None, max_steps=3))
+
+
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), KeyError("bug")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        pytest.param(MemoryError(), marks=pytest.mark.slow),  # no bug and no error of torch either
+        KeyError("bug"),
+    ],
     ids=repr,
 )
-def test_a_failed_measurement_is_said_once_and_training_goes_on(folder, monkeypatch, error):
+def test_a_failed_measurement_is_said_once_and_training_goes_on(folder, monkeypatch, error, plain):
     """Half-way through the backward pass. Would catch: hooks or a mode left behind."""
     calls = []
 
@@ -70,15 +80,14 @@ def test_a_failed_measurement_is_said_once_and_training_goes_on(folder, monkeypa
             raise error
         return squared_norms(parts, parameter)
 
-    plain = trained(trainer_of(folder, None))
     monkeypatch.setattr(output_sample, "squared_norms", failing)
-    measuring = trainer_of(folder, NoiseLogging(every=2))
+    measuring = trainer_of(folder, NoiseLogging(every=2), max_steps=3)
     with pytest.warns(
         UserWarning, match="noise could not be measured at step 0.*said once"
     ) as said:
         ours = trained(measuring)
     assert same(plain, ours)
-    assert len(calls) == 3 * 3  # at steps 0, 2 and 4: it is tried again
+    assert len(calls) == 2 * 3  # at steps 0 and 2: it is tried again
     (message,) = (str(each.message) for each in said if "noise could not" in str(each.message))
     assert repr(error) in message
     assert all(part.training for part in measuring.model.modules())

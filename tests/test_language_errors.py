@@ -24,7 +24,7 @@ COLUMNS = [
 SIZES = (2, 4, 16)
 PANELS = [f"arithmetic: {skill}" for skill in tiny_policies.STEPS]
 POOL = ("task.num_outputs=512", f"group_size={list(SIZES)}".replace(" ", ""))
-FEW = ("task.num_questions=10", "task.num_outputs=64", "group_size=[2,4]",
+FEW = ("task.num_questions=5", "task.num_outputs=32", "group_size=[2,4]",
        "task.brute_force_replications=2")  # fmt: skip
 
 
@@ -49,6 +49,12 @@ def measure(folder):
 def data(measure):
     """Every estimator, each question once."""
     return measure(*POOL, "estimator=all", "task.brute_force_group_size=4")
+
+
+@pytest.fixture(scope="module")
+def few(measure):
+    """A small table of the default estimators."""
+    return measure(*FEW)
 
 
 def scores(data, law="law"):
@@ -152,7 +158,8 @@ class TestOtherRewards:
 
     def test_pool_against_the_laws(self, measure):
         """No gradient is exact, so there is no brute force. Would catch a law off by two thirds."""
-        data = measure("group_size=[2,8]", "task.num_outputs=256", self.REWARD, "estimator=all")
+        few = ("group_size=[2,8]", "task.num_questions=15", "task.num_outputs=256")
+        data = measure(*few, self.REWARD, "estimator=all")
         assert set(data["evidence"]) == {"pool"} and len(data) == 2 * 2 * len(_COMPARED)
         assert (data["law_std_error"] > 0).all()
         assert scores(data).abs().max() <= 4
@@ -161,7 +168,8 @@ class TestOtherRewards:
             assert (scores(small.assign(wrong=wrong * small["law"]), "wrong").abs() > 4).all()
 
     def test_rewards_are_0_1_or_2(self, folder, monkeypatch):
-        config = checked("gradient_mse", *tiny_policies.asked(folder), *FEW, self.REWARD)
+        more = ("task.num_questions=10", "task.num_outputs=64")
+        config = checked("gradient_mse", *tiny_policies.asked(folder), *FEW, *more, self.REWARD)
         seen = []
 
         def look(pool):
@@ -175,11 +183,10 @@ class TestOtherRewards:
 
 
 class TestSeeds:
-    def test_the_same_bytes_for_the_same_seed(self, measure):
-        once, again = (measure(*FEW) for _ in range(2))
-        assert to_csv(once) == to_csv(again)
+    def test_the_same_bytes_for_the_same_seed(self, measure, few):
+        assert to_csv(few) == to_csv(measure(*FEW))
         other = measure(*FEW, "seed=1")
-        assert (other["mse"] != once["mse"]).all()
+        assert (other["mse"] != few["mse"]).all()
 
     def test_another_group_size_changes_no_row(self, measure):
         """Would catch: draws that depend on what else is asked, here G = 2 and 8."""
@@ -193,20 +200,20 @@ class TestSeeds:
         many = measure(*FEW, "estimator=all")
         assert to_csv(few) == to_csv(many[many["estimator"] == "grpo"])
 
-    def test_another_policy_changes_no_row(self, measure):
+    def test_another_policy_changes_no_row(self, measure, few):
         """Would catch: streams keyed by a policy's place in the list."""
-        both, one = measure(*FEW), measure(*FEW, skills=["intermediate"])
-        assert to_csv(one) == to_csv(both[both["task"] == PANELS[1]])
+        one = measure(*FEW, skills=["intermediate"])
+        assert to_csv(one) == to_csv(few[few["task"] == PANELS[1]])
 
 
 class TestCommand:
-    def test_writes_the_table(self, folder, measure, tmp_path):
+    def test_writes_the_table(self, folder, few, tmp_path):
         asked = (*tiny_policies.asked(folder), *FEW, "threads=1")
         code, out, error = call_main(gradient_mse, *asked, f"output={tmp_path}")
         assert (code, error) == (0, "") and "written after" in out
         (path,) = tmp_path.rglob("data.csv")
         assert path.parent.name.startswith("arithmetic_Ball_G2-4_")
-        assert path.read_text() == to_csv(measure(*FEW))
+        assert path.read_text() == to_csv(few)
         assert list(pd.read_csv(path)) == COLUMNS
 
     @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too

@@ -38,7 +38,10 @@ def test_solutions_that_cannot_be_sampled_are_refused(function, right):
         function(tiny(), answers(right))
 
 
-@pytest.mark.parametrize("max_tokens", [1, 2, 3])
+@pytest.mark.parametrize(
+    "max_tokens",
+    [1, pytest.param(2, marks=pytest.mark.slow), 3],  # two are between the ends
+)
 def test_possible_is_what_some_sample_is(max_tokens):
     """Outputs of at most three tokens, all 85 of them, against those that were ever sampled."""
     rng = generator(1)

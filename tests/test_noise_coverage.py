@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from apps import checked, refuses, resumes
-from experiments.ledger.planner import coverage_table
+from experiments.ledger.planner import coverage_tables
 from experiments.planning import noise_coverage as app
 from experiments.planning.noise_coverage import Truth
 from experiments.planning.noise_readings import coverage as readings
@@ -215,19 +215,22 @@ class TestReadings:
             assert unbiased.verdict == "refuted"
 
 
-def test_the_table_of_the_ledger_has_a_row_a_cell():
-    shown = coverage_table(coverages(surely_coverage=np.nan, high=np.inf)).splitlines()
-    assert len(shown) == 2 + 6
-    assert shown[2].startswith("| bandit: G* = 3 | 3 | 8 | 32 | 95.0 | 95.0 |")
-    (odd,) = [line for line in shown if "–" in line]
-    assert "| 16 | 128 |" in odd and odd.endswith("| 95.0 | 2.8 to ∞ | 10% |")
+def test_the_tables_of_the_ledger_have_a_row_a_cell():
+    text = coverage_tables(coverages(surely_coverage=np.nan, high=np.inf))
+    noise, plans = (part.splitlines() for part in text.split("\n\n") if part.startswith("|"))
+    assert len(noise) == len(plans) == 2 + 6
+    assert noise[2] == "| bandit: G* = 3 | 8, 32 | 95.0 | 95.0 | 95.0 | 95.0 |"
+    (odd,) = [line for line in plans if "–" in line]
+    assert "| 16, 128 | – | 95.0 | 2.8 to ∞ | 10% |" in odd
+    other = coverage_tables(coverages(task="arithmetic: beginner"))
+    assert "| arithmetic: beginner, G* = 3 | 16, 128 |" in other
 
 
 class TestFigure:
     def test_draws_the_table(self):
         built = figure.build(coverages(optimal_coverage=1.0))
         assert [axes.get_title() for axes in built.axes] == [
-            "bandit\nG* = 3, $M = 8$", "bandit\nG* = 3, $M = 16$",
+            "bandit\ngradient's G* = 3, $M = 8$", "bandit\ngradient's G* = 3, $M = 16$",
         ]  # fmt: skip
         left, right = built.axes
         assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] == 100

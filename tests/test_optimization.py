@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,10 +35,16 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 every_sampling = pytest.mark.parametrize("sampling", PROMPT_SAMPLING)
 
 
+@cache
+def of_equal_prompts(kind):
+    """The same one to all, which then looks for its best objective once."""
+    return dataclasses.replace(KINDS[kind][0], prompt_probs=None)
+
+
 def climb(kind="tabular", estimator=None, *, seed=0, sampling="iid", **options):
     bandit, theta0 = KINDS[kind]
     if sampling != "iid":
-        bandit = dataclasses.replace(bandit, prompt_probs=None)
+        bandit = of_equal_prompts(kind)
     arguments = {
         "batch_size": 2, "group_size": 4, "num_iterations": 12, "schedule": Decay(3.0, 2.0),
         "num_runs": 7, "theta0": theta0, "rng": np.random.default_rng(seed), "num_threads": 1,

@@ -50,7 +50,9 @@ class Standardised:
         return centred / (rewards.std(axis=-1, keepdims=True) + self.epsilon)
 
 
+@cache
 def problem(name):
+    """The same one to all, which then looks for its best objective once."""
     return random_problem(np.random.default_rng(42), **PROBLEMS[name])
 
 
@@ -157,11 +159,16 @@ def enumerated_objective(bandit, estimator, theta, rates, stale=None):
     return total
 
 
+@cache
+def two_prompts(dimension):
+    return random_problem(np.random.default_rng(2), 2, 2, dimension=dimension)
+
+
 @pytest.mark.parametrize("estimator", [Grpo(), Oracle(), OptimalBaseline(), Standardised()])
 @pytest.mark.parametrize("dimension", [None, 2], ids=["tabular", "features"])
 def test_two_iterations_against_enumeration(estimator, dimension):
     """1024 paths. Would catch: a policy, a V or a rate that is not renewed; see the mutants."""
-    bandit, theta0 = random_problem(np.random.default_rng(2), 2, 2, dimension=dimension)
+    bandit, theta0 = two_prompts(dimension)
     schedule = Decay(5.0, 1.0)
     runs = optimize(
         bandit, estimator, batch_size=1, group_size=2, num_iterations=2, schedule=schedule,

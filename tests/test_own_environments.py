@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import time
 
 import gymnasium
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
+from pace import loops
 from ustat_grpo import TugOfWar
 from ustat_grpo.environments import registration
 from ustat_grpo.environments.contextual_bandit import (
@@ -141,14 +141,13 @@ def test_a_step_needs_a_reset():
 
 
 def test_the_vector_environment_is_fast():
-    """10⁶ steps/s at eight copies is the aim; half of it leaves room for a busy machine."""
+    """10⁶ steps/s at eight copies on a machine of ours, or half of it. Would catch: a loop."""
     envs = gymnasium.make_vec(BANDIT, num_envs=8, vectorization_mode="vector_entry_point")
     actions = np.zeros(8, dtype=np.int64)
     envs.reset(seed=0)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(10_000):
+
+    def thousands_of_steps():
+        for _ in range(2_000):
             envs.step(actions)
-        seconds.append(time.perf_counter() - start)
-    assert 8 * 10_000 / min(seconds) >= 5e5
+
+    assert loops(thousands_of_steps, repeats=20) < 1.6

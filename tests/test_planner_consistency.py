@@ -15,7 +15,7 @@ from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 from ustat_grpo.planner import Cost, Plan, PromptValues, plan
 from ustat_grpo.planner.curve import Curve, choose
 
-NUM_ESTIMATES, BUDGETS_EACH = 52, 40
+BUDGETS_EACH = 40
 
 
 def words(made: Plan) -> str:
@@ -83,15 +83,18 @@ def require_affordable_and_good(made: Plan) -> None:
         assert batch * made.cost.of_prompt(size) == pytest.approx(made.budget, rel=1e-9)
 
 
-def test_plans_do_not_contradict_themselves():
-    """2000 random ones. Would catch, each of them once released: a recommended G outside of what
-    is near-optimal for certain, or not even perhaps; sets that are not nested; a G called
-    near-optimal at the estimate whose error is above 1.05, or one that is not though it is below;
-    a budget spent in full at a cost that is not said; more prompts than the budget has room for.
+@pytest.mark.parametrize("num_estimates", [18, pytest.param(52, marks=pytest.mark.slow)])
+def test_plans_do_not_contradict_themselves(num_estimates):
+    """Hundreds of random ones, or thousands.
+
+    Would catch, each of them once released: a recommended G outside of what is near-optimal for
+    certain, or not even perhaps; sets that are not nested; a G called near-optimal at the estimate
+    whose error is above 1.05, or one that is not though it is below; a budget spent in full at a
+    cost that is not said; more prompts than the budget has room for.
     """
     rng = np.random.default_rng(0)
     seen = Counter()
-    for _ in range(NUM_ESTIMATES):
+    for _ in range(num_estimates):
         noise = random_estimate(rng)
         if noise.residual <= 0:
             continue
@@ -105,7 +108,7 @@ def test_plans_do_not_contradict_themselves():
             seen["c₂ raised"] += made.is_oracle_raised
             seen["whole budget"] += made.decision.whole_budget is not None
             seen["wasteful"] += made.decision.wasteful is not None
-    assert seen["plans"] > 1500
+    assert seen["plans"] > 30 * num_estimates
     assert min(seen.values()) > 10, seen
 
 

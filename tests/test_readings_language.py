@@ -101,31 +101,41 @@ def sweep(best=4, spread=0.001, seeds=10, budgets=(256, 512)):
 
 class TestGroupSizes:
     def test_a_sweep_that_agrees_with_the_law(self):
-        *finals, ranking, few, universal, path = language.group_sizes(sweep())
+        *finals, ranking, few, universal, steady, path = language.group_sizes(sweep())
         assert [each.verdict for each in finals] == ["reproduced"] * 2
         assert finals[0].expected == "G in 3.1 … 5.3"
         assert "may be best (95 %): 4;" in finals[0].obtained
         assert ranking.verdict == "reproduced" and "N = 512: 1.00" in ranking.obtained
         assert few.verdict == "refuted" and "in 2 of 2" in few.obtained
-        assert universal.verdict == "reproduced: not rejected"
+        assert universal.verdict == steady.verdict == "reproduced: not rejected"
+        assert steady.obtained == "sgd, N = 256: 4; sgd, N = 512: 4"
         assert path.obtained.startswith("4.00 at the start; 4.00 … 4.00 after 100")
 
     def test_a_sweep_that_disagrees(self):
         """Would catch: unpaired tests, whose error bars the common noise of a seed would fill."""
-        *finals, ranking, _, _, _ = language.group_sizes(sweep(best=64))
+        *finals, ranking, _, _, _, _ = language.group_sizes(sweep(best=64))
         assert ranking.verdict == "refuted"
         assert [each.verdict for each in finals] == ["refuted"] * 2
 
     def test_a_sweep_that_cannot_tell(self):
-        *finals, _, few, _, _ = language.group_sizes(sweep(best=8, spread=0.3, seeds=6))
+        *finals, _, few, _, _, _ = language.group_sizes(sweep(best=8, spread=0.3, seeds=6))
         assert few.verdict.startswith("reproduced")
         assert all(each.verdict == "reproduced" for each in finals)  # nothing is excluded
 
     def test_budgets_that_differ(self):
         data = pd.concat([sweep(budgets=(256,)), sweep(best=64, budgets=(512,))])
-        *_, universal, _ = language.group_sizes(data)
+        *_, universal, steady, _ = language.group_sizes(data)
         assert universal.verdict == "refuted"
         assert universal.obtained == "N = 256: 4; N = 512: 64"
+        assert steady.verdict == "reproduced: not rejected"
+
+    def test_checkpoints_that_differ(self):
+        """Would catch: sizes that are compared between budgets, and not between checkpoints."""
+        later = sweep(best=64).query("iteration == 100").assign(iteration=200)
+        *_, universal, steady, _ = language.group_sizes(pd.concat([sweep(), later]))
+        assert universal.verdict == "reproduced: not rejected"
+        assert steady.verdict == "refuted" and "every n = 100, 200 " in steady.claim
+        assert steady.obtained == "sgd, N = 256: none; sgd, N = 512: none"
 
 
 @pytest.mark.parametrize("growth", [1.0, 4.0])

@@ -65,7 +65,7 @@ def tiny(dimension=2, **options):
     return random_snapshot(np.random.default_rng(3), 2, 2, dimension=dimension, **options)
 
 
-def z_scores(snapshot, exact, batch_size, group_size, replications=20_000):
+def z_scores(snapshot, exact, batch_size, group_size, replications=10_000):
     run = Simulation(snapshot, BEYOND, [group_size], batch_size, KEY)
     errors, _ = run.run(0, replications, 1)
     gap = errors[:, 0].mean(axis=0) - exact
@@ -91,8 +91,8 @@ def test_groups_handed_out_one_by_one_are_rejected(name):
     every = minibatches(snapshot, 2, 2)
     wrong = every.error(Alone(BEYOND[name]), snapshot.gradient)
     run = Simulation(snapshot, {name: BEYOND[name]}, [2], 2, KEY)
-    errors = run.run(0, 20_000, 1)[0][:, 0, 0]
-    assert abs(errors.mean() - wrong) / errors.std() * np.sqrt(20_000) > 10
+    errors = run.run(0, 4000, 1)[0][:, 0, 0]
+    assert abs(errors.mean() - wrong) / errors.std() * np.sqrt(4000) > 10
 
 
 @pytest.mark.parametrize("estimator", BEYOND.values(), ids=BEYOND)

@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="needs the extra llm")
 
 import local_models
 import tiny_policies
-from apps import call_main, checked
+from apps import InThisProcess, call_main, checked
 from experiments.gradient_error import gradient_mse
 from experiments.group_size import language_group_size
 from experiments.running.runner import to_csv
@@ -147,8 +147,16 @@ class TestArithmetic:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("name", ["gsm8k", "math"])
-    @pytest.mark.parametrize("reward", ["accuracy", "accuracy_and_format"])
+    @pytest.mark.parametrize(
+        ("name", "reward"),
+        [
+            ("gsm8k", "accuracy"),
+            ("math", "accuracy_and_format"),
+            # Each file and each reward is in one of these two.
+            pytest.param("gsm8k", "accuracy_and_format", marks=pytest.mark.slow),
+            pytest.param("math", "accuracy", marks=pytest.mark.slow),
+        ],
+    )
     def test_end_to_end(self, name, reward, folder, files, monkeypatch):
         asked = read(name, folder, files, f"task.reward={reward}", "estimator=grpo")
         data, rewards = rewards_of(asked, monkeypatch)
@@ -195,8 +203,17 @@ class TestFiles:
 class TestGroupSizes:
     """The sweep over group sizes on a model of the user's."""
 
-    def test_end_to_end(self, folder, files, tmp_path):
+    @pytest.mark.parametrize(
+        "pool",
+        [
+            InThisProcess,
+            # The main job of `test_experiments` has processes of its own, too.
+            pytest.param(language_group_size.ProcessPoolExecutor, marks=pytest.mark.slow),
+        ],
+    )
+    def test_end_to_end(self, pool, folder, files, tmp_path, monkeypatch):
         """Accuracy on held-out questions is sampled; noise components come from a pool."""
+        monkeypatch.setattr(language_group_size, "ProcessPoolExecutor", pool)
         few = ("budget=8", "group_size=[2,4]", "iterations=[1]", "seeds=2", "noise_seeds=1")
         asked = read("gsm8k", folder, files, f"task.train_path={files / 'gsm8k.jsonl'}")
         asked = [each for each in asked if not each.startswith("group_size")]

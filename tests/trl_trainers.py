@@ -100,10 +100,15 @@ class Careless(NoiseGRPOTrainer):
 
 
 class Recording(NoiseGRPOTrainer):
-    """Takes every output's score by autograd, one plain sequence at a time, when it is drawn."""
+    """Takes every output's score by autograd, one plain sequence at a time, when it is drawn.
+
+    Of the last step only, which is the one that is compared.
+    """
 
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
+        if self.state.global_step + 1 < self.args.max_steps:
+            return batch
         table = self._reward_table.double() * self.reward_weights
         totals = table.nansum(dim=1)
         totals[table.isnan().all(dim=1)] = torch.nan

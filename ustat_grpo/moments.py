@@ -25,6 +25,13 @@ class OutcomeMoments:
         success_probability: P(Z=1∣x), shape (P,).
         success_score_norm_squared: E[‖W‖²∣Z=1, x], shape (P,); 0 where success is impossible.
         failure_score_norm_squared: E[‖W‖²∣Z=0, x], shape (P,); 0 where failure is impossible.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # a wrong and a right answer
+        >>> outcome = coin.at([0, 0]).moments.outcome
+        >>> outcome.success_probability.tolist(), outcome.failure_score_norm_squared.tolist()
+        ([0.5], [0.5])
     """
 
     success_probability: Float[Array, " P"]
@@ -52,6 +59,12 @@ class NoiseComponents:
         leaves a zero on depends on the processor, so a component that is negative by no more than
         `ROUNDING` of the largest becomes 0. So does a c₁ of which G* would exceed 10¹⁴: it is the
         square of a rounding error.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> laws.group_size.optimal(noise)  # 1 + √(c₃/c₁)
+        4.0
     """
 
     prompt: float
@@ -89,6 +102,15 @@ class Moments:
         gradient_norm_squared: ‖g(x)‖², shape (P,).
         prompt_noise: c₁ = E‖g(X) − g‖².
         outcome: the success and failure moments, for 0/1 rewards only.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # a wrong and a right answer
+        >>> moments = coin.at([0, 0]).moments  # W = ±(½, −½)
+        >>> moments.value.tolist(), moments.score_norm_squared.tolist()
+        ([0.5], [0.5])
+        >>> moments.noise
+        NoiseComponents(prompt=0.0, oracle=0.0, residual=0.25)
     """
 
     prompt_probs: Float[Array, " P"]

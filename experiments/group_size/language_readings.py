@@ -36,6 +36,7 @@ def group_sizes(data: pd.DataFrame) -> Iterator[Reading]:
     yield _ranking(data, last)
     yield _few_seeds(data)
     yield _universal(last)
+    yield _universal_in_iterations(found)
     yield _path(data)
 
 
@@ -109,6 +110,29 @@ def _universal(last: list[Verdict]) -> Reading:
         "the confidence sets have a size in common",
         sets,
         "reproduced: not rejected" if shared else "refuted",
+    )
+
+
+def _universal_in_iterations(found: list[Verdict]) -> Reading:
+    """Has every sweep a size that may be best at each of its checkpoints?"""
+    sweeps = dict.fromkeys((each.optimizer, each.budget) for each in found)
+    shared = {
+        sweep: set.intersection(
+            *(set(each.may_be_best) for each in found if (each.optimizer, each.budget) == sweep)
+        )
+        for sweep in sweeps
+    }
+    shown = "; ".join(
+        f"{optimizer}, N = {budget}: {', '.join(map(str, sorted(sizes))) or 'none'}"
+        for (optimizer, budget), sizes in shared.items()
+    )
+    checkpoints = sorted({each.iteration for each in found})
+    return Reading(
+        f"one group size is best at every n = {', '.join(map(str, checkpoints))} (universality in "
+        "n; cf. Figure 5)",
+        "the confidence sets have a size in common",
+        shown,
+        "reproduced: not rejected" if all(shared.values()) else "refuted",
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.running.reading import Reading, plain
-from figures.palette import INTERVAL, by_task
+from figures.palette import INTERVAL
+from figures.tables import by_task
 from ustat_grpo import NoiseComponents
 from ustat_grpo.laws import group_size as law
 

@@ -1,1 +1,1 @@
-"""`python -m experiments.ledger`: paper_repro.md and the measured parts of other documents."""
+"""The ledger: paper_repro.md, docs/repro/, and the measured parts of other documents."""

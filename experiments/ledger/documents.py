@@ -34,10 +34,25 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def console(commands: Sequence[str]) -> str:
+    """Return commands as a block that can be copied."""
+    lines = "\n".join(f"$ {command}" for command in commands)
+    return f"```console\n{lines}\n```"
+
+
+def heading_anchor(heading: str) -> str:
+    """Return the name by which a heading is linked to, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def document_blocks(minutes: dict[str, float]) -> dict[str, dict[str, str]]:
     """The generated blocks of every document, by name: measured minutes and speeds, a plan."""
-    shown = {"plan": sample_plan()}
-    return {"README.md": _measured(minutes) | shown, "docs/planner.md": shown}
+    printed = sample_plan()
+    verdict, _, _ = printed.partition("without a baseline")
+    return {
+        "README.md": _measured(minutes) | {"verdict": f"```text\n{verdict}```"},
+        "docs/planner.md": {"plan": f"```text\n{printed}```"},
+    }
 
 
 def _measured(minutes: dict[str, float]) -> dict[str, str]:
@@ -58,7 +73,7 @@ def sample_plan() -> str:
     printed, sample = StringIO(), Path(__file__).parents[2] / "docs" / "sample_outputs.csv"
     with redirect_stdout(printed):
         main(["plan", str(sample), "--budget", "512"])
-    return f"```text\n{printed.getvalue()}```"
+    return printed.getvalue()
 
 
 def _speed(measured: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.planning.planned_group_size import AT_ESTIMATE, FIXED, PLANNED, fixed
 from experiments.planning.planned_panels import GAP_LAW, GRADIENT_LAW
 from experiments.running.reading import Reading, plain
-from figures.palette import at_last_iteration, by_task
+from figures.tables import at_last_iteration, by_task
 
 _FIXED = tuple(map(fixed, FIXED))
 _CELL = ["task", "optimizer", "budget", "num_prompts"]

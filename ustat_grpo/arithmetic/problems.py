@@ -28,6 +28,13 @@ class ArithmeticProblem:
     Raises:
         ValueError: If an operand is not positive, or the expression is of none of the five kinds:
             also when a division leaves a remainder, or dropping the parentheses changes nothing.
+
+    Examples:
+        >>> from ustat_grpo.arithmetic import ArithmeticProblem
+        >>> from ustat_grpo.arithmetic.expressions import Operation
+        >>> problem = ArithmeticProblem(Operation("*", 6, 7))
+        >>> problem.text, problem.answer, problem.kind
+        ('6 * 7', 42, 'multiplication')
     """
 
     expression: Expression
@@ -97,6 +104,14 @@ class OperandRanges:
 
     Raises:
         ValueError: If a range is not a pair of integers 1 <= lowest <= highest.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.arithmetic import OperandRanges, arithmetic_problems
+        >>> ranges = OperandRanges(factors=(3, 3), divisors=(2, 2), quotients=(4, 4))
+        >>> problems = arithmetic_problems(5, rng=np.random.default_rng(0), ranges=ranges)
+        >>> [problem.text for problem in problems if problem.operators in (("*",), ("/",))]
+        ['3 * 3', '8 / 2']
     """
 
     sums: tuple[int, int] = (2, 99)
@@ -146,6 +161,13 @@ def arithmetic_problems(
     Raises:
         ValueError: If `num_problems` is not a positive multiple of five, or the ranges do not hold
             that many distinct problems of some kind.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.arithmetic import arithmetic_problems
+        >>> problems = arithmetic_problems(5, rng=np.random.default_rng(0))  # one of each kind
+        >>> all(eval(problem.text) == problem.answer for problem in problems)
+        True
     """
     generator(rng)
     integer("num_problems", num_problems)

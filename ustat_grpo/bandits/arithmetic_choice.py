@@ -36,6 +36,15 @@ def arithmetic_choice(
 
     Raises:
         ValueError: if the questions cannot be drawn (see `arithmetic_problems`).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import arithmetic_choice
+        >>> bandit = arithmetic_choice(5, num_candidates=4, rng=np.random.default_rng(0))
+        >>> bandit.reward_probs.shape  # 5 questions, 4 answers, reward 0 or 1
+        (5, 4, 2)
+        >>> bandit.reward_probs[..., 1].sum(axis=1).tolist()  # one answer to each is right
+        [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     scale = real("habit", habit)
     problems = arithmetic_problems(num_problems, rng=rng)
@@ -58,6 +67,13 @@ def train_to(bandit: SoftmaxBandit, objective: float) -> Float[Array, " d"]:
 
     Raises:
         ValueError: if J(0) is above the aim, or the ascent does not reach it.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, train_to
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # J = sigmoid(θ)
+        >>> theta = train_to(coin, objective=0.75)
+        >>> theta.round(4).tolist(), round(coin.at(theta).objective, 4)  # log 3
+        ([1.0986], 0.75)
     """
     from scipy.optimize import root_scalar
 

@@ -25,6 +25,14 @@ class Expansion:
 
     Args:
         snapshot: the problem at θ.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar
+        >>> from ustat_grpo.bandits import expand
+        >>> task = TugOfWar(num_flat=0)  # one parameter
+        >>> best = expand(task.at)(task.optimum)
+        >>> float(abs(best.gradient).max()) < 1e-12, float(best.hessian.max()) < 0
+        (True, True)
     """
 
     snapshot: Snapshot
@@ -157,5 +165,14 @@ class Expansion:
 
 
 def expand(at: Callable[[Array], Snapshot]) -> Callable[[Array], Expansion]:
-    """Return the function that expands a bandit at any θ, from its `at`."""
+    """Return the function that expands a bandit at any θ, from its `at`.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # J = sigmoid(θ)
+        >>> here = expand(coin.at)([0.0])
+        >>> here.gradient.tolist(), here.hessian.tolist()  # M = 1 block of k = 1 parameter
+        ([[0.25]], [[[0.0]]])
+    """
     return lambda theta: Expansion(at(theta))

@@ -20,6 +20,12 @@ def one_axis(success: ArrayLike, shifts: ArrayLike) -> SoftmaxBandit:
 
     Raises:
         ValueError: if the shapes do not fit, or a chance lies outside [0, 1].
+
+    Examples:
+        >>> from ustat_grpo.bandits import one_axis
+        >>> bandit = one_axis(success=[[0, 1], [1, 0]], shifts=[0, 0])  # opposite right answers
+        >>> bandit.at([0.0]).value.tolist(), bandit.at([5.0]).value.round(2).tolist()
+        ([0.5, 0.5], [0.99, 0.01])
     """
     chances = unit_interval("success", finite("success", success, ndim=2))
     offsets = finite("shifts", shifts, ndim=1)

@@ -36,6 +36,13 @@ def random_bandit(
 
     Raises:
         ValueError: if a size is too small or the target cannot be reached with so few prompts.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import laws, random_bandit
+        >>> bandit = random_bandit(10, 4, group_size_target=8.0, rng=np.random.default_rng(0))
+        >>> round(laws.group_size.optimal(bandit.at(np.zeros(40)).noise), 4)
+        8.0
     """
     from scipy.optimize import root_scalar
 

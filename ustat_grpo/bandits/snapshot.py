@@ -24,6 +24,13 @@ class Snapshot:
         reward_levels: the values that a reward can take, shape (L,).
         reward_probs: P(Z = level∣x, y), shape (P, K, L).
         features: φ(x, y), shape (P, K, d), or None for one-hot features.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # a wrong and a right answer
+        >>> snapshot = coin.at([0, 0])
+        >>> snapshot.objective, snapshot.dense_scores().tolist(), snapshot.gradient.tolist()
+        (0.5, [[[0.5, -0.5], [-0.5, 0.5]]], [-0.25, 0.25])
     """
 
     prompt_probs: Float[Array, " P"]

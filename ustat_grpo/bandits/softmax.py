@@ -28,6 +28,13 @@ class SoftmaxBandit:
 
     Raises:
         ValueError: if shapes disagree, or probabilities are negative, NaN or do not sum to one.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> features = [[[0], [1]], [[0], [2]]]  # two prompts, two actions, d = 1
+        >>> bandit = SoftmaxBandit(features, [0, 1], [[[1, 0], [0, 1]], [[0, 1], [1, 0]]])
+        >>> bandit.at([0]).objective, bandit.at([0]).gradient.tolist()  # ¼·1 and −¼·2, averaged
+        (0.5, [-0.125])
     """
 
     features: Float[Array, "P K d"] | None

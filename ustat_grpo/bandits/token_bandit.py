@@ -93,6 +93,14 @@ class TokenBandit:
 
     Raises:
         ValueError: if shapes disagree, or a number is not finite.
+
+    Examples:
+        >>> from ustat_grpo.bandits import TokenBandit
+        >>> features = [[[[0], [1]]] * 3]  # one prompt, prefixes (), (0), (1), two values, d = 1
+        >>> bandit = TokenBandit(features, rewards=[[0, 0, 0, 1]])  # right is the output (1, 1)
+        >>> snapshot = bandit.at([0.0])
+        >>> snapshot.output_probs.round(6).tolist(), snapshot.gradient.round(6).tolist()
+        ([[0.25, 0.25, 0.25, 0.25]], [0.25])
     """
 
     features: Float[Array, "P H K d"]
@@ -205,6 +213,14 @@ def random_token_bandit(
         dimension: d.
         reward_levels: the values that a reward can take, at least two.
         rng: source of randomness.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.bandits import random_token_bandit
+        >>> bandit = random_token_bandit(3, num_tokens=2, rng=np.random.default_rng(0))
+        >>> snapshot = bandit.at(np.zeros(bandit.dimension))
+        >>> snapshot.output_probs.shape, snapshot.scores.shape  # 3 prompts, 2² outputs, d = 4
+        ((3, 4), (3, 4, 4))
     """
     num_prompts, num_tokens = integer("num_prompts", num_prompts), integer("num_tokens", num_tokens)
     num_values = integer("num_values", num_values, at_least=2)

@@ -34,6 +34,14 @@ class TugOfWar:
 
     Raises:
         ValueError: if a dial is out of its range.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar
+        >>> task = TugOfWar(signal=0.8, separation=2.0)
+        >>> task.theta(1.0).round(6).tolist()  # t = θ₁ + θ₂ = separation/2
+        [0.5, 0.5]
+        >>> round(task.at(task.optimum).objective, 4), round(task.bandit.best_objective, 4)
+        (0.6848, 0.6848)
     """
 
     signal: float = 0.8

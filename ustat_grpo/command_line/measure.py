@@ -11,6 +11,7 @@ import numpy as np
 from ustat_grpo.command_line.plan import add_plan_options, check_plan_options, show_plan
 from ustat_grpo.command_line.streams import tell
 from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.extras import from_extra
 from ustat_grpo.inputs.files import require_another_file
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
@@ -209,7 +210,7 @@ def _measured(args: argparse.Namespace) -> tuple[OutputSample, int]:
     Raises:
         ValueError: if a file is missing or wrong, or the device's memory is too small.
     """
-    import torch
+    torch, _ = from_extra("torch"), from_extra("rich")
     from rich.console import Console
     from rich.progress import Progress
 

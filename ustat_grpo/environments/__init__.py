@@ -7,6 +7,13 @@ and `ustat_grpo/Arithmetic-v0`. Only `MlpPolicy` needs torch, imported when it i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ustat_grpo.inputs.extras import MissingExtraError, from_extra
+
+try:
+    import gymnasium as _gymnasium  # noqa: F401  (all of this room needs it)
+except ImportError as error:
+    raise MissingExtraError("gymnasium", error) from error
+
 from ustat_grpo.environments import registration as registration
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.episode_pools import episode_pool
@@ -60,5 +67,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""
     if name == "MlpPolicy":
+        from_extra("torch")
         return import_module("ustat_grpo.environments.mlp").MlpPolicy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.spaces import Discrete, MultiDiscrete, Space
 from jaxtyping import Int
 
 from ustat_grpo.arithmetic.problems import (
@@ -52,16 +52,17 @@ class ArithmeticEnv(gymnasium.Env[Integers, np.int64]):
         render_mode: str | None = None,
     ) -> None:
         integer("problem_seed", problem_seed, at_least=0)
-        self.max_tokens = integer("max_tokens", max_tokens)
-        self.render_mode = text_mode(render_mode)
+        self.max_tokens: int = integer("max_tokens", max_tokens)
+        self.render_mode: str | None = text_mode(render_mode)
         rng = np.random.default_rng(problem_seed)
-        self.problems = arithmetic_problems(num_problems, rng=rng, ranges=ranges)
+        problems = arithmetic_problems(num_problems, rng=rng, ranges=ranges)
+        self.problems: tuple[ArithmeticProblem, ...] = problems
         self._prompts = [encode(each.text.replace(" ", "") + "=") for each in self.problems]
         vocabulary_size = len(ARITHMETIC) + 2
         length = max(len(prompt) for prompt in self._prompts) + max_tokens
         self._tokens = Discrete(vocabulary_size)
-        self.action_space = self._tokens
-        self.observation_space = MultiDiscrete(np.full(length, vocabulary_size))
+        self.action_space: Space[Any] = self._tokens
+        self.observation_space: Space[Any] = MultiDiscrete(np.full(length, vocabulary_size))
         self._problem: int | None = None
         self._output: list[int] = []
 

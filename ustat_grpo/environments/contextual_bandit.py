@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Int
@@ -72,10 +72,12 @@ class ContextualBanditEnv(gymnasium.Env[np.int64, np.int64]):
         render_mode: str | None = None,
     ) -> None:
         table = _Table.of(success, prompt_probs, table_seed)
-        self.render_mode = text_mode(render_mode)
-        self.success, self.prompt_probs = table.success, table.prompt_probs
+        self.render_mode: str | None = text_mode(render_mode)
+        self.success: Float[Array, "P K"] = table.success
+        self.prompt_probs: Float[Array, " P"] = table.prompt_probs
         self._actions = Discrete(self.success.shape[1])
-        self.action_space, self.observation_space = self._actions, Discrete(len(self.success))
+        self.action_space: Space[Any] = self._actions
+        self.observation_space: Space[Any] = Discrete(len(self.success))
         self._context: np.int64 | None = None
         self._ending: tuple[int, float] | None = None  # the action and its reward
 
@@ -139,13 +141,15 @@ class ContextualBanditVectorEnv(VectorEnv[Integers, Integers, NDArray[Any]]):
         *,
         table_seed: int = 0,
     ) -> None:
-        self.num_envs = integer("num_envs", num_envs)
+        self.num_envs: int = integer("num_envs", num_envs)
         table = _Table.of(success, prompt_probs, table_seed)
-        self.success, self.prompt_probs = table.success, table.prompt_probs
-        self.single_observation_space = Discrete(len(self.success))
-        self.single_action_space = Discrete(self.success.shape[1])
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.success: Float[Array, "P K"] = table.success
+        self.prompt_probs: Float[Array, " P"] = table.prompt_probs
+        self.single_observation_space: Space[Any] = Discrete(len(self.success))
+        self.single_action_space: Space[Any] = Discrete(self.success.shape[1])
+        observations = batch_space(self.single_observation_space, self.num_envs)
+        self.observation_space: Space[Any] = observations
+        self.action_space: Space[Any] = batch_space(self.single_action_space, self.num_envs)
         self._contexts: Int[Integers, "rows n"] | None = None
         self._all, self._none = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
 

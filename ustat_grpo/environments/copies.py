@@ -15,7 +15,7 @@ from ustat_grpo.inputs.checks import integer
 DEFAULT_MAX_STEPS = 10_000
 """Steps after which an episode counts as endless where neither time limit nor cap is stated."""
 
-_Make = str | Callable[[], gym.Env]
+_Make = str | Callable[[], gym.Env[Any, Any]]
 
 
 class EnvironmentCopies:
@@ -44,6 +44,12 @@ class EnvironmentCopies:
             call, the actions are not discrete, the observations neither numbers nor arrays, resets
             with one seed differ, steps draw noise from elsewhere than `np_random`, or do not give
             one finite number as reward.
+
+    Examples:
+        >>> from ustat_grpo.environments import EnvironmentCopies
+        >>> with EnvironmentCopies("CartPole-v1", num_copies=2) as copies:
+        ...     copies.empty_observations().shape  # K copies, four numbers each
+        (2, 4)
     """
 
     def __init__(
@@ -58,10 +64,12 @@ class EnvironmentCopies:
         if max_steps is not None:
             max_steps = integer("max_steps", max_steps)
         first = _build(make)
-        self.environments: list[gym.Env] = [first]
+        self.environments: list[gym.Env[Any, Any]] = [first]
         try:
-            self.num_actions, self.first_action = _actions(first)
-            self.observation_space = _observation_space(first)
+            number, lowest = _actions(first)
+            self.num_actions: int = number
+            self.first_action: int = lowest
+            self.observation_space: spaces.Space[Any] = _observation_space(first)
             self.environments += [_build(make) for _ in range(count - 1)]
             if len({id(each.unwrapped) for each in self.environments}) < count:
                 raise ValueError("make must build a new environment at each call, got one twice")
@@ -117,7 +125,7 @@ class EnvironmentCopies:
         self.close()
 
 
-def _build(make: _Make) -> gym.Env:
+def _build(make: _Make) -> gym.Env[Any, Any]:
     # The checker would add a quarter to a step of CartPole, and repeat its warnings for each copy.
     built = gym.make(make, disable_env_checker=True) if isinstance(make, str) else make()
     if not isinstance(built, gym.Env):
@@ -125,7 +133,7 @@ def _build(make: _Make) -> gym.Env:
     return built
 
 
-def _actions(environment: gym.Env) -> tuple[int, int]:
+def _actions(environment: gym.Env[Any, Any]) -> tuple[int, int]:
     """Return number and first of the actions, or raise."""
     space = environment.action_space
     if not isinstance(space, spaces.Discrete):
@@ -135,7 +143,7 @@ def _actions(environment: gym.Env) -> tuple[int, int]:
     return int(space.n), int(space.start)
 
 
-def _observation_space(environment: gym.Env) -> spaces.Space[Any]:
+def _observation_space(environment: gym.Env[Any, Any]) -> spaces.Space[Any]:
     space = environment.observation_space
     if not isinstance(
         space, spaces.Discrete | spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary

@@ -41,6 +41,17 @@ def episode_pool(
     Raises:
         ValueError: if an argument is out of its range, the policy does not fit the environment, or
             an episode has not ended after `copies.max_steps`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import EnvironmentCopies, episode_pool, tabular_softmax
+        >>> policy, rng = tabular_softmax(num_states=2, num_actions=2), np.random.default_rng(0)
+        >>> with EnvironmentCopies("ustat_grpo/TugOfWar-v0") as copies:
+        ...     pool = episode_pool(
+        ...         copies, policy, np.zeros(4), seeds=[0, 1], num_episodes=32, rng=rng
+        ...     )
+        >>> [len(prompt.rewards) for prompt in pool.prompts]
+        [32, 32]
     """
     count, starts = whole_blocks("num_episodes", num_episodes), require_seeds(seeds)
     generator(rng)

@@ -20,6 +20,12 @@ class OneHot:
 
     Raises:
         ValueError: if there is no state.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import OneHot
+        >>> OneHot(3)(np.array([2, 0])).tolist()  # of two observations
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
 
     num_states: int
@@ -47,6 +53,12 @@ class Affine:
 
     Raises:
         ValueError: if there is no number, or a scale is not positive.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Affine
+        >>> Affine(scale=(1.0, 10.0))(np.array([[0.5, 20.0]])).tolist()
+        [[1.0, 0.5, 2.0]]
     """
 
     scale: tuple[float, ...]
@@ -75,6 +87,12 @@ class Quadratic:
 
     Raises:
         ValueError: if there is no number, or a scale is not positive.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Quadratic
+        >>> Quadratic(scale=(1.0, 10.0))(np.array([[0.5, 20.0]])).tolist()  # of u = (½, 2)
+        [[1.0, 0.5, 2.0, 0.25, 1.0, 4.0]]
     """
 
     scale: tuple[float, ...]

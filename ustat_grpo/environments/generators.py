@@ -33,7 +33,7 @@ class Watched(NamedTuple):
     state: Callable[[], bytes]
 
 
-def generators(environment: gym.Env) -> list[Watched]:
+def generators(environment: gym.Env[Any, Any]) -> list[Watched]:
     """Return all generators but the environment's `np_random`, as far as they can be found."""
     found = [
         Watched("NumPy's global generator", lambda: pickle.dumps(np.random.get_state())),

@@ -34,6 +34,21 @@ class TabularMdp:
     Raises:
         ValueError: if shapes disagree, probabilities do not sum to one, or a number is out of
             range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import TabularMdp, best_objective
+        >>> mdp = TabularMdp(
+        ...     next_state=np.zeros((1, 2, 1), dtype=int),
+        ...     probs=np.ones((1, 2, 1)),
+        ...     rewards=np.array([[[0.0], [1.0]]]),  # of S = 1 state, A = 2 actions, K = 1 outcome
+        ...     terminated=np.ones((1, 2, 1), dtype=bool),
+        ...     starts=np.array([0]),
+        ...     start_probs=np.array([1.0]),
+        ...     horizon=1,
+        ... )
+        >>> best_objective(mdp), mdp.has_binary_returns
+        (1.0, True)
     """
 
     next_state: Int[Integers, "S A K"]
@@ -103,6 +118,14 @@ def tabular_mdp(
     Raises:
         ValueError: if the environment has no such table, neither it nor `horizon` limits an
             episode, a wrapper may change what is played, or steps do not do what the table says.
+
+    Examples:
+        >>> import gymnasium as gym
+        >>> from ustat_grpo.environments import tabular_mdp
+        >>> with gym.make("FrozenLake-v1") as environment:
+        ...     mdp = tabular_mdp(environment)
+        >>> mdp.num_states, mdp.num_actions, mdp.starts.tolist(), mdp.horizon
+        (16, 4, [0], 100)
     """
     table, initial = _table_of(environment)
     mdp = _read(environment, discount, horizon)
@@ -164,6 +187,13 @@ def make_frozen_lake(
 
     Raises:
         ValueError: if `map_name` is no name of a map, or its rows differ in length or have no S.
+
+    Examples:
+        >>> from ustat_grpo.environments import make_frozen_lake
+        >>> environment = make_frozen_lake(("SF", "HG"), is_slippery=False)
+        >>> environment.reset(seed=0)[0] in (0, 1)  # S or F
+        True
+        >>> environment.close()
     """
     rows = _rows(map_name)
     integer("horizon", horizon)
@@ -192,6 +222,12 @@ def frozen_lake(
 
     Raises:
         ValueError: as for `make_frozen_lake` and `TabularMdp`.
+
+    Examples:
+        >>> from ustat_grpo.environments import best_objective, frozen_lake
+        >>> mdp = frozen_lake(("SF", "HG"), is_slippery=False, horizon=2)
+        >>> mdp.starts.tolist(), round(best_objective(mdp), 6)  # right, then down
+        ([0, 1], 1.0)
     """
     environment = make_frozen_lake(map_name, is_slippery=is_slippery, horizon=horizon)
     return _read(environment, discount, None)

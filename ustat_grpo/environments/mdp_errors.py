@@ -76,6 +76,20 @@ def gradient_errors(
 
     Raises:
         ValueError: if an argument is out of its range, or θ does not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Grpo, laws
+        >>> from ustat_grpo import environments as envs
+        >>> mdp = envs.frozen_lake(("SF", "HG"), horizon=4)
+        >>> policy, theta, rng = envs.tabular_softmax(4, 4), np.zeros(16), np.random.default_rng(0)
+        >>> table = envs.gradient_errors(
+        ...     mdp, policy, theta, {"grpo": Grpo()}, [2], batch_size=8, precision=0.1, rng=rng
+        ... )
+        >>> moments = envs.snapshot(mdp, policy, theta).moments
+        >>> exact = laws.mse.minibatch(laws.mse.grpo(moments, group_size=2), moments, batch_size=8)
+        >>> bool(abs(table.mse[0] - exact) < 4 * table.std_error[0])
+        True
     """
     import pandas as pd
 

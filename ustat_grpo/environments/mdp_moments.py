@@ -43,6 +43,17 @@ class MdpSnapshot:
         value: V(x) = E[Z∣x], shape (P,).
         optimal_baseline: b*(x) = E[‖W‖²Z∣x]/E[‖W‖²∣x], shape (P,); V where the policy is certain.
         moments: what the laws need; with outcome moments if every return is 0 or 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import laws
+        >>> from ustat_grpo.environments import frozen_lake, snapshot, tabular_softmax
+        >>> policy = tabular_softmax(num_states=4, num_actions=4)
+        >>> here = snapshot(frozen_lake(("SF", "HG")), policy, np.zeros(16))
+        >>> here.value.round(4).tolist()  # from S and from F
+        [0.3333, 0.6667]
+        >>> round(laws.group_size.optimal(here.moments.noise), 2)
+        23.27
     """
 
     objective: float
@@ -72,6 +83,14 @@ def snapshot(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> MdpS
 
     Raises:
         ValueError: if θ or the policy's actions do not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import frozen_lake, snapshot, tabular_softmax
+        >>> mdp = frozen_lake(("SF", "HG"), is_slippery=False, horizon=1)
+        >>> here = snapshot(mdp, tabular_softmax(num_states=4, num_actions=4), np.zeros(16))
+        >>> here.objective, here.value.tolist()  # one move: F has the goal below
+        (0.125, [0.0, 0.25])
     """
     theta = _fitting(mdp, policy, theta)
     found = episode_moments(mdp, policy, theta)
@@ -137,6 +156,14 @@ def objective(mdp: TabularMdp, probs: Float[Array, "S A"]) -> float:
 
     Raises:
         ValueError: if these are no probabilities of A actions in S states.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import frozen_lake, objective
+        >>> mdp = frozen_lake(("SF", "HG"), is_slippery=False, horizon=2)
+        >>> left, down, right, up = np.eye(4)
+        >>> objective(mdp, np.array([right, down, left, left]))  # the best way from S and from F
+        1.0
     """
     rows = probabilities("probs", probs, ndim=2)
     if rows.shape != mdp.probs.shape[:2]:
@@ -151,6 +178,13 @@ def best_objective(mdp: TabularMdp) -> float:
 
     No policy of the library's kind can do better: with a time limit the best action may depend on
     the steps that are left, which such a policy does not see. So this is an upper bound.
+
+    Examples:
+        >>> from ustat_grpo.environments import best_objective, frozen_lake
+        >>> for horizon in (1, 2):
+        ...     print(best_objective(frozen_lake(("SF", "HG"), is_slippery=False, horizon=horizon)))
+        0.5
+        1.0
     """
     kept, reward = _kept(mdp, mdp.discount * mdp.probs), _mean(mdp, mdp.rewards)
     value = np.zeros(mdp.num_states)
@@ -176,6 +210,13 @@ def train_to(
 
     Raises:
         ValueError: if J(θ₀) is above the aim, or the ascent does not reach it.
+
+    Examples:
+        >>> from ustat_grpo.environments import frozen_lake, snapshot, tabular_softmax, train_to
+        >>> mdp, policy = frozen_lake(("SF", "HG"), horizon=8), tabular_softmax(4, 4)
+        >>> theta = train_to(mdp, policy, objective=0.5)
+        >>> round(snapshot(mdp, policy, theta).objective, 4)
+        0.5
     """
     from scipy.optimize import root_scalar
 

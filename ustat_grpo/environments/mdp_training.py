@@ -76,6 +76,27 @@ def optimize_mdp(
         ValueError: if an argument is out of its range, or the estimator is of another kind or needs
             b*(x).
         FloatingPointError: if a run's θ does not stay finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, Grpo
+        >>> from ustat_grpo.environments import frozen_lake, optimize_mdp
+        >>> runs = optimize_mdp(
+        ...     frozen_lake(("SF", "HG"), horizon=4),
+        ...     Grpo(),
+        ...     batch_size=8,
+        ...     group_size=4,
+        ...     num_iterations=20,
+        ...     schedule=Constant(4.0),
+        ...     num_runs=5,
+        ...     theta0=np.zeros(16),
+        ...     checkpoints=[1, 20],
+        ...     rng=np.random.default_rng(0),
+        ...     num_threads=1,
+        ... )
+        >>> first, last = runs.gap.mean(axis=0)
+        >>> runs.gap.shape, bool(last < first)
+        ((5, 2), True)
     """
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip

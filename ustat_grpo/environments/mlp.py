@@ -28,6 +28,14 @@ class MlpPolicy:
 
     Raises:
         ValueError: if there is no hidden layer, one without units, or fewer than two actions.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Affine, MlpPolicy
+        >>> policy = MlpPolicy(Affine((1.0, 1.0)), hidden=(4,), num_actions=2)
+        >>> theta = policy.initial(np.random.default_rng(0))
+        >>> len(theta), policy.logits(theta, np.array([[0.5, 2.0]])).tolist()  # 3·4 + 5·2 weights
+        (22, [[0.0, 0.0]])
     """
 
     features: FeatureMap

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -53,7 +54,7 @@ class Tape:
 class _Live:
     """The k episodes in play: each an environment, where it is, its number, how far it is."""
 
-    environments: list[gym.Env]
+    environments: list[gym.Env[Any, Any]]
     current: Observations
     episode: NDArray[np.int64]
     taken: NDArray[np.int64]

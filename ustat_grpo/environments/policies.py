@@ -101,6 +101,14 @@ class LinearSoftmax:
 
     Raises:
         ValueError: if there are fewer than two actions.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Affine, LinearSoftmax
+        >>> policy = LinearSoftmax(Affine((1.0,)), num_actions=2)
+        >>> theta = np.array([0.0, 1.0, 2.0, 0.0])  # Θ row by row: constant, then slope
+        >>> policy.logits(theta, np.array([[3.0]])).tolist()
+        [[6.0, 1.0]]
     """
 
     features: FeatureMap
@@ -148,5 +156,12 @@ def tabular_softmax(num_states: int, num_actions: int) -> LinearSoftmax:
     Args:
         num_states: S, of a Discrete observation space that starts at 0.
         num_actions: A.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import tabular_softmax
+        >>> policy = tabular_softmax(num_states=3, num_actions=2)
+        >>> policy.dimension, policy.logits(np.arange(6.0), np.array([2])).tolist()
+        (6, [[4.0, 5.0]])
     """
     return LinearSoftmax(OneHot(num_states), num_actions)

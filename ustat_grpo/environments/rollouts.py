@@ -29,6 +29,18 @@ class Episodes:
         actions: taken in them, shape (n,).
         lengths: steps of each episode, shape (B, G).
         returns: Z = Σ_t γᵗ r_t, shape (B, G).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Episodes
+        >>> episodes = Episodes(
+        ...     observations=np.array([0, 1, 0]),
+        ...     actions=np.array([1, 1, 0]),
+        ...     lengths=np.array([[2, 1]]),  # B = 1 start, G = 2 episodes, of two steps and of one
+        ...     returns=np.array([[1.0, 0.0]]),
+        ... )
+        >>> len(episodes.actions), episodes.returns.mean(axis=1).tolist()  # 3 steps in all, and V̂
+        (3, [0.5])
     """
 
     observations: Observations
@@ -66,6 +78,18 @@ def group_rollouts(
     Raises:
         ValueError: if an argument is out of its range, the policy does not fit the environment, its
             logits or a return are not finite, or an episode has not ended after `copies.max_steps`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.environments import EnvironmentCopies, group_rollouts, tabular_softmax
+        >>> policy, rng = tabular_softmax(num_states=2, num_actions=2), np.random.default_rng(0)
+        >>> with EnvironmentCopies("ustat_grpo/TugOfWar-v0") as copies:
+        ...     episodes = group_rollouts(
+        ...         copies, policy, np.zeros(4), seeds=[0, 1, 2], group_size=4, rng=rng
+        ...     )
+        >>> episodes.returns.shape, Grpo().advantages(episodes.returns).shape
+        ((3, 4), (3, 4))
     """
     parameter = require_policy(copies, policy, theta)
     starts, size = require_seeds(seeds), integer("group_size", group_size)
@@ -97,6 +121,19 @@ def episode_scores(policy: Policy, theta: ArrayLike, episodes: Episodes) -> Floa
 
     Raises:
         ValueError: if θ does not fit the policy.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import Episodes, episode_scores, tabular_softmax
+        >>> policy = tabular_softmax(num_states=1, num_actions=2)
+        >>> episodes = Episodes(
+        ...     observations=np.array([0, 0, 0]),
+        ...     actions=np.array([1, 1, 0]),
+        ...     lengths=np.array([[2, 1]]),  # action 1 twice, and action 0
+        ...     returns=np.array([[1.0, 0.0]]),
+        ... )
+        >>> episode_scores(policy, np.zeros(2), episodes).tolist()
+        [[[-1.0, 1.0], [0.5, -0.5]]]
     """
     parameter = _require_theta(policy, theta)
     lengths = episodes.lengths.ravel()

@@ -51,7 +51,7 @@ _Path = list[Outcome]
 """The first observation, and what every step gave."""
 
 
-def require_seeded(first: gym.Env, last: gym.Env) -> None:
+def require_seeded(first: gym.Env[Any, Any], last: gym.Env[Any, Any]) -> None:
     """Raise unless seed, noise and actions determine what a copy and another one do.
 
     Raises:
@@ -74,7 +74,7 @@ def require_seeded(first: gym.Env, last: gym.Env) -> None:
                 )
 
 
-def require_own_noise(environment: gym.Env) -> None:
+def require_own_noise(environment: gym.Env[Any, Any]) -> None:
     """Raise if what the steps draw is fixed by the reset, so that a group would share it.
 
     Raises:

@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
         return self.terminated or self.truncated
 
 
-def start_episode(environment: gym.Env, seed: int, noise: np.random.Generator) -> Any:
+def start_episode(environment: gym.Env[Any, Any], seed: int, noise: np.random.Generator) -> Any:
     """Reset with a seed, hand over the noise of what follows, and return the first observation.
 
     Raises:
@@ -39,7 +39,7 @@ def start_episode(environment: gym.Env, seed: int, noise: np.random.Generator) -
     return given[0]
 
 
-def take_step(environment: gym.Env, action: int) -> Outcome:
+def take_step(environment: gym.Env[Any, Any], action: int) -> Outcome:
     """Take a step, or raise unless it gives what an episode can be summed from.
 
     Raises:

@@ -32,6 +32,18 @@ class TrainedRun:
         mean_return: mean reward Z of the B·G episodes of each iteration, which were played before
             its update, shape (n,).
         num_steps: steps of these episodes in all, shape (n,).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.environments import TrainedRun
+        >>> run = TrainedRun(
+        ...     checkpoints=np.array([2]),
+        ...     theta=np.zeros((1, 4)),
+        ...     mean_return=np.array([0.25, 0.5]),  # before the first update, and between the two
+        ...     num_steps=np.array([8, 8]),
+        ... )
+        >>> run.mean_return.tolist(), run.theta.shape
+        ([0.25, 0.5], (1, 4))
     """
 
     checkpoints: Int[Integers, " C"]
@@ -78,6 +90,27 @@ def train(
     Raises:
         ValueError: if an argument is out of its range, or as `group_rollouts` does.
         FloatingPointError: if θ does not stay finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.environments import EnvironmentCopies, tabular_softmax, train
+        >>> with EnvironmentCopies("ustat_grpo/TugOfWar-v0") as copies:
+        ...     run = train(
+        ...         copies,
+        ...         tabular_softmax(num_states=2, num_actions=2),
+        ...         Grpo(),
+        ...         seeds=range(8),
+        ...         batch_size=8,
+        ...         group_size=8,
+        ...         num_iterations=10,
+        ...         learning_rate=4.0,
+        ...         theta0=np.zeros(4),
+        ...         checkpoints=[10],
+        ...         rng=np.random.default_rng(0),
+        ...     )
+        >>> run.theta.shape, bool(run.mean_return[-3:].mean() > run.mean_return[:3].mean())
+        ((1, 4), True)
     """
     theta = require_policy(copies, policy, theta0)
     population = require_seeds(seeds)

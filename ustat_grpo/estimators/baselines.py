@@ -9,7 +9,13 @@ from ustat_grpo.inputs.checks import real
 
 @dataclass(frozen=True)
 class Vanilla:
-    """REINFORCE without a baseline: A_i = Z_i (Williams 1992). Unbiased."""
+    """REINFORCE without a baseline: A_i = Z_i (Williams 1992). Unbiased.
+
+    Examples:
+        >>> from ustat_grpo import Vanilla
+        >>> Vanilla().advantages([1, 0, float("nan"), 0]).tolist()  # NaN could not be scored
+        [1.0, 0.0, 0.0, 0.0]
+    """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return the rewards themselves; see `Estimator.advantages`."""
@@ -21,7 +27,14 @@ class Vanilla:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The value function as baseline: A_i = Z_i − V(x). Unbiased; needs to know V."""
+    """The value function as baseline: A_i = Z_i − V(x). Unbiased; needs to know V.
+
+    Examples:
+        >>> from ustat_grpo import Oracle, SideInformation
+        >>> rewards = [[1, 0], [1, 1]]  # two prompts with two outputs each
+        >>> Oracle().advantages(rewards, SideInformation(value=[0.5, 0.75])).tolist()
+        [[0.5, -0.5], [0.25, 0.25]]
+    """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
         """Return rewards less the value; see `Estimator.advantages`."""
@@ -37,6 +50,11 @@ class ConstantBaseline:
 
     Args:
         baseline: c, in units of reward.
+
+    Examples:
+        >>> from ustat_grpo import ConstantBaseline
+        >>> ConstantBaseline(0.25).advantages([1, 0, 0, 0]).tolist()
+        [0.75, -0.25, -0.25, -0.25]
     """
 
     baseline: float
@@ -59,6 +77,13 @@ class OptimalBaseline:
 
     b*(x) = E[‖W‖²Z∣x]/E[‖W‖²∣x] (Greensmith, Bartlett & Baxter 2004) equals V(x) only if ‖W‖² and
     Z are uncorrelated given x (Assumption 2 of the paper).
+
+    Examples:
+        >>> from ustat_grpo import OptimalBaseline, SideInformation
+        >>> best = (4 * 1 + 1 * 0) / (4 + 1)  # ‖W‖² = 4 with reward 1, 1 with 0
+        >>> side = SideInformation(optimal_baseline=best)
+        >>> OptimalBaseline().advantages([1, 0], side).round(3).tolist()
+        [0.2, -0.8]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:

@@ -39,6 +39,12 @@ class BatchStdNormalised:
     Args:
         eps: ε, in units of reward.
         ddof: the variance divides by n − ddof, with n outputs in the batch.
+
+    Examples:
+        >>> from ustat_grpo import BatchStdNormalised
+        >>> estimator = BatchStdNormalised(eps=0.0, ddof=0)
+        >>> estimator.advantages([[1, 0], [3, 4]]).round(3).tolist()  # both prompts over √2.5
+        [[0.316, -0.316], [-0.316, 0.316]]
     """
 
     eps: float = 1e-4
@@ -81,6 +87,12 @@ class Whitened:
         per_token: False for moments over outputs whatever is known of their lengths.
         keep_singletons: False leaves the single scorable output of a group out of mean and
             variance, with advantage 0, as TRL does.
+
+    Examples:
+        >>> from ustat_grpo import Vanilla, Whitened
+        >>> reinforce_plus_plus = Whitened(Vanilla(), eps=0.0, ddof=0)
+        >>> reinforce_plus_plus.advantages([[4, 0], [4, 0]]).tolist()  # mean 2, deviation 2
+        [[1.0, -1.0], [1.0, -1.0]]
     """
 
     inner: Estimator
@@ -157,6 +169,11 @@ class HitScaled:
 
     Args:
         inner: gives A′.
+
+    Examples:
+        >>> from ustat_grpo import GroupMean, HitScaled
+        >>> HitScaled(GroupMean()).advantages([[1, 0], [0, 0]]).tolist()  # a hit in four
+        [[2.0, -2.0], [0.0, 0.0]]
     """
 
     inner: Estimator

@@ -21,6 +21,14 @@ class Groups:
         row: the group of each flat entry, shape (N,).
         column: its place in that group, shape (N,).
         labels: the index value of each group, shape (B,).
+
+    Examples:
+        >>> from ustat_grpo import from_index
+        >>> groups = from_index([1, 0, 1], ["b", "a", "b"])
+        >>> groups.rewards.tolist(), groups.labels.tolist()
+        ([[1.0, 1.0], [0.0, nan]], ['b', 'a'])
+        >>> groups.flat(groups.rewards).tolist()
+        [1.0, 0.0, 1.0]
     """
 
     rewards: Array
@@ -70,6 +78,11 @@ def from_flat(rewards: Array, group_size: int) -> Array:
 
     Raises:
         ValueError: if rewards are not flat, or their number is no multiple of the group size.
+
+    Examples:
+        >>> from ustat_grpo import from_flat
+        >>> from_flat([1, 0, 0, 1, 1, 1], group_size=3).tolist()
+        [[1, 0, 0], [1, 1, 1]]
     """
     size, rewards = integer("group_size", group_size), plain("rewards", rewards)
     if rewards.ndim != 1:
@@ -99,6 +112,12 @@ def from_index(rewards: Array, index: ArrayLike) -> Groups:
         TypeError: if rewards are no real numbers, or the index neither numbers nor text.
         ValueError: if rewards are not flat or none, the index has another shape, or an entry of it
             is missing, or a floating-point number too large to be told from its neighbours.
+
+    Examples:
+        >>> from ustat_grpo import Grpo, from_index
+        >>> groups = from_index([1, 0, 0, 1], index=["x", "y", "x", "y"])
+        >>> groups.flat(Grpo().advantages(groups.rewards)).tolist()
+        [1.0, -1.0, -1.0, 1.0]
     """
     rewards = plain("rewards", rewards)
     if rewards.ndim != 1 or not rewards.shape[0]:

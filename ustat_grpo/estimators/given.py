@@ -12,6 +12,12 @@ class GreedyBaseline:
 
     ReMax (arXiv 2310.10505). Unbiased, since the greedy output is none of the group; costs one
     more output for each prompt. Needs `side.greedy_reward`.
+
+    Examples:
+        >>> from ustat_grpo import GreedyBaseline, SideInformation
+        >>> side = SideInformation(greedy_reward=[1, 0])  # of two prompts
+        >>> GreedyBaseline().advantages([[1, 0], [1, 0]], side).tolist()
+        [[0.0, -1.0], [1.0, 0.0]]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
@@ -28,6 +34,12 @@ class Critic:
 
     Unbiased if V̂ was not fitted to this very group. Needs `side.prediction`, through which torch
     gradients flow: detach it where the policy is to be trained and the critic is not.
+
+    Examples:
+        >>> from ustat_grpo import Critic, SideInformation
+        >>> side = SideInformation(prediction=[0.5, 0.25])  # of two prompts
+        >>> Critic().advantages([[1, 0], [1, 0]], side).tolist()
+        [[0.5, -0.5], [0.75, -0.25]]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:

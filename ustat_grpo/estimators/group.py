@@ -13,6 +13,11 @@ class Grpo:
 
     Its gradient is the second-order U-statistic with kernel ½(W_i − W_j)(Z_i − Z_j), that is the
     sample covariance (ddof 1) of score and reward (Lemma 1). Known as RLOO in trainers.
+
+    Examples:
+        >>> from ustat_grpo import Grpo
+        >>> Grpo().advantages([1, 0, 0, 0]).round(3).tolist()  # a failure: 0 − 1/3
+        [1.0, -0.333, -0.333, -0.333]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
@@ -30,6 +35,11 @@ class GroupMean:
 
     What trainers call GRPO without std normalisation (Dr. GRPO, arXiv 2503.20783). Its mean is
     (1 − 1/G) g(x): at a fixed learning rate a sweep over G is also a sweep over the step size.
+
+    Examples:
+        >>> from ustat_grpo import GroupMean
+        >>> GroupMean().advantages([1, 0, 0, 0]).tolist()
+        [0.75, -0.25, -0.25, -0.25]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
@@ -48,6 +58,11 @@ class Shrinkage:
     Args:
         weight: λ in [0, 1]; 0 is GRPO, 1 the constant baseline.
         target: c, in units of reward; must not be computed from this group.
+
+    Examples:
+        >>> from ustat_grpo import Shrinkage
+        >>> Shrinkage(weight=0.5, target=1.0).advantages([1, 0, 0]).tolist()  # others: 0, ½, ½
+        [0.5, -0.75, -0.75]
     """
 
     weight: float

@@ -21,6 +21,13 @@ class SideInformation:
         score_norm_squared: ‖W‖² of each output, shape (..., G).
         lengths: tokens of each output, shape (..., G).
         scores: W, shape (..., G, d); stand in for `score_norm_squared`, see `norms`.
+
+    Examples:
+        >>> from ustat_grpo import Oracle, SideInformation
+        >>> Oracle().advantages([1, 0], SideInformation(value=0.25)).tolist()
+        [0.75, -0.25]
+        >>> SideInformation(scores=[[3, 4], [0, 1]]).norms().tolist()  # ‖W‖² of two outputs
+        [25.0, 1.0]
     """
 
     value: Array | None = None
@@ -81,6 +88,12 @@ def gradient(
     Raises:
         ValueError: if `scores` and `rewards` differ in their leading axes, or scores of a scorable
             output are masked.
+
+    Examples:
+        >>> from ustat_grpo import Grpo, gradient
+        >>> scores = [[2, 0], [0, 2]]  # W of two outputs, d = 2
+        >>> gradient(Grpo(), scores, [1, 0]).tolist()  # advantages 1 and −1
+        [1.0, -1.0]
     """
     given, rewards = plain("scores", scores), plain("rewards", rewards)
     if tuple(given.shape[:-1]) != tuple(rewards.shape):

@@ -23,6 +23,13 @@ class LibraryForm:
         library: who has it.
         option: how it is asked for there.
         estimator: with that library's constants.
+
+    Examples:
+        >>> from ustat_grpo.estimators import LIBRARIES
+        >>> LIBRARIES["trl_rloo"]
+        LibraryForm(library='TRL', option='RLOOTrainer', estimator=Grpo())
+        >>> LIBRARIES["trl_dr_grpo"].estimator.advantages([1, 0]).tolist()
+        [0.5, -0.5]
     """
 
     library: str

@@ -23,6 +23,13 @@ class StdNormalised:
     Args:
         eps: ε, in units of reward: 1e-4 in TRL, 1e-6 in verl, 1e-9 in OpenRLHF.
         ddof: the variance divides by n − ddof.
+
+    Examples:
+        >>> from ustat_grpo import StdNormalised
+        >>> StdNormalised(eps=0.0).advantages([1, 0, 0, 0]).round(3).tolist()  # std Z = ½
+        [1.5, -0.5, -0.5, -0.5]
+        >>> StdNormalised().advantages([1, 1, 1, 1]).tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
 
     eps: float = 1e-4
@@ -52,6 +59,11 @@ class LeaveOneOutNormalised:
     Args:
         eps: ε, in units of reward.
         ddof: the variance divides by n − ddof.
+
+    Examples:
+        >>> from ustat_grpo import LeaveOneOutNormalised
+        >>> LeaveOneOutNormalised().advantages([1, 0, 0, 0]).round(3).tolist()  # std Z = ½
+        [2.0, -0.667, -0.667, -0.667]
     """
 
     eps: float = 0.0
@@ -90,6 +102,11 @@ class Sign:
     """Only whether an output was better than its group: A_i = sign(Z_i − Z̄).
 
     Biased. A reward within rounding of the mean counts as the mean: 0.
+
+    Examples:
+        >>> from ustat_grpo import Sign
+        >>> Sign().advantages([5, 2, 1, 0]).tolist()  # the mean is 2
+        [1.0, 0.0, -1.0, -1.0]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:

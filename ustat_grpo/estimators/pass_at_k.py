@@ -33,6 +33,11 @@ class PassAtK:
 
     Args:
         k: number of attempts, at most the group size.
+
+    Examples:
+        >>> from ustat_grpo import PassAtK
+        >>> PassAtK(k=2).advantages([1, 0, 0, 0]).round(3).tolist()  # 2 · 1 · 1 and −2 · 2/3 · 1/3
+        [2.0, -0.444, -0.444, -0.444]
     """
 
     k: int
@@ -77,6 +82,11 @@ class BestOfGroup:
     Args:
         eps: ε by which the difference is divided, as (std Z + ε); None does not divide.
         ddof: the variance divides by n − ddof.
+
+    Examples:
+        >>> from ustat_grpo import BestOfGroup
+        >>> BestOfGroup(eps=None).advantages([5, 3, 0]).tolist()
+        [2.0, 0.0, 0.0]
     """
 
     eps: float | None = 1e-6

@@ -1,7 +1,9 @@
 """What an estimator does to the rewards of a group, read off its answers, for compiled loops."""
 
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,11 @@ def advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array) 
             V and b*, or is neither affine in rewards, V and b* nor, with two reward levels, a
             function of how many outputs have each.
     """
+    rule = _remembered(_advantage_rule, estimator, group_size, reward_levels)
+    return rule._replace(tabulated=rule.tabulated.copy())
+
+
+def _advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array) -> AdvantageRule:
     if looks_beyond_group(estimator, group_size, reward_levels):
         raise ValueError(
             "estimator must look at one group at a time, and at no more than its rewards, V and "
@@ -85,6 +92,12 @@ def tabulate(estimator: Estimator, group_size: int) -> Array:
     Raises:
         ValueError: if the estimator refuses the group size, or looks at the order of outputs, at
             other groups or at side information.
+
+    Examples:
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.estimators.probing import tabulate
+        >>> tabulate(Grpo(), group_size=2).tolist()  # with k = 0, 1, 2 successes
+        [[0.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]
     """
     size = integer("group_size", group_size)
     levels = np.array([0.0, 1.0])
@@ -109,6 +122,10 @@ def looks_beyond_group(estimator: Estimator, group_size: int, reward_levels: Arr
 
     What is known of a group, other than V and b*, is ‖W‖² of its outputs and a greedy reward.
     """
+    return _remembered(_looks_beyond_group, estimator, group_size, reward_levels)
+
+
+def _looks_beyond_group(estimator: Estimator, group_size: int, reward_levels: Array) -> bool:
     shape = _BATCH, group_size
     irregular = np.abs(np.sin(np.arange(1.0, 2 * _BATCH * group_size + 1))).reshape(2, *shape)
     batches = _mixed(irregular, reward_levels)
@@ -129,6 +146,43 @@ def looks_beyond_group(estimator: Estimator, group_size: int, reward_levels: Arr
         if not all(np.allclose(each, answers[0], rtol=1e-12, atol=1e-12) for each in answers):
             return True
     return False
+
+
+def _remembered(
+    probe: Callable[[Estimator, int, Array], Any],
+    estimator: Estimator,
+    group_size: int,
+    levels: Array,
+) -> Any:
+    """Return what a probe finds, from memory where it was found before.
+
+    A probe asks an estimator hundreds of times, which takes longer than many a simulation. Only
+    what cannot change is remembered: an estimator of another kind is probed at every call.
+    """
+    if not _is_constant(estimator) or levels.dtype != np.float64:
+        return probe(estimator, group_size, levels)
+    return _memory(probe, type(estimator).advantages, estimator, group_size, tuple(levels.tolist()))
+
+
+@lru_cache(maxsize=256)
+def _memory(
+    probe: Callable[[Estimator, int, Array], Any],
+    advantages: Callable[..., Array],  # which a class may get anew
+    estimator: Estimator,
+    group_size: int,
+    levels: tuple[float, ...],
+) -> Any:
+    return probe(estimator, group_size, np.array(levels))
+
+
+def _is_constant(part: object) -> bool:
+    """Return whether a value is a number, a text, or a frozen dataclass or tuple of such."""
+    if isinstance(part, tuple):
+        return all(map(_is_constant, part))
+    if is_dataclass(part) and not isinstance(part, type):
+        is_frozen = part.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+        return is_frozen and all(_is_constant(getattr(part, each.name)) for each in fields(part))
+    return part is None or isinstance(part, bool | int | float | str)
 
 
 def neutral_side(value: Array, best: Array, group_size: int) -> SideInformation:

@@ -26,6 +26,12 @@ class KeepSingletons:
     Args:
         inner: for all other groups.
         eps: ε of a library that divides by std + ε; 0 for one that does not divide.
+
+    Examples:
+        >>> from ustat_grpo import Grpo, KeepSingletons
+        >>> alone = [1, float("nan")]  # one of two outputs could be scored
+        >>> Grpo().advantages(alone).tolist(), KeepSingletons(Grpo()).advantages(alone).tolist()
+        ([0.0, 0.0], [1.0, 0.0])
     """
 
     inner: Estimator
@@ -58,6 +64,12 @@ class DropEqualGroups:
     Args:
         inner: gives A′.
         keep_singletons: whether a group with a single scorable output is kept, as in verl.
+
+    Examples:
+        >>> from ustat_grpo import DropEqualGroups, Grpo
+        >>> estimator = DropEqualGroups(Grpo())
+        >>> estimator.advantages([[1, 0], [1, 1]]).tolist()  # one of two is kept: doubled
+        [[2.0, -2.0], [0.0, 0.0]]
     """
 
     inner: Estimator
@@ -92,6 +104,11 @@ def groups_per_kept_group(
 
     Raises:
         ValueError: if a probability is none.
+
+    Examples:
+        >>> from ustat_grpo import groups_per_kept_group
+        >>> groups_per_kept_group([0.5, 1.0])  # a quarter of all groups is kept
+        4.0
     """
     name = "dead_probability"
     dead = unit_interval(name, finite(name, dead_probability, ndim=1))

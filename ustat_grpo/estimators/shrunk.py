@@ -42,6 +42,12 @@ class RunningRewards:
         within: Σ (Z − group mean)² over outputs.
         freedom: Σ (n − 1), what `within` is divided by.
         inverse_size: Σ 1/n.
+
+    Examples:
+        >>> from ustat_grpo import RunningRewards
+        >>> history = RunningRewards().updated([[1, 0], [1, 1]])  # group means ½ and 1
+        >>> history.mean, history.within_variance, history.mean_variance
+        (0.75, 0.25, 0.125)
     """
 
     memory: float = 1.0
@@ -126,6 +132,12 @@ class EmpiricalBayes:
 
     Args:
         history: of batches before this one.
+
+    Examples:
+        >>> from ustat_grpo import EmpiricalBayes, RunningRewards
+        >>> history = RunningRewards().updated([[1, 0], [1, 0]])  # V = ½ at all prompts
+        >>> EmpiricalBayes(history).advantages([1, 1]).tolist()  # so λ = 1, where GRPO would give 0
+        [0.5, 0.5]
     """
 
     history: RunningRewards = RunningRewards()
@@ -159,6 +171,14 @@ class JamesStein:
 
     Args:
         eps: ε, in units of reward².
+
+    Examples:
+        >>> from ustat_grpo import JamesStein
+        >>> certain = [[1, 1], [1, 1], [0, 0]]  # no noise within groups: λ = 0
+        >>> JamesStein().advantages(certain).tolist()
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+        >>> JamesStein(eps=0.0).advantages([[1, 0], [1, 0], [1, 0]]).tolist()  # T = ½, λ = 1
+        [[0.5, -0.5], [0.5, -0.5], [0.5, -0.5]]
     """
 
     eps: float = 1e-6

@@ -19,6 +19,12 @@ class ScoreWeightedMean:
 
     Unbiased; as G grows the baseline tends to b*(x), which `OptimalBaseline` is told. If all the
     others have a score of zero it is their plain mean. Needs `side.score_norm_squared`, or scores.
+
+    Examples:
+        >>> from ustat_grpo import ScoreWeightedMean, SideInformation
+        >>> side = SideInformation(score_norm_squared=[1, 1, 3])
+        >>> ScoreWeightedMean().advantages([1, 0, 0], side).tolist()  # others weigh 1:3, 1:3, 1:1
+        [1.0, -0.25, -0.5]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:
@@ -41,6 +47,12 @@ class LengthWeightedMean:
     OPO (arXiv 2505.23585): lengths stand in for the squared norms of scores. Biased, since the
     output itself is in the mean, and by more than the factor 1 − 1/G: by its length too. Needs
     `side.lengths`; outputs that are all of length 0 weigh the same.
+
+    Examples:
+        >>> from ustat_grpo import LengthWeightedMean, SideInformation
+        >>> side = SideInformation(lengths=[3, 1])  # tokens
+        >>> LengthWeightedMean().advantages([1, 0], side).tolist()
+        [0.25, -0.75]
     """
 
     def advantages(self, rewards: Array, side: SideInformation = NOTHING) -> Array:

@@ -49,7 +49,9 @@ class IdError(ValueError):
     def __init__(self, row: int, requirement: str, value: object) -> None:
         """Keep what the error of a file says in its own words."""
         super().__init__(requirement)
-        self.row, self.requirement, self.value = row, requirement, value
+        self.row: int = row
+        self.requirement: str = requirement
+        self.value: object = value
 
 
 def identified(name: str, given: object) -> Ids:

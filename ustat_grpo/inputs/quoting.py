@@ -12,6 +12,7 @@ LONGEST_LINE = 1000
 def quoted(value: object) -> str:
     """Return the representation of a value in at most 200 characters.
 
+    >>> from ustat_grpo.inputs.quoting import quoted
     >>> quoted(0.1), quoted("a" * 10**6)[-30:]
     ('0.1', 'aaaaaaaaaaaa… (1000002 in all)')
     """
@@ -34,6 +35,7 @@ def one_line(text: object, *, longest: int = LONGEST_LINE) -> str:
 
     What cannot be printed is escaped as in Python, and what is too long is cut.
 
+    >>> from ustat_grpo.inputs.quoting import one_line
     >>> one_line("\x1b[31mred\n")
     '\\x1b[31mred\\n'
     """

@@ -27,4 +27,6 @@ def exponent_of(values: Float[Array, "..."]) -> int:
 
 def exponents_of(columns: Float[Array, "n m"]) -> Integers:
     """Return e of each column, shape (m,)."""
-    return np.array([exponent_of(column) for column in columns.T], dtype=np.int64)
+    largest = np.abs(columns).max(axis=0, initial=0.0)
+    exponents = _STEP * np.rint(np.frexp(largest)[1] / _STEP)
+    return np.where(np.isfinite(largest), exponents, 0).astype(np.int64)

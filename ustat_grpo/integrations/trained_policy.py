@@ -25,12 +25,14 @@ class TrainedPolicy(nn.Module):
         temperature: outputs are drawn from softmax(logits/temperature).
     """
 
-    context_length = sys.maxsize  # what the trainer generated fits
+    context_length: int = sys.maxsize  # what the trainer generated fits
 
     def __init__(self, model: Any, *, end_token: int, temperature: float) -> None:
         """Find out which options the model understands."""
         super().__init__()
-        self.model, self.end_token, self.temperature = model, end_token, temperature
+        self.model: Any = model
+        self.end_token: int = end_token
+        self.temperature: float = temperature
         self._understood = signature(model.forward).parameters.keys()
 
     def forward(

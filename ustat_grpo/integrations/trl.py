@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.extras import MissingExtraError
 from ustat_grpo.integrations.trained_policy import TrainedPolicy, evaluating
 from ustat_grpo.lm.language_model import Prompts, Rollouts
 from ustat_grpo.lm.scores.layers import trained_layers
@@ -30,12 +29,12 @@ from ustat_grpo.noise.groups import MIN_OUTPUTS, MIN_PROMPTS
 from ustat_grpo.planner.curve import FREE_PROMPTS, Curve
 
 try:
+    import torch
     from accelerate.utils import gather_object
+    from torch import Tensor
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
-    raise ImportError(
-        f"trl must be installed for this (pip install -e '.[trl]' in a checkout), got: {error}"
-    ) from error
+    raise MissingExtraError("trl", error) from error
 
 _STATE = "NoiseGRPOTrainer"
 """Where the state that TRL keeps with a checkpoint has what was measured."""
@@ -56,6 +55,12 @@ class NoiseLogging:
 
     Raises:
         ValueError: if a number is out of its range.
+
+    Examples:
+        >>> from ustat_grpo.integrations.trl import NoiseLogging
+        >>> noise = NoiseLogging(every=5, keep=4)
+        >>> noise.every * noise.keep  # optimiser steps that an estimate looks back on
+        20
     """
 
     every: int = 10
@@ -100,6 +105,32 @@ class NoiseGRPOTrainer(GRPOTrainer):
             truncated outputs, sharded parameters, or a model that
             `ustat_grpo.lm.score_norms` refuses, of which some are seen to be such before the first
             step only.
+
+    Examples:
+        A trainer of a tiny model, which `trainer.train()` would train; a run is in
+        `docs/train_with_trl.py`.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from datasets import Dataset
+        >>> from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+        >>> from trl import GRPOConfig
+        >>> from ustat_grpo.integrations.trl import NoiseGRPOTrainer, NoiseLogging
+        >>> tokens = {token: place for place, token in enumerate([*"0123456789+=", "<end>"])}
+        >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        >>> heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+        >>> config = Qwen2Config(vocab_size=13, eos_token_id=12, **sizes, **heads)
+        >>> batch = {"num_generations": 4, "per_device_train_batch_size": 8}
+        >>> with TemporaryDirectory() as folder:
+        ...     trainer = NoiseGRPOTrainer(
+        ...         model=Qwen2ForCausalLM(config),
+        ...         processing_class=Qwen2Tokenizer(vocab=tokens, merges=[], eos_token="<end>"),
+        ...         reward_funcs=lambda completions, **_: [len(text) for text in completions],
+        ...         args=GRPOConfig(folder, use_cpu=True, bf16=False, report_to="none", **batch),
+        ...         train_dataset=Dataset.from_dict({"prompt": ["1+2=", "3+4="]}),
+        ...         noise=NoiseLogging(every=5),
+        ...     )
+        >>> trainer.num_generations  # at least 3, or the noise cannot be told: G
+        4
     """
 
     args: Any  # a GRPOConfig

@@ -20,7 +20,16 @@ from ustat_grpo.moments import ScoreMoments
 
 
 class NoiseMatrices(NamedTuple):
-    """The three parts of a covariance, each of shape (M, k, k); see the module's docstring."""
+    """The three parts of a covariance, each of shape (M, k, k); see the module's docstring.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import laws
+        >>> one = np.eye(2)[None]  # M = 1 block of k = 2 parameters
+        >>> noise = laws.covariance.NoiseMatrices(prompt=one, output=4 * one, pair=12 * one)
+        >>> noise.minibatch(batch_size=2, group_size=4).tolist()  # 1/2 + 4/8 + 12/24
+        [[[1.5, 0.0], [0.0, 1.5]]]
+    """
 
     prompt: Float[Array, "M k k"]
     output: Float[Array, "M k k"]
@@ -41,6 +50,11 @@ def minibatch_weights(batch_size: float, group_size: float) -> tuple[float, floa
 
     Raises:
         ValueError: if a number is out of its range.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> laws.covariance.minibatch_weights(batch_size=2, group_size=5)
+        (0.5, 0.1, 0.025)
     """
     outputs = real("batch_size", batch_size, above=0.0) * group_size
     if not group_size >= 1:
@@ -49,22 +63,58 @@ def minibatch_weights(batch_size: float, group_size: float) -> tuple[float, floa
 
 
 def oracle(moments: ScoreMoments) -> NoiseMatrices:
-    """Covariance with the value as baseline: output = E[A²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    """Covariance with the value as baseline: output = E[A²WWᵀ] − E[g(X)g(X)ᵀ].
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # W = ±½, reward 1 for +
+        >>> laws.covariance.oracle(expand(coin.at)([0.0]).score_moments).output.round(6).tolist()
+        [[[0.0]]]
+    """
     return _prompt_only(moments, moments.value)
 
 
 def vanilla(moments: ScoreMoments) -> NoiseMatrices:
-    """Covariance without a baseline: output = E[Z²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    """Covariance without a baseline: output = E[Z²WWᵀ] − E[g(X)g(X)ᵀ].
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # W = ±½, reward 1 for +
+        >>> noise = laws.covariance.vanilla(expand(coin.at)([0.0]).score_moments)
+        >>> noise.output.round(6).tolist()  # E[Z²W²] − g² = ⅛ − (¼)²
+        [[[0.0625]]]
+    """
     return _prompt_only(moments, np.zeros_like(moments.value))
 
 
 def constant_baseline(moments: ScoreMoments, *, baseline: float) -> NoiseMatrices:
-    """Covariance with one baseline c for all prompts: output = E[(Z−c)²WWᵀ] − E[g(X)g(X)ᵀ]."""
+    """Covariance with one baseline c for all prompts: output = E[(Z−c)²WWᵀ] − E[g(X)g(X)ᵀ].
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # W = ±½, reward 1 for +
+        >>> moments = expand(coin.at)([0.0]).score_moments
+        >>> noise = laws.covariance.constant_baseline(moments, baseline=1.0)
+        >>> noise.output.round(6).tolist()  # E[(Z − 1)²W²] − g² = ⅛ − (¼)²
+        [[[0.0625]]]
+    """
     return _prompt_only(moments, np.full_like(moments.value, real("baseline", baseline)))
 
 
 def optimal_baseline(moments: ScoreMoments) -> NoiseMatrices:
-    """Covariance with b*(x), the prompt-only baseline of least trace."""
+    """Covariance with b*(x), the prompt-only baseline of least trace.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # W = ±½: b* = V
+        >>> noise = laws.covariance.optimal_baseline(expand(coin.at)([0.0]).score_moments)
+        >>> noise.output.round(6).tolist()
+        [[[0.0]]]
+    """
     return _prompt_only(moments, moments.optimal_baseline)
 
 
@@ -73,6 +123,16 @@ def grpo(moments: ScoreMoments) -> NoiseMatrices:
 
     The degenerate part of the U-statistic, ζ₂ = −½(W_iA_j + W_jA_i), has covariance
     ½(σ²E[WWᵀ] + ggᵀ) at a prompt, and enters with the factor 2/(G(G−1)).
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # W = ±½, reward 1 for +
+        >>> noise = laws.covariance.grpo(expand(coin.at)([0.0]).score_moments)
+        >>> noise.pair.round(6).tolist()  # σ²E[W²] + g² = 1/16 + 1/16
+        [[[0.125]]]
+        >>> noise.minibatch(batch_size=1, group_size=2).round(6).tolist()
+        [[[0.0625]]]
     """
     return oracle(moments)._replace(pair=_pair(moments))
 
@@ -84,6 +144,15 @@ def shrinkage(moments: ScoreMoments, *, weight: float, target: float = 0.0) -> N
         moments: of the problem.
         weight: λ.
         target: c.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> coin = SoftmaxBandit([[[0], [1]]], [0, 1], [[[1, 0], [0, 1]]])  # V = ½
+        >>> moments = expand(coin.at)([0.0]).score_moments
+        >>> noise = laws.covariance.shrinkage(moments, weight=0.5, target=0.5)
+        >>> noise.pair.round(6).tolist()  # (1 − ½)² of GRPO's ⅛
+        [[[0.03125]]]
     """
     shrunk = moments.value + real("weight", weight) * (real("target", target) - moments.value)
     return _prompt_only(moments, shrunk)._replace(pair=(1 - weight) ** 2 * _pair(moments))

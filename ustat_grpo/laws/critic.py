@@ -28,6 +28,12 @@ def excess(moments: Moments, prediction: ArrayLike) -> Errors:
 
     Returns:
         One number a prompt, shape (P,).
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # V = s = ½, m = 0
+        >>> laws.critic.excess(coin.moments, [0.7]).round(6).tolist()  # (0.7 − 0.5)²·½
+        [0.02]
     """
     error = numbers("prediction", prediction) - moments.value
     given = mse.critic(moments, group_size=1, mean_error=error, mean_square_error=error**2)
@@ -44,6 +50,14 @@ def break_even_error(moments: Moments, *, group_size: int) -> Errors:
 
     Raises:
         ValueError: if `group_size` is below 2.
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: sσ² + ‖g‖² = ¼, s = ½.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.critic.break_even_error(coin.moments, group_size=3).round(6).tolist()  # √(½/2)
+        [0.5]
     """
     others = leave_one_out_group_size(group_size) - 1
     norm = moments.score_norm_squared
@@ -57,6 +71,12 @@ def break_even_group_size(moments: Moments, prediction: ArrayLike) -> float:
     """Return the G from which on GRPO does as well as the critic of the same (B, G).
 
     1 + c₃/E[excess]; infinite for a critic that is no worse than the oracle.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # c₃ = ¼, s = ½
+        >>> round(laws.critic.break_even_group_size(coin.moments, [0.75]), 6)  # 1 + ¼/(¼²·½)
+        9.0
     """
     probs, added = moments.prompt_probs, excess(moments, prediction)
     total = float(without_rounding(probs @ added, probs @ np.abs(added)))
@@ -71,6 +91,12 @@ def tolerable_excess(noise: NoiseComponents, *, group_size: int) -> float:
 
     Raises:
         ValueError: if `group_size` is below 2.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> laws.critic.tolerable_excess(noise, group_size=4)  # 1·3 + 9/3
+        6.0
     """
     others = leave_one_out_group_size(group_size) - 1
     return noise.prompt * others + noise.residual / others

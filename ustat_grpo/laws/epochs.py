@@ -57,6 +57,22 @@ def prompt_effect(
     Raises:
         ValueError: if prompts are not equally likely or share no parameters (one-hot features), or
             the checkpoints are not increasing or beyond the rates.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> task = TugOfWar()  # P = 2 prompts
+        >>> for B in (1, 2):  # a batch of all prompts has no prompt noise
+        ...     (effect,) = laws.epochs.prompt_effect(
+        ...         expand(task.at),
+        ...         theta0=task.theta(0.0),
+        ...         rates=[4.0] * 7,
+        ...         checkpoints=[7],
+        ...         batch_size=B,
+        ...     )
+        ...     print(B, round(abs(effect), 4))
+        1 0.0611
+        2 0.0
     """
     steps, theta = finite("rates", rates, ndim=1), finite("theta0", theta0, ndim=1)
     points = increasing("checkpoints", checkpoints, at_most=len(steps))

@@ -50,6 +50,14 @@ def constant_rate_bound(
 
     Raises:
         ValueError: if a number is out of its range.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> bound = laws.gap.constant_rate_bound(
+        ...     [0, 1, 100], initial_gap=1.0, smoothness=1.0, pl_constant=1.0, noise=0.0, rate=0.25
+        ... )
+        >>> bound.round(6).tolist()  # ρ = (1 − ¼)² = 9/16 without noise
+        [1.0, 0.5625, 0.0]
     """
     steps = _iterations(iterations, at_least=0)
     gap = _not_negative("initial_gap", initial_gap)
@@ -94,6 +102,14 @@ def decaying_rate_bound(
         ε is free in the lemma. As a function of n₀ the least is 1 + ε = (n₀−1)/(n₀−1−q),
         q = μLβ²/δ, and the two terms meet at the root of a·n₀(n₀−1−q) = Lβ²M(n₀−1)/(2δ).
         `recursive_bound` with `largest_gap` is never larger than this bound, often much smaller.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> bound = laws.gap.decaying_rate_bound(
+        ...     [10, 100], largest_gap=1.0, smoothness=1.0, pl_constant=1.0, noise=0.1, rate=1.0
+        ... )
+        >>> bound.round(6).tolist()  # C/n
+        [0.3, 0.03]
     """
     steps = _iterations(iterations, at_least=1)
     gap = real("largest_gap", largest_gap, above=0.0)
@@ -139,6 +155,14 @@ def recursive_bound(
 
     Raises:
         ValueError: if a number is out of its range.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> bound = laws.gap.recursive_bound(
+        ...     [0.5, 0.5], initial_gap=1.0, smoothness=1.0, pl_constant=1.0, noise=0.08
+        ... )
+        >>> bound.round(6).tolist()  # each step takes a quarter of the gap and adds 0.01
+        [0.26, 0.075]
     """
     sizes = finite("rates", rates, ndim=1)
     if (sizes <= 0).any():

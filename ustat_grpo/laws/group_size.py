@@ -16,14 +16,29 @@ from ustat_grpo.moments import Moments, NoiseComponents
 
 
 class Interval(NamedTuple):
-    """A closed interval of group sizes."""
+    """A closed interval of group sizes.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)  # G* = 4
+        >>> interval = laws.group_size.near_optimal(noise)  # within 5 % of the least error
+        >>> round(interval.low, 1), round(interval.high, 1)
+        (3.0, 5.4)
+    """
 
     low: float
     high: float
 
 
 def error_at_budget(noise: NoiseComponents, *, group_size: float, budget: float) -> float:
-    """Return (c₁G + c₂ + c₃/(G−1))/N, the error of GRPO with N = BG outputs; G may be real."""
+    """Return (c₁G + c₂ + c₃/(G−1))/N, the error of GRPO with N = BG outputs; G may be real.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> laws.group_size.error_at_budget(noise, group_size=4, budget=36)  # (4 + 2 + 3)/36
+        0.25
+    """
     size = real("group_size", group_size, above=1.0)
     numerator = noise.prompt * size + noise.oracle + noise.residual / (size - 1)
     return numerator / real("budget", budget, above=0.0)
@@ -37,6 +52,11 @@ def optimal(noise: NoiseComponents) -> float:
     Note:
         Theorem 7 has √(c₃/c₁), the limit for large G: its proof replaces G(G−1) by G². The exact
         value is never below 1 + √2: ‖g(x)‖² ≤ sσ² (Cauchy–Schwarz) gives c₃ ≥ 2c₁.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> laws.group_size.optimal(NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0))  # 1 + √9
+        4.0
     """
     if noise.prompt == 0:
         return np.inf
@@ -52,6 +72,13 @@ def near_optimal(noise: NoiseComponents, *, tolerance: float = 0.05) -> Interval
 
     Raises:
         ValueError: if `tolerance` is not positive.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=0.0, residual=16.0)  # G* = 5
+        >>> low, high = laws.group_size.near_optimal(noise, tolerance=2 / 9)  # where u + 16/u ≤ 10
+        >>> round(low, 6), round(high, 6)
+        (3.0, 9.0)
     """
     slack = real("tolerance", tolerance, above=0.0)
     if noise.prompt == 0:
@@ -72,6 +99,12 @@ def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
 
     Raises:
         ValueError: if `budget` is below 2.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)  # G* = 4
+        >>> [laws.group_size.best_divisor(noise, budget=N) for N in (10, 12, 14)]
+        [5, 4, 7]
     """
     total = integer("budget", budget, at_least=2)
     small = [size for size in range(1, int(total**0.5) + 1) if total % size == 0]
@@ -92,6 +125,15 @@ def cost_aware(noise: NoiseComponents, *, cost_per_prompt: float, cost_per_outpu
 
     Raises:
         ValueError: if a cost has the wrong sign, or c₃ = 0.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, laws
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> for prefill in (0, 10):  # in units of the cost of an output
+        ...     G = laws.group_size.cost_aware(noise, cost_per_prompt=prefill, cost_per_output=1)
+        ...     print(prefill, round(G, 2))
+        0 4.0
+        10 7.77
     """
     fixed = real("cost_per_prompt", cost_per_prompt)
     if fixed < 0:
@@ -114,6 +156,15 @@ def vanilla_crossover(moments: Moments) -> Float[Array, " P"]:
     G = 1 + (sσ² + ‖g‖²)/(V²s + 2Vm), shape (P,); ∞ where vanilla is at least as good for every G.
     For 0/1 rewards of small signal it is near 1/V: on prompts solved less than once a group
     REINFORCE has the smaller error. Corollary 5 is asymptotic and does not see this.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # wrong or right
+        >>> laws.group_size.vanilla_crossover(coin.at([0, 0]).moments).round(6).tolist()  # 1 + ¼/⅛
+        [3.0]
+        >>> hard = SoftmaxBandit.tabular([0, 1], [[[0.9, 0.1], [0.9, 0.1]]])  # whatever is answered
+        >>> laws.group_size.vanilla_crossover(hard.at([0, 0]).moments).round(6).tolist()  # 1/V
+        [10.0]
     """
     gain = _vanilla_excess(moments)
     ratio = np.full_like(gain, np.inf)
@@ -122,7 +173,15 @@ def vanilla_crossover(moments: Moments) -> Float[Array, " P"]:
 
 
 def vanilla_crossover_minibatch(moments: Moments) -> float:
-    """Return the G above which GRPO beats vanilla over i.i.d. prompts: 1 + c₃/E[V²s + 2Vm]."""
+    """Return the G above which GRPO beats vanilla over i.i.d. prompts: 1 + c₃/E[V²s + 2Vm].
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coins = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]] * 2)  # two prompts
+        >>> moments = coins.at([0, 0, 3, 0]).moments  # V = ½ and V = 0.05
+        >>> round(laws.group_size.vanilla_crossover_minibatch(moments), 2)
+        2.94
+    """
     gain = float(moments.prompt_probs @ _vanilla_excess(moments))
     return 1 + moments.noise.residual / gain if gain > 0 else np.inf
 

@@ -26,7 +26,16 @@ ZERO_WEIGHT = 1e-12  # eigenvalues of a covariance below this share of the large
 
 
 class Curvature(NamedTuple):
-    """The curved part of an objective: λ, largest first, shape (r,), and Q, shape (d, r)."""
+    """The curved part of an objective: λ, largest first, shape (r,), and Q, shape (d, r).
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> curvature = laws.limit.identifiable([[-2, 0], [0, 0]])
+        >>> curvature.eigenvalues.round(6).tolist()
+        [2.0]
+        >>> abs(curvature.directions).round(6).tolist()  # Q, here one unit vector
+        [[1.0], [0.0]]
+    """
 
     eigenvalues: Float[Array, " r"]
     directions: Float[Array, "d r"]
@@ -41,6 +50,14 @@ def identifiable(hessian: ArrayLike, *, tolerance: float = 1e-9) -> Curvature:
 
     Raises:
         ValueError: if H* is not symmetric, or −H* has a negative or no positive eigenvalue.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> laws.limit.identifiable([[-1, 0], [0, -3]]).eigenvalues.round(6).tolist()
+        [3.0, 1.0]
+        >>> flat = laws.limit.identifiable([[-1, -1], [-1, -1]])  # along (1, −1)
+        >>> flat.eigenvalues.round(6).tolist()
+        [2.0]
     """
     share = real("tolerance", tolerance, above=0.0, below=1.0)
     eigenvalues, vectors = np.linalg.eigh(-_symmetric("hessian", hessian))
@@ -73,6 +90,12 @@ def decaying_covariance(
 
     Note:
         Step (iii) of the proof of Theorem 8 lacks β²: the noise of a step is β(ĝ − g), not ĝ − g.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> covariance = laws.limit.decaying_covariance([[-1.0]], [[0.75]], rate=2.0)
+        >>> covariance.round(6).tolist()  # 2²·¾/(2·2 − 1)
+        [[1.0]]
     """
     curvature = identifiable(hessian)
     least = 1 / (2 * curvature.eigenvalues[-1])
@@ -98,6 +121,12 @@ def stationary_covariance(
 
     Raises:
         ValueError: if a matrix is not symmetric, H* is not that of a maximum, or β is out of range.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> covariance = laws.limit.stationary_covariance([[-1.0]], [[0.3]], rate=0.5)
+        >>> covariance.round(6).tolist()  # ½·0.3/(2 − ½)
+        [[0.1]]
     """
     curvature = identifiable(hessian)
     limit = 2 / curvature.eigenvalues[0]
@@ -121,6 +150,12 @@ def weights(hessian: ArrayLike, covariance: ArrayLike) -> Float[Array, " k"]:
 
     Raises:
         ValueError: if Σ is not a covariance matrix of r coordinates.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> hessian = [[-1, 0], [0, -4]]  # λ = 4, 1, largest first
+        >>> laws.limit.weights(hessian, covariance=[[0.5, 0], [0, 0.5]]).round(6).tolist()  # ½λ·½
+        [1.0, 0.25]
     """
     eigenvalues = identifiable(hessian).eigenvalues
     root = np.sqrt(eigenvalues)
@@ -148,6 +183,11 @@ def expected_gap(hessian: ArrayLike, covariance: ArrayLike) -> float:
 
     Raises:
         ValueError: if Σ is not a symmetric matrix of r coordinates.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> round(laws.limit.expected_gap([[-2.0]], covariance=[[0.5]]), 6)  # ½ · 2 · ½
+        0.5
     """
     eigenvalues = identifiable(hessian).eigenvalues
     return float(eigenvalues @ np.diagonal(_coordinates(covariance, eigenvalues))) / 2
@@ -171,6 +211,14 @@ def decaying_gap_components(
 
     Raises:
         ValueError: as `decaying_covariance`, or if a component is negative.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> split = laws.limit.decaying_gap_components([[-1]], [[1]], [[2]], [[9]], rate=1)
+        >>> round(split.residual, 6)  # ½β²/(2β − 1) of each, as in every problem of one dimension
+        4.5
+        >>> round(laws.group_size.optimal(split), 6)  # so G* is that of the gradient, 1 + √9
+        4.0
     """
 
     def covariance(noise: ArrayLike) -> Array:
@@ -190,6 +238,15 @@ def stationary_gap_components(
 
     Raises:
         ValueError: as `stationary_covariance`, or if a component is negative.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> hessian, oracle = [[-1, 0], [0, -1]], [[0, 0], [0, 0]]
+        >>> split = laws.limit.stationary_gap_components(
+        ...     hessian, [[1, 0], [0, 0]], oracle, [[2, 0], [0, 2]], rate=1.0
+        ... )
+        >>> round(laws.group_size.optimal(split), 6)  # 1 + √4: the second has no prompt noise
+        3.0
     """
 
     def covariance(noise: ArrayLike) -> Array:

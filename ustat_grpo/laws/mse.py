@@ -25,17 +25,44 @@ Errors = Float[Array, " P"]
 
 
 def oracle(moments: Moments, *, group_size: int) -> Errors:
-    """Error with the value as baseline: (τ − ‖g‖²)/G (Theorem 2's leading term)."""
+    """Error with the value as baseline: (τ − ‖g‖²)/G (Theorem 2's leading term).
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: W ∝ A.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.mse.oracle(coin.moments, group_size=4).round(6).tolist()  # no noise
+        [0.0]
+    """
     return _prompt_only(moments, group_size, moments.value)
 
 
 def vanilla(moments: Moments, *, group_size: int) -> Errors:
-    """Error without a baseline: (τ + 2Vm + V²s − ‖g‖²)/G."""
+    """Error without a baseline: (τ + 2Vm + V²s − ‖g‖²)/G.
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: V = s = ½, τ = ‖g‖² = ⅛.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.mse.vanilla(coin.moments, group_size=4).round(6).tolist()  # V²s/G
+        [0.03125]
+    """
     return _prompt_only(moments, group_size, 0.0)
 
 
 def constant_baseline(moments: Moments, *, group_size: int, baseline: float) -> Errors:
-    """Error with one baseline c for all prompts: (τ + 2(V−c)m + (V−c)²s − ‖g‖²)/G."""
+    """Error with one baseline c for all prompts: (τ + 2(V−c)m + (V−c)²s − ‖g‖²)/G.
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: V = s = ½, τ = ‖g‖² = ⅛.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.mse.constant_baseline(coin.moments, group_size=2, baseline=1.0).round(6).tolist()
+        [0.0625]
+    """
     return _prompt_only(moments, group_size, real("baseline", baseline))
 
 
@@ -43,6 +70,16 @@ def optimal_baseline(moments: Moments, *, group_size: int) -> Errors:
     """Error with the best prompt-only baseline b* = V + m/s: (τ − m²/s − ‖g‖²)/G.
 
     Reference: Greensmith, Bartlett & Baxter, JMLR 5 (2004), for b*.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # wrong or right
+        >>> rare = coin.at([np.log(9), 0]).moments  # V = 0.1, ‖W‖² = 1.62 or 0.02
+        >>> laws.mse.oracle(rare, group_size=1).round(6).tolist()
+        [0.1152]
+        >>> abs(laws.mse.optimal_baseline(rare, group_size=1)).round(6).tolist()  # b* = 0.9
+        [0.0]
     """
     norm = moments.score_norm_squared
     shift = np.divide(
@@ -59,6 +96,16 @@ def grpo(moments: Moments, *, group_size: int) -> Errors:
 
     Raises:
         ValueError: if `group_size` is below 2.
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: sσ² = ⅛, τ = ‖g‖² = ⅛.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.mse.grpo(coin.moments, group_size=2).round(6).tolist()  # (⅛ + ⅛)/(2·1)
+        [0.125]
+        >>> laws.mse.grpo(coin.moments, group_size=5).round(6).tolist()  # (⅛ + ⅛)/(5·4)
+        [0.0125]
     """
     size = leave_one_out_group_size(group_size)
     first_order = oracle(moments, group_size=size)
@@ -72,6 +119,14 @@ def group_mean(moments: Moments, *, group_size: int) -> Errors:
 
     Raises:
         ValueError: if `group_size` is below 2.
+
+    Examples:
+        A prompt with a wrong and a right answer, equally likely: ‖g‖² = ⅛, GRPO has ⅛.
+
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> laws.mse.group_mean(coin.moments, group_size=2).round(6).tolist()  # (½)²·⅛ + ⅛/2²
+        [0.0625]
     """
     gain = group_mean_gain(group_size)
     bias = moments.gradient_norm_squared * (1 - gain) ** 2
@@ -93,6 +148,16 @@ def shrinkage(
 
     Raises:
         ValueError: if `group_size` is below 2, or a number is not finite.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # V = ½
+        >>> for weight in (0.0, 0.5, 1.0):  # from GRPO's error, toward a target that is right
+        ...     error = laws.mse.shrinkage(coin.moments, group_size=2, weight=weight, target=0.5)
+        ...     print(weight, error.round(5).tolist())
+        0.0 [0.125]
+        0.5 [0.03125]
+        1.0 [0.0]
     """
     size = leave_one_out_group_size(group_size)
     weight = real("weight", weight)
@@ -117,6 +182,15 @@ def critic(
     Raises:
         ValueError: if a mean square error is less than the square of the mean error, or a number
             is not finite.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # s = ½, m = 0
+        >>> error = laws.mse.critic(
+        ...     coin.moments, group_size=2, mean_error=0.0, mean_square_error=0.04
+        ... )
+        >>> error.round(6).tolist()  # e²s/G
+        [0.01]
     """
     bias = numbers("mean_error", mean_error)
     square = numbers("mean_square_error", mean_square_error)
@@ -144,6 +218,18 @@ def greedy_baseline(
     Raises:
         ValueError: if a variance is negative, or a number is not finite.
 
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # V = s = ½
+        >>> for mean, variance in ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0)):  # V, a coin, a success
+        ...     error = laws.mse.greedy_baseline(
+        ...         coin.moments, group_size=2, mean=mean, variance=variance
+        ...     )
+        ...     print(mean, variance, error.round(6).tolist())
+        0.5 0.0 [0.0]
+        0.5 0.25 [0.0625]
+        1.0 0.0 [0.0625]
+
     Reference:
         Li et al., ReMax (arXiv 2310.10505).
     """
@@ -157,7 +243,13 @@ def greedy_baseline(
 
 
 def group_mean_gain(group_size: int) -> float:
-    """Return (G−1)/G, the factor between the mean of the group-mean estimator and g(x)."""
+    """Return (G−1)/G, the factor between the mean of the group-mean estimator and g(x).
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> laws.mse.group_mean_gain(4)
+        0.75
+    """
     size = leave_one_out_group_size(group_size)
     return (size - 1) / size
 
@@ -184,6 +276,15 @@ def minibatch(
 
     Raises:
         ValueError: if `batch_size` is not positive, or an error or the gain is not finite.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coins = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]] * 2).at([0] * 4)  # c₁ = 1/16
+        >>> errors = laws.mse.grpo(coins.moments, group_size=2)  # ⅛ at both prompts
+        >>> round(laws.mse.minibatch(errors, coins.moments, batch_size=3), 6)  # (⅛ + 1/16)/3
+        0.0625
+        >>> round(laws.mse.minibatch(errors, coins.moments, batch_size=None), 6)  # ⅛/2: c₁ is gone
+        0.0625
     """
     probs = moments.prompt_probs
     per_prompt, gain = numbers("errors", errors), real("gain", gain)

@@ -69,6 +69,14 @@ class ExpectedGap:
         prompt: a₁, what prompt noise adds, times B; negative where noise helps.
         output: a₂, what the noise of single outputs adds, times BG.
         pair: a₃, what the leave-one-out mean adds, times BG(G−1).
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> law = laws.path.ExpectedGap(iteration=9, path_gap=0.1, prompt=1.0, output=2.0, pair=9.0)
+        >>> law.best_group_size  # 1 + √(9/1)
+        4.0
+        >>> round(law.gap(batch_size=10, group_size=4), 6)  # 0.1 + 1/10 + 2/40 + 9/120
+        0.325
     """
 
     iteration: int
@@ -111,6 +119,13 @@ def without_replacement(num_prompts: int, batch_size: int) -> float:
 
     Raises:
         ValueError: if there are fewer than B prompts.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> laws.path.without_replacement(num_prompts=9, batch_size=5)  # 4/8
+        0.5
+        >>> laws.path.without_replacement(num_prompts=9, batch_size=9)  # all of them: no noise
+        0.0
     """
     if integer("batch_size", batch_size) > integer("num_prompts", num_prompts):
         raise ValueError(f"batch_size must be at most num_prompts={num_prompts}, got {batch_size}")
@@ -141,6 +156,21 @@ def expected_gap(
 
     Raises:
         ValueError: if the checkpoints are not increasing or beyond the rates.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> task = TugOfWar()
+        >>> (law,) = laws.path.expected_gap(
+        ...     expand(task.at),
+        ...     laws.covariance.grpo,
+        ...     theta0=task.theta(0.0),
+        ...     rates=[1.0] * 20,
+        ...     checkpoints=[20],
+        ...     best_objective=task.bandit.best_objective,
+        ... )
+        >>> law.iteration, round(law.best_group_size, 1)
+        (20, 2.7)
     """
     steps, theta = finite("rates", rates, ndim=1), finite("theta0", theta0, ndim=1)
     points = increasing("checkpoints", checkpoints, at_most=len(steps))

@@ -42,6 +42,12 @@ class SecondOrder:
         size: the same sum over absolute values; larger than ∣first∣ where parts cancel.
         seconds: what the spread of θ adds to it, seen at the noise itself, at half and at a quarter
             of it, and scaled back with the square. They agree where B is large.
+
+    Examples:
+        >>> from ustat_grpo.laws.spread import SecondOrder
+        >>> order = SecondOrder(first=0.5, size=0.5, seconds=(0.125, 0.0625, 0.0625))
+        >>> order.share, order.first_order_holds  # a quarter of what noise adds is missed
+        (0.25, False)
     """
 
     first: float
@@ -92,6 +98,23 @@ def second_order(
 
     Raises:
         ValueError: if B or G is not a positive integer, or there are no rates.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar, laws
+        >>> from ustat_grpo.bandits import expand
+        >>> task = TugOfWar()
+        >>> for B in (2, 200):  # more prompts, less noise, and less that the first order misses
+        ...     order = laws.spread.second_order(
+        ...         expand(task.at),
+        ...         laws.covariance.grpo,
+        ...         theta0=task.theta(0.0),
+        ...         rates=[4.0] * 10,
+        ...         batch_size=B,
+        ...         group_size=2,
+        ...     )
+        ...     print(B, round(order.share, 3), order.first_order_holds)
+        2 0.46 False
+        200 0.003 True
     """
     weights = np.array(
         minibatch_weights(integer("batch_size", batch_size), integer("group_size", group_size))

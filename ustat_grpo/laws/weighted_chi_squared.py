@@ -46,6 +46,14 @@ class WeightedChiSquared:
     Raises:
         ValueError: if a weight is not positive.
 
+    Examples:
+        >>> from ustat_grpo.laws import WeightedChiSquared
+        >>> law = WeightedChiSquared([0.5, 0.5])  # ½χ²₂, the exponential law
+        >>> law.mean, law.variance
+        (1.0, 1.0)
+        >>> round(law.cdf(1.0), 6), round(law.ppf(0.5), 6)  # 1 − 1/e, log 2
+        (0.632121, 0.693147)
+
     Reference:
         Imhof, Biometrika 48 (1961), for the law; Weideman & Trefethen, Math. Comp. 76 (2007), for
         hyperbolic contours.

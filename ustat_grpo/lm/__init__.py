@@ -1,5 +1,13 @@
 """Language models as policies: sampling, scores, exact values, moments, errors and training."""
 
+from ustat_grpo.inputs.extras import MissingExtraError
+
+try:
+    import safetensors as _safetensors  # noqa: F401  (all of this room needs both)
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError(error.name or "torch", error) from error
+
 from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.models.checkpoints import load_policy, save_policy, shipped_policy

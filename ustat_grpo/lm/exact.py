@@ -70,6 +70,16 @@ def solution_probs(
 
     Raises:
         ValueError: if there is no solution, or one that cannot be sampled (`require_possible`).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import arithmetic_questions, shipped_policy, solution_probs
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> for skill in ("beginner", "advanced"):
+        ...     probs = solution_probs(shipped_policy(skill), questions.solutions)
+        ...     print(skill, tuple(probs.shape), probs.mean().item() > 0.5)
+        beginner (5,) False
+        advanced (5,) True
     """
     require_possible(model, solutions)
     parts = [
@@ -80,13 +90,35 @@ def solution_probs(
 
 
 def expected_accuracy(model: LanguageModel, solutions: Answers) -> float:
-    """Return J = E π(y*∣X), the accuracy that sampled outputs have on average."""
+    """Return J = E π(y*∣X), the accuracy that sampled outputs have on average.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import arithmetic_questions, expected_accuracy, shipped_policy
+        >>> _, questions = arithmetic_questions(5, 100, rng=np.random.default_rng(0))
+        >>> for skill in ("beginner", "intermediate", "advanced"):
+        ...     accuracy = expected_accuracy(shipped_policy(skill), questions.solutions)
+        ...     print(skill, round(accuracy, 1))
+        beginner 0.2
+        intermediate 0.5
+        advanced 0.8
+    """
     return float(solution_probs(model, solutions).double().mean())
 
 
 def objective_gradient(
     model: LanguageModel, solutions: Answers, *, rows_per_pass: int | None = None
 ) -> Gradient:
-    """Return ∇J = E g(X), each prompt weighted alike."""
+    """Return ∇J = E g(X), each prompt weighted alike.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import arithmetic_questions, objective_gradient, shipped_policy
+        >>> policy = shipped_policy("intermediate")
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> gradient = objective_gradient(policy, questions.solutions)
+        >>> [part.shape for part in gradient] == [each.shape for each in policy.parameters()]
+        True
+    """
     weights = solution_probs(model, solutions, rows_per_pass=rows_per_pass) / len(solutions)
     return weighted_score_of(model, solutions, weights, rows_per_pass=rows_per_pass)

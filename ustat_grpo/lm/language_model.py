@@ -100,6 +100,12 @@ class Prompts:
     Args:
         tokens: shape (B, T).
         real: which tokens are none of the padding, shape (B, T).
+
+    Examples:
+        >>> from ustat_grpo.lm import Prompts
+        >>> prompts = Prompts.of([[2, 3, 4], [5]], pad_token=0)
+        >>> prompts.tokens.tolist(), prompts.real.tolist()
+        ([[2, 3, 4], [0, 0, 5]], [[True, True, True], [False, False, True]])
     """
 
     tokens: Int[Tensor, "B T"]
@@ -147,6 +153,18 @@ class Rollouts:
         mask: which tokens belong to an output, shape (B, G, L). What it leaves out is padding,
             whatever tokens stand there: a model may well *sample* its padding token.
         log_probs: log π(token∣prompt, tokens before), shape (B, G, L); 0 outside the mask.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Prompts, Rollouts
+        >>> rollouts = Rollouts(
+        ...     Prompts.of([[2]], pad_token=0),
+        ...     outputs=torch.tensor([[[3, 1], [1, 0]]]),  # B = 1 prompt, G = 2 outputs; 1 ends
+        ...     mask=torch.tensor([[[True, True], [True, False]]]),
+        ...     log_probs=torch.tensor([[[-0.5, -0.25], [-2.0, 0.0]]]),
+        ... )
+        >>> rollouts.group_size, rollouts.sequence_log_probs().tolist()
+        (2, [[-0.75, -2.0]])
     """
 
     prompts: Prompts

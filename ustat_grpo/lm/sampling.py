@@ -43,6 +43,17 @@ def sample_groups(
 
     Raises:
         ValueError: if an argument is out of range, or outputs may outgrow the model's context.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import CharacterTokenizer, sample_groups, shipped_policy
+        >>> policy, tokenizer = shipped_policy("advanced"), CharacterTokenizer()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> prompts = tokenizer.prompts(["7+15-9="])
+        >>> rollouts = sample_groups(policy, prompts, 16, max_tokens=6, rng=rng)
+        >>> answers = [tokenizer.decode(tokens) for tokens in rollouts.outputs[0].tolist()]
+        >>> len(answers), max(answers, key=answers.count)
+        (16, '13')
     """
     batch_size, size = len(prompts), integer("group_size", group_size)
     numbers = uniforms(batch_size * size, max_tokens, rng=rng)

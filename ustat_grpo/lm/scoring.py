@@ -25,6 +25,14 @@ class Answers:
         prompt: which of them a row answers, shape (U,).
         tokens: shape (U, L), padded on the right.
         mask: which tokens belong to the output, shape (U, L).
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Answers, Prompts
+        >>> prompts = Prompts.of([[2, 3], [4]], pad_token=0)
+        >>> answers = Answers.of(prompts, [torch.tensor([5, 1]), torch.tensor([1])])  # one a prompt
+        >>> answers.prompt.tolist(), answers.tokens.tolist(), answers.mask.tolist()
+        ([0, 1], [[5, 1], [1, 0]], [[True, True], [True, False]])
     """
 
     prompts: Prompts
@@ -127,6 +135,17 @@ def log_probs(
 
     Raises:
         ValueError: if prompts and outputs do not fit the model's context.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs
+        >>> policy = Transformer(TransformerShape(vocabulary_size=6, width=8, num_heads=2))
+        >>> answers = Answers.of(Prompts.of([[2, 3]], pad_token=0), [torch.tensor([5, 1])])
+        >>> with torch.no_grad():
+        ...     _ = policy.head.weight.zero_()  # all 6 tokens are equally likely
+        ...     probs = log_probs(policy, answers).exp()
+        >>> [round(prob, 4) for prob in probs[0].tolist()]
+        [0.1667, 0.1667]
     """
     require_context(model, answers.prompts, answers.tokens.shape[1], "the length of outputs")
     logits = (logits_before if share_prompts else _logits_of_sequences)(model, answers)
@@ -184,6 +203,18 @@ def weighted_score(
 
     Raises:
         ValueError: if the weights' shape is not that of the groups, or no parameter is trained.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo import Grpo, lm
+        >>> policy, tokenizer = lm.shipped_policy("beginner"), lm.CharacterTokenizer()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> prompts = tokenizer.prompts(["7+15-9="])
+        >>> rollouts = lm.sample_groups(policy, prompts, 4, max_tokens=6, rng=rng)
+        >>> rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+        >>> gradient = lm.weighted_score(policy, rollouts, Grpo().advantages(rewards) / 4)
+        >>> [part.shape for part in gradient] == [each.shape for each in policy.parameters()]
+        True
     """
     require_weights("weights", weights, rollouts)
     answers, place = distinct(rollouts)

@@ -63,6 +63,16 @@ def gradient_mse(
     Raises:
         ValueError: if an argument is out of its range, or not exactly one of `replications` and
             `precision` is given.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Grpo, SoftmaxBandit, gradient_mse, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> rng = np.random.default_rng(0)
+        >>> table = gradient_mse(coin, [Grpo()], [2, 4], batch_size=8, replications=2000, rng=rng)
+        >>> exact = [laws.mse.grpo(coin.moments, group_size=G)[0] / 8 for G in table.group_size]
+        >>> bool((abs(table.mse - exact) < 4 * table.std_error).all())
+        True
     """
     import pandas as pd
 
@@ -106,7 +116,14 @@ def gradient_mse(
 
 
 def label(estimator: Estimator) -> str:
-    """Return the name of an estimator in tables: its class in snake case, and its parameters."""
+    """Return the name of an estimator in tables: its class in snake case, and its parameters.
+
+    Examples:
+        >>> from ustat_grpo import Grpo, Shrinkage
+        >>> from ustat_grpo.monte_carlo import label
+        >>> label(Grpo()), label(Shrinkage(weight=0.5))
+        ('grpo', 'shrinkage(weight=0.5, target=0.0)')
+    """
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(estimator).__name__).lower()
     if not is_dataclass(estimator):
         return name

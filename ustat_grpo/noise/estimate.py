@@ -46,6 +46,15 @@ class NoiseEstimate:
         A kind of prompt rarer than about 3/B is missing from 5 of 100 samples of B prompts, and
         then from every interval. Where score norms have heavy tails, intervals of c₁, c₂, c₃ cover
         less than `level`; that of G* suffers less.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.noise import NoiseEstimate
+        >>> noise = NoiseEstimate(contributions=np.array([[0, 2, 9], [2, 2, 9]] * 4), level=0.95)
+        >>> noise.prompt, noise.oracle, noise.residual  # means of the columns
+        (1.0, 2.0, 9.0)
+        >>> noise.optimal.value, noise.optimal.is_lower_bound  # 1 + √(9/1), with both ends known
+        (4.0, False)
     """
 
     contributions: Float[Array, "K 3"]
@@ -155,6 +164,16 @@ def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) ->
             (see `ustat_grpo.noise.possible`). What is improbable is said in `doubts`.
 
     Reference: Arvesen, Jackknifing U-statistics, Ann. Math. Statist. 40 (1969).
+
+    Examples:
+        >>> from ustat_grpo import OutputSample, estimate_noise
+        >>> scores = [[[1], [-1], [0]], [[1], [1], [-2]]] * 4  # 8 prompts, 3 outputs each, d = 1
+        >>> sample = OutputSample.from_scores(scores, rewards=[[1, 0, 0]] * 8)
+        >>> noise = estimate_noise(sample)
+        >>> round(noise.prompt, 3), round(noise.oracle, 3), round(noise.residual, 3)
+        (-0.183, 0.267, 0.567)
+        >>> noise.optimal.is_lower_bound  # ĝ is ½ at every prompt: c₁ cannot be told from 0
+        True
     """
     real("level", level, above=0.0, below=1.0)
     if isinstance(sample, SignSample):

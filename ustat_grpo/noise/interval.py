@@ -19,7 +19,16 @@ _HALVINGS = 48
 
 
 class Interval(NamedTuple):
-    """A closed interval."""
+    """A closed interval.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.noise import NoiseEstimate
+        >>> noise = NoiseEstimate(contributions=np.array([[0, 2, 9], [2, 2, 9]] * 4), level=0.95)
+        >>> low, high = noise.intervals[0]  # of c₁, whose estimate is 1
+        >>> 0 < low < noise.prompt < high < 2
+        True
+    """
 
     low: float
     high: float
@@ -32,6 +41,11 @@ class GroupSizeEstimate(NamedTuple):
         value: the point estimate, infinite if the estimate of c₁ is not positive.
         low: lower end of the interval.
         high: upper end, infinite where c₁ cannot be told from zero.
+
+    Examples:
+        >>> from ustat_grpo.noise import GroupSizeEstimate
+        >>> GroupSizeEstimate(value=4.0, low=3.1, high=float("inf")).is_lower_bound
+        True
     """
 
     value: float

@@ -41,6 +41,15 @@ class OutputSample:
     Raises:
         ValueError: if shapes differ, a number is not finite, a norm is negative, a prompt has fewer
             than 3 outputs, or a batch fewer than 2 prompts.
+
+    Examples:
+        >>> from ustat_grpo import OutputSample
+        >>> scores = [[[2], [0], [0]], [[0], [1], [-1]]]  # two prompts, three outputs each, d = 1
+        >>> sample = OutputSample.from_scores(scores, rewards=[[1, 0, 0], [1, 0, 0]])
+        >>> sample.score_norms.tolist()  # ‖W‖² of all outputs
+        [4.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+        >>> sample.gradient_norms.round(4).tolist()  # (2/3)² and 0
+        [0.4444, 0.0]
     """
 
     rewards: Float[Array, " n"]

@@ -22,7 +22,7 @@ _LONGEST_CELL = 2**24
 
 
 def load_sample(path: str | PathLike[str]) -> Sample:
-    """Read a sample from a file that `save_sample` or a trainer has written.
+    r"""Read a sample from a file that `save_sample` or a trainer has written.
 
     A CSV or JSON lines file has one row an output with the columns `prompt`, `reward`,
     `score_norm`, `gradient_norm`, `gradient_product` and perhaps `batch`, of which the last three
@@ -36,6 +36,17 @@ def load_sample(path: str | PathLike[str]) -> Sample:
         ValueError: if the file holds no sample: with its name, the line, the column, what is
             required and what is there.
         OSError: if the file cannot be read.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from ustat_grpo import load_sample
+        >>> blocks = "prompt_noise,oracle_noise,residual_noise\n" + "1,2,9\n" * 4
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "sample.csv"
+        ...     _ = file.write_text(blocks)
+        ...     load_sample(file).components.mean(axis=0).tolist()
+        [1.0, 2.0, 9.0]
     """
     source = Path(path)
     read, name = _format_of(source).read, one_line(source)
@@ -57,6 +68,17 @@ def save_sample(sample: Sample, path: str | PathLike[str]) -> None:
     Raises:
         ValueError: if the suffix is none of these.
         OSError: if the file cannot be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from ustat_grpo import OutputSample, load_sample, save_sample
+        >>> scores = [[[2], [0], [0]], [[0], [1], [-1]]]
+        >>> sample = OutputSample.from_scores(scores, rewards=[[1, 0, 0], [1, 0, 0]])
+        >>> with TemporaryDirectory() as folder:
+        ...     save_sample(sample, Path(folder) / "sample.csv")
+        ...     load_sample(Path(folder) / "sample.csv").rewards.tolist()
+        [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     """
     target = Path(path)
     write = _format_of(target).write

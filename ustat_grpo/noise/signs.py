@@ -40,6 +40,14 @@ class SignSample:
 
     Raises:
         ValueError: if they have another shape, are not finite, or of fewer than 4 blocks.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import estimate_noise
+        >>> from ustat_grpo.noise import SignSample
+        >>> blocks = SignSample(np.array([[0, 2, 9], [2, 2, 9]] * 4))
+        >>> estimate_noise(blocks).optimal.value  # 1 + √(9/1)
+        4.0
     """
 
     components: Float[Array, "blocks 3"]
@@ -67,6 +75,17 @@ class SignProbes:
 
     Raises:
         ValueError: if a weight is not finite, a block empty, or M below 3.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import sign_probes
+        >>> rewards, prompts = [1, 0, 0] * 8, np.repeat(np.arange(8), 3)
+        >>> probes = sign_probes(rewards, prompts, rng=np.random.default_rng(0))
+        >>> scores = np.tile([[2], [0], [0]], (8, 1))  # of all outputs, d = 1
+        >>> sums = probes.weights @ scores  # in practice one backward pass each
+        >>> sample = probes.measured((sums**2).sum(axis=1))
+        >>> sample.components.shape  # c₁, c₂, c₃ of every pair of prompts
+        (4, 3)
     """
 
     weights: Float[Array, "K n"]
@@ -132,6 +151,14 @@ def sign_probes(
     Raises:
         ValueError: if groups differ in size, there are fewer than 4 blocks, or as for an
             `OutputSample`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import sign_probes
+        >>> rewards, prompts = [1, 0, 0] * 8, np.repeat(np.arange(8), 3)
+        >>> probes = sign_probes(rewards, prompts, rng=np.random.default_rng(0))
+        >>> probes.weights.shape, probes.block_sizes.tolist()  # 1 + 3 probes a pair of prompts
+        ((16, 24), [2, 2, 2, 2])
     """
     groups, width = (
         require_signal(grouped(rewards, prompts)),

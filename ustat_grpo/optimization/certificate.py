@@ -41,6 +41,15 @@ class Certificate:
         curvature: rising eigenvalues of −∇²J on Θ*, without those of flat directions, shape (r,).
         hessian_lipschitz: K ≥ ‖∇²J(θ) − ∇²J(θ′)‖/‖θ − θ′‖, on all of ℝ^d.
         resolution: ρ, distance of a cell's centre from its corners, in θ.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar
+        >>> from ustat_grpo.optimization import certify_tug_of_war
+        >>> certificate = certify_tug_of_war(TugOfWar(), low=0.0, high=2.0, cells=100)
+        >>> certificate.optimum.round(3).tolist()  # t = θ₁ + θ₂ = 1
+        [0.5, 0.5]
+        >>> 0 < certificate.pl_constant < certificate.smoothness
+        True
     """
 
     smoothness: float
@@ -80,6 +89,14 @@ def certify(
 
     Raises:
         ValueError: if an argument is out of its range, or no such optimum is found.
+
+    Examples:
+        >>> from ustat_grpo.bandits import one_axis
+        >>> from ustat_grpo.optimization import certify
+        >>> bandit = one_axis(success=[[0.2, 0.8], [0.8, 0.2]], shifts=[0.0, 2.0])
+        >>> certificate = certify(bandit, low=0.0, high=2.0, cells=100)
+        >>> certificate.optimum.round(3).tolist(), certificate.concavity > 0  # proved
+        ([1.0], True)
     """
     problem = _Problem.on(bandit, low, high, axes)
     bottom, top = problem.box
@@ -128,6 +145,14 @@ def certify_tug_of_war(problem: TugOfWar, *, low: Bound, high: Bound, cells: int
 
     Raises:
         ValueError: as for `certify`.
+
+    Examples:
+        >>> from ustat_grpo import TugOfWar
+        >>> from ustat_grpo.optimization import certify_tug_of_war
+        >>> one = certify_tug_of_war(TugOfWar(num_axes=1), low=0.0, high=2.0, cells=100)
+        >>> two = certify_tug_of_war(TugOfWar(num_axes=2), low=0.0, high=2.0, cells=100)
+        >>> round(one.pl_constant / two.pl_constant, 6)  # each axis has half the prompts
+        2.0
     """
     count, box = problem.num_axes, Box(low, high, problem.axes)
     parts, optimum = [], []

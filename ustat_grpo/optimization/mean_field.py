@@ -44,6 +44,18 @@ def mean_field(
 
     Returns:
         h(θ), shape (d,).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Practice, TugOfWar
+        >>> from ustat_grpo.optimization import mean_field
+        >>> task = TugOfWar()
+        >>> theta = task.theta(0.0)
+        >>> field = mean_field(
+        ...     task.bandit, theta, np.ones_like, practice=Practice(), reference=theta
+        ... )
+        >>> bool(np.allclose(field, task.at(theta).gradient))  # unbiased and without penalty: ∇J
+        True
     """
     here, start = bandit.at(theta), bandit.at(reference)
     slopes = penalty_slope(practice.penalty, np.log(here.action_probs) - np.log(start.action_probs))

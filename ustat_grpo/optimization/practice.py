@@ -47,6 +47,26 @@ class Practice:
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, Practice, StdNormalised, TugOfWar, optimize
+        >>> task = TugOfWar()
+        >>> runs = optimize(
+        ...     task.bandit,
+        ...     StdNormalised(),
+        ...     batch_size=8,
+        ...     group_size=4,
+        ...     num_iterations=5,
+        ...     schedule=Constant(0.5),
+        ...     num_runs=2,
+        ...     theta0=task.theta(-1.0),
+        ...     practice=Practice(num_minibatches=4, clip=(0.2, 0.2)),  # 5 · 4 updates
+        ...     rng=np.random.default_rng(0),
+        ...     num_threads=1,
+        ... )
+        >>> bool((runs.objective > task.at(task.theta(-1.0)).objective).all())
+        True
     """
 
     num_minibatches: int = 1

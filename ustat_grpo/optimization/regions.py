@@ -24,6 +24,14 @@ class Box:
 
     Raises:
         ValueError: if bounds are not increasing or rows not orthogonal.
+
+    Examples:
+        >>> from ustat_grpo import Box
+        >>> box = Box(low=-1.0, high=1.0)
+        >>> box.project([3.0, 0.5]).tolist(), box.contains([3.0, 0.5])
+        ([1.0, 0.5], False)
+        >>> Box(-1.0, 1.0, axes=[[1, 1]]).project([3.0, 1.0]).tolist()  # a slab: −1 ≤ θ₁ + θ₂ ≤ 1
+        [1.5, -0.5]
     """
 
     low: Float[Array, " r"] | float

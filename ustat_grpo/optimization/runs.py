@@ -43,6 +43,14 @@ class Runs:
         objective: J(θ_i), exact, shape (R, C).
         gap: suboptimality max J − J(θ_i), shape (R, C); see `SoftmaxBandit.best_objective`.
         theta: θ_i, shape (R, C, d); empty, (0, 0, 0), if it was not kept.
+
+    Examples:
+        >>> from ustat_grpo import Runs
+        >>> import numpy as np
+        >>> gap = np.array([[0.4, 0.1], [0.4, 0.3]])  # two runs, looked at twice
+        >>> runs = Runs(np.array([1, 9]), objective=0.9 - gap, gap=gap, theta=np.empty((0, 0, 0)))
+        >>> runs.gap.mean(axis=0).round(6).tolist()  # after 1 and after 9 iterations
+        [0.4, 0.2]
     """
 
     checkpoints: Int[Integers, " C"]
@@ -105,6 +113,27 @@ def optimize(
     Raises:
         ValueError: if an argument is out of its range.
         FloatingPointError: if a run's θ does not stay finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, Grpo, TugOfWar, optimize
+        >>> task = TugOfWar()
+        >>> runs = optimize(
+        ...     task.bandit,
+        ...     Grpo(),
+        ...     batch_size=8,
+        ...     group_size=4,
+        ...     num_iterations=50,
+        ...     schedule=Constant(1.0),
+        ...     num_runs=20,
+        ...     theta0=task.theta(-1.0),
+        ...     checkpoints=[1, 50],
+        ...     rng=np.random.default_rng(0),
+        ...     num_threads=1,
+        ... )
+        >>> first, last = runs.gap.mean(axis=0)
+        >>> runs.gap.shape, bool(last < first / 2)
+        ((20, 2), True)
     """
     for name, size in {"batch_size": batch_size, "group_size": group_size,
                        "num_runs": num_runs}.items():  # fmt: skip

@@ -24,6 +24,11 @@ class Constant:
 
     Args:
         rate: β, positive.
+
+    Examples:
+        >>> from ustat_grpo import Constant
+        >>> Constant(0.5).rates(3).tolist()
+        [0.5, 0.5, 0.5]
     """
 
     rate: float
@@ -44,6 +49,11 @@ class Decay:
     Args:
         rate: β, positive.
         offset: i₀, not negative; keeps the first steps small and does not enter any limit.
+
+    Examples:
+        >>> from ustat_grpo import Decay
+        >>> Decay(rate=2.0, offset=1.0).rates(3).round(4).tolist()  # 2/2, 2/3, 2/4
+        [1.0, 0.6667, 0.5]
     """
 
     rate: float

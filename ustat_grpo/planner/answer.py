@@ -42,6 +42,19 @@ class StdNormalisation(NamedTuple):
         gain: E φ_G(V), by which it scales the gradient: a step size in disguise.
         values: V of prompts of the 10th, 50th and 90th percentile.
         weights: φ_G(V)/gain there; 1 is what such a prompt counts without it.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import NoiseComponents, plan
+        >>> from ustat_grpo.planner import prompt_values
+        >>> rewards = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]] * 2
+        >>> prompts = prompt_values(np.ravel(rewards), np.repeat(np.arange(8), 4))
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> std = plan(noise, budget=16, prompts=prompts).std_normalisation
+        >>> [round(value, 2) for value in std.values]  # of a hard, a medium and an easy prompt
+        [0.02, 0.5, 0.98]
+        >>> [round(weight, 2) for weight in std.weights]  # the medium one counts least
+        [1.03, 0.97, 1.03]
     """
 
     gain: float
@@ -59,6 +72,12 @@ class Prediction(NamedTuple):
         is_extrapolated: whether that is from a beta law of V(X), G being above the sample's M.
         seeds: how many runs of each show that G differs from the recommended one, see
             `seeds_to_see`; infinite for the recommended one.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, plan
+        >>> answer = plan(NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0), budget=16)
+        >>> [(each.group_size, round(each.error.value, 3)) for each in answer.predictions]
+        [(2, 1.444), (4, 1.0), (8, 1.254), (16, 2.067)]
     """
 
     group_size: int
@@ -118,6 +137,14 @@ class Plan:
         std_normalisation: what it changes at the recommended G.
         unknown: why each of the three, or dead groups, is None.
         doubts: why the measurements may be wrong, and the plan with them.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, plan
+        >>> answer = plan(NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0), budget=48)
+        >>> answer.recommended, answer.optimal.value
+        (Choice(batch_size=12, group_size=4), 4.0)
+        >>> answer.near_optimal  # all whose error is within 5 % of the least
+        Interval(low=4, high=5)
     """
 
     budget: int

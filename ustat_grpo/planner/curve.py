@@ -46,6 +46,16 @@ class Cost:
 
     Raises:
         ValueError: if a cost is not finite or has the wrong sign.
+
+    Examples:
+        >>> from ustat_grpo import Cost, NoiseComponents, plan
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> Cost(per_prompt=10.0).of_prompt([1, 4]).tolist()  # a + bG
+        [11.0, 14.0]
+        >>> for a in (0.0, 10.0):  # where prompts cost something, more outputs of each
+        ...     print(a, plan(noise, budget=480, cost=Cost(per_prompt=a)).recommended)
+        0.0 Choice(batch_size=120, group_size=4)
+        10.0 Choice(batch_size=24, group_size=10)
     """
 
     per_prompt: float = 0.0
@@ -67,7 +77,15 @@ FREE_PROMPTS = Cost()
 
 
 class Choice(NamedTuple):
-    """A batch size B and a group size G."""
+    """A batch size B and a group size G.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, plan
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)
+        >>> B, G = plan(noise, budget=48).recommended
+        >>> B, G
+        (12, 4)
+    """
 
     batch_size: int
     group_size: int
@@ -108,6 +126,17 @@ class Band(NamedTuple):
         value: at the estimate.
         low: the least over the interval.
         high: the largest over the interval.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.noise import NoiseEstimate
+        >>> from ustat_grpo import plan
+        >>> noise = NoiseEstimate(contributions=np.array([[0, 2, 9], [2, 2, 9]] * 4), level=0.95)
+        >>> pairs = plan(noise, budget=48).predictions[0]
+        >>> pairs.group_size, round(pairs.error.value, 3)  # (2 + 2 + 9)/(4 + 2 + 3)
+        (2, 1.444)
+        >>> pairs.error.low < pairs.error.value < pairs.error.high
+        True
     """
 
     value: float

@@ -66,6 +66,14 @@ def plan(
     Raises:
         ValueError: if the budget has no room for `min_batch_size` prompts of two outputs, or c₃ is
             not positive.
+
+    Examples:
+        >>> from ustat_grpo import NoiseComponents, plan
+        >>> noise = NoiseComponents(prompt=1.0, oracle=2.0, residual=9.0)  # G* = 1 + √(9/1)
+        >>> plan(noise, budget=48).recommended
+        Choice(batch_size=12, group_size=4)
+        >>> plan(noise, budget=48, min_batch_size=16).recommended  # as for 16 devices
+        Choice(batch_size=16, group_size=3)
     """
     total = integer("budget", budget, at_least=2, at_most=LARGEST_BUDGET)
     least = integer("min_batch_size", min_batch_size, at_most=LARGEST_BUDGET)

@@ -25,6 +25,16 @@ class PromptValues:
         score_norm_squared: mean of ‖W‖², unbiased for s, shape (B,); None without score norms.
         vanilla_excess: mean of ‖W‖²Z² less τ̂, unbiased for V²s + 2Vm, what leaving out the
             baseline adds to G times the error, shape (B,); None without score norms.
+
+    Examples:
+        >>> from ustat_grpo import OutputSample, PromptValues
+        >>> scores = [[[1], [-1], [0]]] * 8
+        >>> sample = OutputSample.from_scores(scores, rewards=[[1, 0, 0], [1, 1, 1]] * 4)
+        >>> values = PromptValues.of(sample)
+        >>> values.successes.tolist()
+        [1, 3, 1, 3, 1, 3, 1, 3]
+        >>> round(values.dead_group_probability(2), 4)  # the mean of 1/3 and 1
+        0.6667
     """
 
     outputs: Int[Integers, " B"]
@@ -101,6 +111,14 @@ def prompt_values(
     Raises:
         ValueError: if rewards or norms are not finite, lengths differ, a prompt has fewer than 3
             outputs, there are fewer than 8 prompts, or the rewards of every group are equal.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.planner import prompt_values
+        >>> rewards, prompts = [1, 0, 0] * 8, np.repeat(np.arange(8), 3)
+        >>> values = prompt_values(rewards, prompts)
+        >>> values.outputs.tolist(), round(values.dead_group_probability(3), 4)  # all have both
+        ([3, 3, 3, 3, 3, 3, 3, 3], 0.0)
     """
     groups = require_signal(grouped(rewards, prompts))
     outputs, values = groups.sizes, groups.rewards

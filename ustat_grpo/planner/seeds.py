@@ -32,6 +32,11 @@ def seeds_needed(
     Raises:
         ValueError: if a number is not finite, the spread is negative, or level or power is not
             between 0 and 1.
+
+    Examples:
+        >>> from ustat_grpo.planner import seeds_needed
+        >>> seeds_needed(difference=1.0, spread=1.0), seeds_needed(difference=0.1, spread=1.0)
+        (10.0, 787.0)
     """
     size, deviation = abs(real("difference", difference)), real("spread", spread)
     if deviation < 0:
@@ -87,6 +92,11 @@ def seeds_to_see(first_error: float, second_error: float, *, directions: int = 1
 
     Raises:
         ValueError: if an error or the number of directions is not positive.
+
+    Examples:
+        >>> from ustat_grpo.planner import seeds_needed, seeds_to_see
+        >>> seeds_to_see(2.0, 1.0), seeds_needed(difference=1.0, spread=10**0.5)  # √(2(4 + 1))
+        (81.0, 81.0)
     """
     first = real("first_error", first_error, above=0.0)
     second = real("second_error", second_error, above=0.0)

@@ -23,6 +23,14 @@ class PromptErrors:
         mean: the error, shape (P,).
         std_error: of each, shape (P,), from the groups at that prompt; prompts are independent.
         num_groups: groups that were averaged at each prompt.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.pools import PromptErrors
+        >>> errors = PromptErrors(mean=np.array([0.25]), std_error=np.array([0.01]), num_groups=9)
+        >>> z = (errors.mean - 0.23) / errors.std_error  # beside a law that says 0.23
+        >>> z.round(6).tolist()
+        [2.0]
     """
 
     mean: Float[Array, " P"]
@@ -50,6 +58,19 @@ def pool_errors(
 
     Raises:
         ValueError: if a prompt's pool does not hold two groups.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.pools import Pool, PromptPool, pool_errors
+        >>> rewards = np.tile([1.0, 0.0], 512)  # 1024 outputs, W = Z − ½
+        >>> prompt = PromptPool(np.outer([1, -1], [1, -1]) / 4, np.tile([0, 1], 512), rewards)
+        >>> pool = Pool([prompt], np.full((16, 16), 1 / 16))
+        >>> rng = np.random.default_rng(0)
+        >>> errors = pool_errors(pool, {"grpo": Grpo()}, 2, rng=rng)["grpo"]
+        >>> exact = (1 / 4 * 1 / 4 + 1 / 16) / 2  # (sσ² + ‖g‖²)/(G(G−1))
+        >>> errors.num_groups, bool(abs(errors.mean[0] - exact) < 4 * errors.std_error[0])
+        (512, True)
     """
     generator(rng)
     size = integer("group_size", group_size)

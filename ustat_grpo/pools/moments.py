@@ -19,6 +19,16 @@ class MeasuredMoments:
     Args:
         moments: from the whole pool.
         left_out: without each part.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.pools import Pool, PromptPool, pool_moments
+        >>> rewards = np.tile([1.0, 0.0], 16)  # 32 outputs, W = Z − ½
+        >>> prompt = PromptPool(np.outer([1, -1], [1, -1]) / 4, np.tile([0, 1], 16), rewards)
+        >>> measured = pool_moments(Pool([prompt], gradient_products=np.full((16, 16), 1 / 16)))
+        >>> value, std_error = measured.estimate(lambda moments: float(moments.value[0]))
+        >>> value, round(std_error, 3)  # 16 parts, of which 8 have successes only: √(¼/15)
+        (0.5, 0.129)
     """
 
     moments: Moments
@@ -44,6 +54,17 @@ def pool_moments(pool: Pool) -> MeasuredMoments:
 
     With the exact-match reward see `exact_match_moments`; with other rewards all moments are
     U-statistics of the pool, unbiased one by one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.pools import Pool, PromptPool, pool_moments
+        >>> rewards = np.tile([1.0, 0.0], 16)  # 32 outputs, W = Z − ½
+        >>> prompt = PromptPool(np.outer([1, -1], [1, -1]) / 4, np.tile([0, 1], 16), rewards)
+        >>> moments = pool_moments(Pool([prompt], np.full((16, 16), 1 / 16))).moments
+        >>> moments.value.tolist(), moments.score_norm_squared.tolist()
+        ([0.5], [0.25])
+        >>> moments.reward_variance.round(4).tolist()  # with ddof 1: ¼ · 32/31
+        [0.2581]
     """
     if not pool.exact:
         whole = _sampled(pool, None)

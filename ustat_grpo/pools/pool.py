@@ -29,6 +29,15 @@ class PromptPool:
         value: V(x) if known exactly. Then the gradient is g(x) = V(x)·W_solution.
         solution: the distinct output that is the solution, if V(x) is known exactly; it need not
             be one of the M.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.pools import PromptPool
+        >>> scores = np.array([[1, 0], [0, 2]])  # of the U = 2 distinct outputs
+        >>> place, rewards = np.array([0, 0, 1]), np.array([1, 1, 0])  # the first one came twice
+        >>> pool = PromptPool(scores @ scores.T, place, rewards)
+        >>> pool.norms.tolist()  # ‖W‖² of each of the M = 3
+        [1, 1, 4]
     """
 
     gram: Float[Array, "U U"]
@@ -56,6 +65,15 @@ class Pool:
         prompts: one pool a prompt.
         gradient_products: T_k·T_l over the gradients of the objective from `NUM_BLOCKS` parts of
             the pool, shape (K, K); or ‖∇J‖² itself, shape (1, 1), if it is known exactly.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.pools import Pool, PromptPool
+        >>> rewards = np.tile([1.0, 0.0], 16)  # 32 outputs, W = Z − ½
+        >>> prompt = PromptPool(np.outer([1, -1], [1, -1]) / 4, np.tile([0, 1], 16), rewards)
+        >>> pool = Pool([prompt], gradient_products=np.full((16, 16), 1 / 16))  # g = E[WZ] = ¼
+        >>> len(pool.prompts), pool.exact
+        (1, False)
     """
 
     prompts: Sequence[PromptPool]

@@ -12,12 +12,24 @@ from .pairs import Array
 
 
 def variance_kernel(a: Array, b: Array) -> Array:
-    """½ (a − b)²: its U-statistic is the sample variance (ddof 1)."""
+    """½ (a − b)²: its U-statistic is the sample variance (ddof 1).
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import u_statistic, variance_kernel
+        >>> float(u_statistic([1, 2, 3], variance_kernel))  # deviations −1, 0, 1: 2/(3 − 1)
+        1.0
+    """
     return (a - b) ** 2 / 2
 
 
 def gini_kernel(a: Array, b: Array) -> Array:
-    """|a − b|: its U-statistic is Gini's mean difference."""
+    """|a − b|: its U-statistic is Gini's mean difference.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import gini_kernel, u_statistic
+        >>> float(u_statistic([0, 1, 6], gini_kernel))  # (1 + 6 + 5)/3
+        4.0
+    """
     return np.abs(a - b)
 
 
@@ -28,7 +40,7 @@ def kendall_kernel(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
     them out of its denominator and is larger where there are ties.
 
     Examples:
-        >>> from ustat_grpo.ustatistics import u_statistic
+        >>> from ustat_grpo.ustatistics import kendall_kernel, u_statistic
         >>> print(round(u_statistic(([1, 1, 2], [1, 2, 3]), kendall_kernel), 6))  # tau-b: 0.816497
         0.666667
     """
@@ -47,6 +59,12 @@ def covariance_kernel(a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
 
     Returns:
         (r, c, d) kernel values.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import covariance_kernel, u_statistic
+        >>> scores, rewards = [[2, 0], [0, 2]], [1, 0]
+        >>> u_statistic((scores, rewards), covariance_kernel).tolist()  # GRPO's gradient
+        [1.0, -1.0]
 
     Reference:
         arXiv 2603.01162, Lemma 1.

@@ -43,6 +43,7 @@ def u_statistic(sample: Sample, kernel: Kernel, *, block_size: int | None = None
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import u_statistic
         >>> x = np.array([1.0, 2.0, 4.0])
         >>> print(u_statistic(x, lambda a, b: (a - b) ** 2 / 2))
         2.3333333333333335

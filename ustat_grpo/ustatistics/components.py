@@ -40,6 +40,7 @@ class VarianceComponents:
             ValueError: If sample_size < 2.
 
         Examples:
+            >>> from ustat_grpo.ustatistics import VarianceComponents
             >>> VarianceComponents(first=1.0, second=3.0).variance(4)
             1.5
         """

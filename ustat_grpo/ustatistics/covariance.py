@@ -43,6 +43,7 @@ def covariance_u_statistic(x: ArrayLike, z: ArrayLike) -> Array:
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import covariance_u_statistic
         >>> scores = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
         >>> rewards = np.array([1.0, 0.0, 0.0])
         >>> print(covariance_u_statistic(scores, rewards))
@@ -80,6 +81,13 @@ def covariance_variance_estimate(x: ArrayLike, z: ArrayLike) -> Array:
     Raises:
         TypeError: If x or z does not hold real numbers.
         ValueError: If n < 4 or the shapes do not match.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import covariance_variance_estimate
+        >>> scores, rewards = np.array([[1], [-1], [1], [-1], [1]]), np.array([1, 0, 1, 0, 0])
+        >>> covariance_variance_estimate(scores, rewards).round(4).tolist()  # a matrix, d = 1
+        [[0.0267]]
 
     Reference:
         Derived here; see `variance_estimate`.
@@ -120,6 +128,7 @@ def covariance_variance_components(x: ArrayLike, z: ArrayLike) -> VarianceCompon
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import covariance_variance_components
         >>> rng = np.random.default_rng(0)
         >>> scores, rewards = rng.normal(size=(500, 8, 3)), rng.normal(size=(500, 8))
         >>> noise = covariance_variance_components(scores, rewards)

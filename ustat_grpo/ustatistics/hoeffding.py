@@ -28,6 +28,14 @@ class HoeffdingDecomposition:
         second: (m, m, q) ζ₂ at each pair of atoms.
         first_variance: (q, q) Var h₁(X).
         second_variance: (q, q) Var ζ₂(X, X′).
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import gini_kernel, hoeffding
+        >>> split = hoeffding(gini_kernel, [0, 1], [0.5, 0.5])  # a fair coin
+        >>> float(split.mean), split.first.tolist(), split.second.tolist()
+        (0.5, [0.0, 0.0], [[-0.5, 0.5], [0.5, -0.5]])
+        >>> split.total_variance(2)  # two draws are 0 or 1 apart
+        0.25
     """
 
     mean: Any
@@ -56,6 +64,12 @@ class HoeffdingEstimate:
             spread exceeds that of h₁ because they carry noise from the other n − 1.
         first_variance: (q, q) unbiased for Var h₁; may be negative.
         second_variance: (q, q) unbiased for Var ζ₂; may be negative.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import hoeffding_estimate
+        >>> split = hoeffding_estimate([1.0, 2.0, 3.0, 6.0], lambda a, b: (a + b) / 2)
+        >>> float(split.mean), split.first.round(6).tolist()  # half the deviations from the mean
+        (3.0, [-1.333333, -0.666667, 0.0, 2.0])
     """
 
     mean: Any
@@ -93,6 +107,7 @@ def hoeffding(kernel: Kernel, support: Sample, probs: ArrayLike) -> HoeffdingDec
     Examples:
         A fair coin and the variance kernel: ½(a − b)² has no first-order part.
 
+        >>> from ustat_grpo.ustatistics import hoeffding
         >>> split = hoeffding(lambda a, b: (a - b) ** 2 / 2, [0, 1], [0.5, 0.5])
         >>> print(split.mean, split.first_variance, split.second_variance)
         0.25 0.0 0.0625
@@ -148,6 +163,12 @@ def hoeffding_estimate(
     Raises:
         ValueError: If n < 4, or as in `u_statistic`.
 
+    Examples:
+        >>> from ustat_grpo.ustatistics import hoeffding_estimate
+        >>> split = hoeffding_estimate([1.0, 2.0, 3.0, 6.0], lambda a, b: (a + b) / 2)
+        >>> round(float(split.variance(4)), 6)  # the sample variance 14/3 over n, as for any mean
+        1.166667
+
     Reference:
         Hoeffding (1948); Lee (1990), U-Statistics, chapter 5.
     """
@@ -182,6 +203,12 @@ def second_projection(sample: Sample, kernel: Kernel, *, block_size: int | None 
 
     Raises:
         ValueError: If n < 4, or as in `u_statistic`.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import second_projection
+        >>> flat = second_projection([1.0, 2.0, 3.0, 6.0], lambda a, b: (a + b) / 2)
+        >>> float(abs(flat).max()) < 1e-12  # a mean has no second-order part
+        True
     """
     pairs = prepare(sample, kernel, block_size, 4, "second-order projections")
     count = pairs.count

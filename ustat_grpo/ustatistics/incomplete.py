@@ -25,6 +25,14 @@ class IncompleteUStatistic:
         variance: Unbiased for the variance of `estimate`, coordinate by coordinate, over
             draws of pairs *and* of data. May be negative. NaN as above.
         num_pairs: M, the number of draws.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import gini_kernel, incomplete_u_statistic
+        >>> rng = np.random.default_rng(0)
+        >>> result = incomplete_u_statistic([0, 1, 5, 2], gini_kernel, num_pairs=6, rng=rng)
+        >>> round(float(result.estimate), 6)  # here all pairs: (1 + 5 + 2 + 4 + 1 + 3)/6
+        2.666667
     """
 
     estimate: Any
@@ -76,6 +84,7 @@ def incomplete_u_statistic(
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import incomplete_u_statistic
         >>> rng = np.random.default_rng(0)
         >>> x = rng.normal(size=10_000)
         >>> result = incomplete_u_statistic(x, lambda a, b: abs(a - b), num_pairs=40_000, rng=rng)

@@ -27,6 +27,14 @@ class ConfidenceInterval:
         high: Upper end.
         level: Nominal coverage of each coordinate on its own, not jointly.
         method: How the standard error and the quantile were found.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import confidence_interval
+        >>> interval = confidence_interval([1.0, 2.0, 3.0, 6.0], lambda a, b: (a + b) / 2)
+        >>> round(float(interval.estimate), 6), round(float(interval.std_error), 3)  # √(14/3/4)
+        (3.0, 1.08)
+        >>> round(float(interval.low), 2), round(float(interval.high), 2)  # ± 3.18 errors
+        (-0.44, 6.44)
     """
 
     estimate: Any
@@ -112,6 +120,7 @@ def confidence_interval(
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import confidence_interval
         >>> x = np.random.default_rng(0).normal(size=400)
         >>> interval = confidence_interval(x, lambda a, b: (a - b) ** 2 / 2)
         >>> print(bool(interval.low < 1.0 < interval.high))

@@ -41,6 +41,7 @@ def variance_estimate(sample: Sample, kernel: Kernel, *, block_size: int | None 
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import variance_estimate
         >>> x = np.array([1.0, 2.0, 4.0, 4.5, 7.0])
         >>> print(round(variance_estimate(x, lambda a, b: a + b), 6))
         4.36
@@ -74,6 +75,14 @@ def variance_components(
 
     Raises:
         ValueError: If n < 4, or as in `u_statistic`.
+
+    Examples:
+        >>> from ustat_grpo.ustatistics import variance_components
+        >>> parts = variance_components([1.0, 2.0, 3.0, 6.0], lambda a, b: (a + b) / 2)
+        >>> round(float(parts.first), 4), abs(round(float(parts.second), 4))  # ¼ · 14/3 and 0
+        (1.1667, 0.0)
+        >>> round(float(parts.variance(8)), 4)  # of twice the observations: 14/3/8
+        0.5833
 
     Reference:
         Lee (1990), U-Statistics, chapter 5.
@@ -111,6 +120,7 @@ def jackknife_variance(sample: Sample, kernel: Kernel, *, block_size: int | None
 
     Examples:
         >>> import numpy as np
+        >>> from ustat_grpo.ustatistics import jackknife_variance
         >>> x = np.array([1.0, 2.0, 4.0, 4.5, 7.0])
         >>> print(round(jackknife_variance(x, lambda a, b: (a + b) / 2), 6))
         1.09

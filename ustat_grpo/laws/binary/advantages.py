@@ -27,6 +27,12 @@ class GroupAdvantages:
 
     Raises:
         ValueError: if the shapes differ, a group is empty or an advantage is not finite.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> mine = binary.GroupAdvantages(success=[0, 2, 0], failure=[0, -2, 0])  # of pairs
+        >>> mine.group_size, binary.gain(mine, 0.3).round(6).tolist()  # twice GRPO's mean
+        (2, 2.0)
     """
 
     success: Float[Array, "... counts"]
@@ -56,7 +62,14 @@ class GroupAdvantages:
 
 
 def vanilla(group_size: int) -> GroupAdvantages:
-    """No baseline: a₁ = 1, a₀ = 0."""
+    """No baseline: a₁ = 1, a₀ = 0.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.vanilla(2)
+        >>> advantages.success.tolist()  # with k = 0, 1, 2 successes
+        [1.0, 1.0, 1.0]
+    """
     return baseline(group_size, 0.0)
 
 
@@ -66,6 +79,12 @@ def baseline(group_size: int, level: ArrayLike) -> GroupAdvantages:
     Args:
         group_size: G.
         level: b, one number or one a prompt, shape (P,); V(x) for the oracle.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.baseline(2, level=0.25)
+        >>> advantages.success.tolist(), advantages.failure.tolist()  # with k = 0, 1, 2 successes
+        ([0.75, 0.75, 0.75], [-0.25, -0.25, -0.25])
     """
     size = integer("group_size", group_size)
     failure = np.broadcast_to(-numbers("level", level)[..., None], _rows(level, size))
@@ -73,12 +92,28 @@ def baseline(group_size: int, level: ArrayLike) -> GroupAdvantages:
 
 
 def grpo(group_size: int) -> GroupAdvantages:
-    """The mean of the others: a₁ = (G−k)/(G−1), a₀ = −k/(G−1)."""
+    """The mean of the others: a₁ = (G−k)/(G−1), a₀ = −k/(G−1).
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.grpo(3)
+        >>> advantages.success[1:].tolist()  # of one success among three, of two, of three
+        [1.0, 0.5, 0.0]
+        >>> advantages.failure[1:3].tolist()  # of a failure beside one and beside two successes
+        [-0.5, -1.0]
+    """
     return shrinkage(group_size, weight=0.0)
 
 
 def group_mean(group_size: int) -> GroupAdvantages:
-    """The mean of the whole group: a₁ = 1 − k/G, a₀ = −k/G."""
+    """The mean of the whole group: a₁ = 1 − k/G, a₀ = −k/G.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.group_mean(4)
+        >>> advantages.success[1:].tolist()  # of one success among four, of two, of three, of four
+        [0.75, 0.5, 0.25, 0.0]
+    """
     size = leave_one_out_group_size(group_size)
     mean = np.arange(size + 1) / size
     return GroupAdvantages(1 - mean, -mean)
@@ -91,6 +126,12 @@ def shrinkage(group_size: int, *, weight: float, target: ArrayLike = 0.0) -> Gro
         group_size: G, at least 2.
         weight: λ.
         target: c, one number or one a prompt, shape (P,); free of the group.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.shrinkage(3, weight=0.5, target=1.0)
+        >>> advantages.success[1:].tolist()  # half of GRPO's 1, ½, 0, and half of 1 − 1
+        [0.5, 0.25, 0.0]
     """
     size = leave_one_out_group_size(group_size)
     shift = real("weight", weight) * numbers("target", target)[..., None]
@@ -108,6 +149,12 @@ def std_normalised(group_size: int, *, eps: float = 1e-4, ddof: int = 1) -> Grou
         group_size: G, at least 2.
         eps: added to the deviation, in units of reward.
         ddof: 1 divides the sum of squares by G − 1, 0 by G.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.std_normalised(4, eps=0.0)
+        >>> advantages.success[1:].round(3).tolist()  # one success stands out the most
+        [1.5, 0.866, 0.5, 0.0]
     """
     centred = group_mean(group_size)
     divisor = _deviation(centred.group_size, eps, ddof)
@@ -123,6 +170,12 @@ def leave_one_out_normalised(
         group_size: G, at least 2.
         eps: added to the deviation, in units of reward.
         ddof: 1 divides the sum of squares by G − 1, 0 by G.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.leave_one_out_normalised(4)
+        >>> advantages.success[1:].round(3).tolist()  # at most √G
+        [2.0, 1.155, 0.667, 0.0]
     """
     centred = grpo(group_size)
     divisor = _deviation(centred.group_size, eps, ddof)
@@ -130,7 +183,14 @@ def leave_one_out_normalised(
 
 
 def sign(group_size: int) -> GroupAdvantages:
-    """The sign of Z − Z̄: a₁ = 1, a₀ = −1, and 0 in a group of equal rewards."""
+    """The sign of Z − Z̄: a₁ = 1, a₀ = −1, and 0 in a group of equal rewards.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.sign(3)
+        >>> advantages.success[1:].tolist(), advantages.failure[:3].tolist()
+        ([1.0, 1.0, 0.0], [0.0, -1.0, -1.0])
+    """
     size = leave_one_out_group_size(group_size)
     return drop_equal_groups(GroupAdvantages(np.ones(size + 1), -np.ones(size + 1)))
 
@@ -145,6 +205,12 @@ def pass_at_k(group_size: int, k: int) -> GroupAdvantages:
     Args:
         group_size: G, at least 2.
         k: number of attempts, at most G.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> p = 0.2
+        >>> binary.gain(binary.pass_at_k(8, k=2), p).round(6).tolist(), round(2 * (1 - p), 6)
+        (1.6, 1.6)
 
     Reference:
         Walder & Karkhanis, Pass@K policy optimization (arXiv 2505.15201).
@@ -169,6 +235,12 @@ def best_of_group(group_size: int, *, eps: float | None = 1e-6, ddof: int = 1) -
         eps: added to the deviation, in units of reward; None does not divide.
         ddof: 1 divides the sum of squares by G − 1, 0 by G.
 
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.best_of_group(4, eps=None)
+        >>> advantages.success[1:].tolist()  # of two successes neither has a lead
+        [1.0, 0.0, 0.0, 0.0]
+
     Reference:
         verl's `grpo_passk` (arXiv 2503.19595).
     """
@@ -179,7 +251,14 @@ def best_of_group(group_size: int, *, eps: float | None = 1e-6, ddof: int = 1) -
 
 
 def drop_equal_groups(advantages: GroupAdvantages) -> GroupAdvantages:
-    """Advantages that vanish in groups of equal rewards: a₁(G) = a₀(0) = 0."""
+    """Advantages that vanish in groups of equal rewards: a₁(G) = a₀(0) = 0.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> advantages = binary.drop_equal_groups(binary.vanilla(3))
+        >>> advantages.success[1:].tolist()  # 1, but 0 where all succeed
+        [1.0, 1.0, 0.0]
+    """
     success, failure = advantages.success.copy(), advantages.failure.copy()
     success[..., -1] = failure[..., 0] = 0.0
     return GroupAdvantages(success, failure)

@@ -22,6 +22,14 @@ def outcome_moments(moments: Moments) -> OutcomeMoments:
 
     Raises:
         ValueError: if the problem has other reward levels.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.laws import binary
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])
+        >>> outcome = binary.outcome_moments(coin.moments)
+        >>> outcome.success_probability.tolist(), outcome.success_score_norm_squared.tolist()
+        ([0.5], [0.5])
     """
     if moments.outcome is None:
         raise ValueError(
@@ -42,6 +50,15 @@ def gain(advantages: GroupAdvantages, success_probability: ArrayLike) -> Array:
 
     Raises:
         ValueError: if p lies outside [0, 1] or does not fit the advantages.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> binary.gain(binary.grpo(8), [0.1, 0.5]).round(6).tolist()  # unbiased
+        [1.0, 1.0]
+        >>> binary.gain(binary.group_mean(8), [0.1, 0.5]).round(6).tolist()  # 1 − 1/G
+        [0.875, 0.875]
+        >>> binary.gain(binary.std_normalised(8), [0.1, 0.5]).round(2).tolist()  # biased
+        [2.18, 1.74]
     """
     prob = _probability(advantages, success_probability)
     steps, chances = _difference(advantages), binomial_weights(advantages.group_size - 1, prob)
@@ -63,6 +80,13 @@ def implied_objective(advantages: GroupAdvantages, success_probability: ArrayLik
 
     Raises:
         ValueError: if p lies outside [0, 1] or does not fit the advantages.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> binary.implied_objective(binary.grpo(8), [0.1, 0.5]).round(6).tolist()  # V itself
+        [0.1, 0.5]
+        >>> binary.implied_objective(binary.pass_at_k(8, k=2), 0.5).round(6).tolist()  # pass@2
+        0.75
     """
     prob = _probability(advantages, success_probability)
     steps = np.cumsum(_difference(advantages), axis=-1)
@@ -86,6 +110,14 @@ def second_moment(
 
     Raises:
         ValueError: if p lies outside [0, 1] or does not fit the advantages.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.laws import binary
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
+        >>> square = binary.second_moment(binary.grpo(2), coin.moments.outcome, [0.125])
+        >>> square.round(6).tolist()  # ‖g‖² and an error of ⅛
+        [0.25]
     """
     prob = _probability(advantages, outcome.success_probability)
     norm = numbers("gradient_norm_squared", gradient_norm_squared)
@@ -111,7 +143,16 @@ def second_moment(
 def variance(
     advantages: GroupAdvantages, outcome: OutcomeMoments, gradient_norm_squared: ArrayLike
 ) -> PerPrompt:
-    """Return tr Var ĝ(x) = E‖ĝ‖² − φ²‖g‖², shape (P,); arguments as for `second_moment`."""
+    """Return tr Var ĝ(x) = E‖ĝ‖² − φ²‖g‖², shape (P,); arguments as for `second_moment`.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.laws import binary
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
+        >>> noise = binary.variance(binary.group_mean(2), coin.moments.outcome, [0.125])
+        >>> noise.round(6).tolist()  # a quarter of GRPO's ⅛
+        [0.03125]
+    """
     second = second_moment(advantages, outcome, gradient_norm_squared)
     squared_mean = _mean_norm_squared(advantages, outcome, gradient_norm_squared)
     return without_rounding(second - squared_mean, second)
@@ -120,7 +161,15 @@ def variance(
 def mse(
     advantages: GroupAdvantages, outcome: OutcomeMoments, gradient_norm_squared: ArrayLike
 ) -> PerPrompt:
-    """E‖ĝ(x) − g(x)‖² = E‖ĝ‖² − (2φ − 1)‖g‖², shape (P,); arguments as for `second_moment`."""
+    """E‖ĝ(x) − g(x)‖² = E‖ĝ‖² − (2φ − 1)‖g‖², shape (P,); arguments as for `second_moment`.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit, laws
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
+        >>> error = laws.binary.mse(laws.binary.grpo(5), coin.moments.outcome, [0.125])
+        >>> error.round(6).tolist(), laws.mse.grpo(coin.moments, group_size=5).round(6).tolist()
+        ([0.0125], [0.0125])
+    """
     second = second_moment(advantages, outcome, gradient_norm_squared)
     factor = 2 * gain(advantages, outcome.success_probability) - 1
     return second - factor * np.asarray(gradient_norm_squared, dtype=float)
@@ -132,6 +181,16 @@ def scale_free_error(
     """The error that no step size changes: tr Var ĝ(x)/‖E ĝ(x)‖², shape (P,).
 
     Infinite where the mean is zero. Arguments as for `second_moment`.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.laws import binary
+        >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
+        >>> for advantages in (binary.grpo(2), binary.group_mean(2)):  # a factor is no difference
+        ...     error = binary.scale_free_error(advantages, coin.moments.outcome, [0.125])
+        ...     print(error.round(6).tolist())
+        [1.0]
+        [1.0]
     """
     mean = _mean_norm_squared(advantages, outcome, gradient_norm_squared)
     return _ratio(variance(advantages, outcome, gradient_norm_squared), mean)
@@ -148,6 +207,15 @@ def effective_sample_size(
 
     It may exceed G where V(x) is not the best baseline. Infinite where ĝ does not vary. Arguments
     as for `second_moment`.
+
+    Examples:
+        >>> from ustat_grpo import SoftmaxBandit
+        >>> from ustat_grpo.laws import binary
+        >>> tilted = SoftmaxBandit.tabular([0, 1], [[[0.6, 0.4], [0.4, 0.6]]]).at([0, 0]).moments
+        >>> norm = tilted.gradient_norm_squared
+        >>> size = binary.effective_sample_size(binary.grpo(8), tilted.outcome, norm)
+        >>> size.round(2).tolist()  # what the group mean makes of 8 outputs
+        [6.93]
     """
     prob = _probability(advantages, outcome.success_probability)
     score_norm = (1 - prob) * outcome.success_score_norm_squared
@@ -159,13 +227,28 @@ def effective_sample_size(
 
 
 def limiting_gain(success_probability: ArrayLike) -> Array:
-    """1/√(p(1−p)), to which φ_G of the normalised estimators tends; ∞ at p = 0 and 1."""
+    """1/√(p(1−p)), to which φ_G of the normalised estimators tends; ∞ at p = 0 and 1.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> binary.limiting_gain([0.5, 0.1]).round(3).tolist()  # 1/√¼, 1/0.3
+        [2.0, 3.333]
+        >>> binary.gain(binary.std_normalised(4096), 0.5).round(3).tolist()
+        1.999
+    """
     prob = unit_interval("success_probability", success_probability)
     return _ratio(np.ones_like(prob), np.sqrt(prob * (1 - prob)))
 
 
 def limiting_objective(success_probability: ArrayLike) -> Array:
-    """2 arcsin √p, to which F_G of the normalised estimators tends (Proposition 13)."""
+    """2 arcsin √p, to which F_G of the normalised estimators tends (Proposition 13).
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.laws import binary
+        >>> (binary.limiting_objective([0, 0.5, 1]) / np.pi).round(6).tolist()
+        [0.0, 0.5, 1.0]
+    """
     return 2 * np.arcsin(np.sqrt(unit_interval("success_probability", success_probability)))
 
 
@@ -175,6 +258,12 @@ def dead_group_probability(success_probability: ArrayLike, group_size: int) -> A
     Args:
         success_probability: p, shape (...).
         group_size: G.
+
+    Examples:
+        >>> from ustat_grpo.laws import binary
+        >>> dead = binary.dead_group_probability([0.5, 0.1], group_size=2)
+        >>> dead.round(6).tolist()  # ¼ + ¼ and 0.01 + 0.81
+        [0.5, 0.82]
     """
     prob, size = (
         unit_interval("success_probability", success_probability),

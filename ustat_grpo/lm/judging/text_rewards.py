@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.extras import from_extra
 from ustat_grpo.lm.judging.boxes import last_boxed
 from ustat_grpo.lm.judging.equivalence import decided
 from ustat_grpo.lm.judging.judge_process import JUDGE
 from ustat_grpo.lm.judging.written_numbers import as_number, last_number
 from ustat_grpo.lm.language_model import Rollouts
-from ustat_grpo.lm.models.extras import from_extra
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import Any
 
-from ustat_grpo.lm.models.extras import from_extra
+from ustat_grpo.inputs.extras import from_extra
 
 LIMIT = 5.0
 """Seconds of this thread's processor that a template may take; usual ones take 0.001."""

@@ -19,7 +19,19 @@ _SHAPE, _END = "shape", "end_token"
 
 
 def save_policy(model: Transformer, path: Path) -> None:
-    """Write a transformer whole or not at all."""
+    """Write a transformer whole or not at all.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from ustat_grpo.lm import Transformer, TransformerShape, load_policy, save_policy
+        >>> policy = Transformer(TransformerShape(vocabulary_size=6, width=8, num_heads=2))
+        >>> with TemporaryDirectory() as folder:
+        ...     save_policy(policy, Path(folder) / "policy.safetensors")
+        ...     again = load_policy(Path(folder) / "policy.safetensors")
+        >>> bool((again.head.weight == policy.head.weight).all())
+        True
+    """
     weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
     if model.shape.tied:
         del weights["head.weight"]  # the same tensor as the token embedding
@@ -37,6 +49,17 @@ def load_policy(
     Raises:
         ValueError: if there is no such file, it is none of ours, or its weights do not fit the
             shape that it states.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from ustat_grpo.lm import load_policy, save_policy, shipped_policy
+        >>> with TemporaryDirectory() as folder:
+        ...     save_policy(shipped_policy("beginner"), Path(folder) / "mine.safetensors")
+        ...     policy = load_policy(Path(folder) / "mine.safetensors", dtype=torch.float64)
+        >>> policy.shape.num_layers, policy.head.weight.dtype
+        (3, torch.float64)
     """
     if not path.is_file():
         raise ValueError(f"path must be a safetensors file, got {path} (no such file)")
@@ -71,6 +94,12 @@ def shipped_policy(
 
     Raises:
         ValueError: if `skill` is none of `SKILLS`.
+
+    Examples:
+        >>> from ustat_grpo.lm import shipped_policy
+        >>> policy = shipped_policy("intermediate")
+        >>> round(sum(parameter.numel() for parameter in policy.parameters()), -4)  # weights
+        120000
     """
     if skill not in SKILLS:
         raise ValueError(f"skill must be one of {', '.join(SKILLS)}, got {skill!r}")

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ustat_grpo.inputs.extras import from_extra
 from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
 from ustat_grpo.lm.models.chat_templates import asked, try_out
-from ustat_grpo.lm.models.extras import from_extra
 from ustat_grpo.lm.models.self_checks import inconsistency
 
 Cache = tuple[tuple[Tensor, Tensor], ...]

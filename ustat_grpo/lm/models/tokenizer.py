@@ -18,6 +18,12 @@ class CharacterTokenizer:
 
     Raises:
         ValueError: if a character occurs twice.
+
+    Examples:
+        >>> from ustat_grpo.lm import CharacterTokenizer
+        >>> tokenizer = CharacterTokenizer("0123456789+=")  # after a padding and an end token
+        >>> tokenizer.encode("1+2="), tokenizer.decode([3, 4, tokenizer.end_token, 5])
+        ([3, 12, 4, 13], '12')
     """
 
     characters: str = ARITHMETIC

@@ -30,6 +30,12 @@ class TransformerShape:
 
     Raises:
         ValueError: if a size is no positive integer, or heads do not divide the width.
+
+    Examples:
+        >>> from ustat_grpo.lm import TransformerShape
+        >>> shape = TransformerShape(vocabulary_size=20, width=16, num_heads=2)
+        >>> shape.width // shape.num_heads, shape.num_layers
+        (8, 2)
     """
 
     vocabulary_size: int
@@ -55,6 +61,15 @@ class Transformer(nn.Module):
     Args:
         shape: the sizes.
         end_token: the token that ends an output.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Prompts, Transformer, TransformerShape
+        >>> policy = Transformer(TransformerShape(vocabulary_size=6, width=8, num_heads=2))
+        >>> prompts = Prompts.of([[2, 3], [4]], pad_token=0)
+        >>> logits, cache = policy(prompts.tokens, prompts.real)
+        >>> tuple(logits.shape)  # 2 prompts, 2 places, 6 tokens
+        (2, 2, 6)
     """
 
     def __init__(self, shape: TransformerShape, end_token: int = END) -> None:
@@ -62,11 +77,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.end_token = end_token
-        self.tokens = nn.Embedding(shape.vocabulary_size, shape.width)
-        self.positions = nn.Embedding(shape.context_length, shape.width)
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.num_layers))
-        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
-        self.head = nn.Linear(shape.width, shape.vocabulary_size, bias=False)
+        self.tokens: nn.Embedding = nn.Embedding(shape.vocabulary_size, shape.width)
+        self.positions: nn.Embedding = nn.Embedding(shape.context_length, shape.width)
+        blocks = [_Block(shape) for _ in range(shape.num_layers)]
+        self.blocks: nn.ModuleList = nn.ModuleList(blocks)
+        self.norm: nn.RMSNorm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.head: nn.Linear = nn.Linear(shape.width, shape.vocabulary_size, bias=False)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02**0.5 if shape.tied else 0.5)
         if shape.tied:

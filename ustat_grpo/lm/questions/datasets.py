@@ -14,11 +14,11 @@ import numpy as np
 
 from ustat_grpo.arithmetic.problems import ArithmeticProblem
 from ustat_grpo.inputs.checks import generator, integer
+from ustat_grpo.inputs.extras import from_extra
 from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line, quoted
 from ustat_grpo.lm.judging.boxes import last_boxed
 from ustat_grpo.lm.judging.equivalence import MARK
 from ustat_grpo.lm.judging.written_numbers import written_plainly
-from ustat_grpo.lm.models.extras import from_extra
 
 Item = TypeVar("Item")
 

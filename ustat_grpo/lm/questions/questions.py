@@ -40,6 +40,15 @@ class Questions:
 
     Raises:
         ValueError: if there are no problems.
+
+    Examples:
+        >>> from ustat_grpo.arithmetic import ArithmeticProblem
+        >>> from ustat_grpo.arithmetic.expressions import Operation
+        >>> from ustat_grpo.lm import Questions
+        >>> questions = Questions([ArithmeticProblem(Operation("*", 6, 7))])
+        >>> read = questions.tokenizer.decode
+        >>> read(questions.prompts.tokens[0].tolist()), read(questions.solutions.tokens[0].tolist())
+        ('6*7=', '42')
     """
 
     problems: Sequence[ArithmeticProblem]
@@ -99,6 +108,13 @@ def arithmetic_questions(
     Raises:
         ValueError: if a number is no positive multiple of five, or the ranges do not hold enough
             distinct problems.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import arithmetic_questions
+        >>> train, held_out = arithmetic_questions(10, 5, rng=np.random.default_rng(0))
+        >>> train.prompts.tokens.shape[0], held_out.kinds.tolist()  # one of each kind is held out
+        (10, [0, 1, 2, 3, 4])
     """
     for name, number in {"num_train": num_train, "num_held_out": num_held_out}.items():
         if integer(name, number) % len(KINDS):

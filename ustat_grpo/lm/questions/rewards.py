@@ -36,6 +36,17 @@ class ExactMatch:
 
     Args:
         solutions: the right output to each question of the set.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo.lm import arithmetic_questions, sample_groups, shipped_policy
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> policy, rng = shipped_policy("advanced"), torch.Generator().manual_seed(0)
+        >>> outputs = sample_groups(policy, questions.prompts, 8, max_tokens=6, rng=rng)
+        >>> rewards = questions.exact_match(outputs, torch.arange(5))  # to which questions
+        >>> tuple(rewards.shape), set(rewards.unique().tolist()) <= {0.0, 1.0}
+        ((5, 8), True)
     """
 
     solutions: Answers
@@ -60,6 +71,18 @@ class AccuracyAndFormat:
     Args:
         answers: the right number to each question of the set.
         tokenizer: reads the outputs.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import AccuracyAndFormat, CharacterTokenizer, Prompts, Rollouts
+        >>> tokenizer = CharacterTokenizer()
+        >>> texts = ["42", "7", "+7", "042"]  # the last is right, but not well-formed
+        >>> tokens = [tokenizer.outputs([text])[0].tolist() for text in texts]
+        >>> outputs = torch.tensor([[each + [0] * (4 - len(each)) for each in tokens]])
+        >>> prompts = tokenizer.prompts(["6*7="])
+        >>> rollouts = Rollouts(prompts, outputs, mask=outputs != 0, log_probs=torch.zeros(1, 4, 4))
+        >>> AccuracyAndFormat([42], tokenizer)(rollouts, torch.tensor([0])).tolist()
+        [[2.0, 1.0, 0.0, 1.0]]
     """
 
     answers: Sequence[int]

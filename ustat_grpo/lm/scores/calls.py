@@ -60,7 +60,7 @@ class Call:
 
     def __post_init__(self) -> None:
         """Note the state that the inputs are in."""
-        self.versions = [x._version for x in self.inputs]
+        self.versions: list[int] = [x._version for x in self.inputs]
 
     @property
     def inputs(self) -> list[Tensor]:

@@ -46,6 +46,26 @@ def brute_force_errors(
 
     Raises:
         ValueError: if an argument is out of range, or the reward is that of other prompts.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.lm import arithmetic_questions, brute_force_errors, shipped_policy
+        >>> policy, rng = shipped_policy("intermediate"), torch.Generator().manual_seed(0)
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> errors = brute_force_errors(
+        ...     policy,
+        ...     questions.prompts,
+        ...     questions.exact_match,
+        ...     {"grpo": Grpo()},
+        ...     group_size=4,
+        ...     num_replications=3,
+        ...     max_tokens=6,
+        ...     rng=rng,
+        ... )
+        >>> errors["grpo"].shape, bool((errors["grpo"] > 0).all())
+        ((3,), True)
     """
     require_solutions(model, prompts, reward.solutions, max_tokens)
     truth = objective_gradient(model, reward.solutions)

@@ -64,6 +64,21 @@ def measured_outputs(
         RuntimeError: if a layer runs without derivatives (reentrant gradient checkpointing).
 
     Reference: Goodfellow 2015, arXiv 1510.01799; Li et al. 2021, arXiv 2110.05679.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo import estimate_noise
+        >>> from ustat_grpo import lm
+        >>> policy, rng = lm.shipped_policy("intermediate"), torch.Generator().manual_seed(0)
+        >>> _, questions = lm.arithmetic_questions(5, 10, rng=np.random.default_rng(0))
+        >>> rollouts = lm.sample_groups(policy, questions.prompts, 4, max_tokens=6, rng=rng)
+        >>> rewards = questions.exact_match(rollouts, torch.arange(10))
+        >>> sample = lm.measured_outputs(policy, rollouts, rewards)
+        >>> sample.rewards.shape, sample.gradient_norms.shape
+        ((40,), (10,))
+        >>> estimate_noise(sample).oracle > 0
+        True
     """
     return OutputSample.joined(
         list(measured_batches(model, rollouts, rewards, groups_per_pass=groups_per_pass))

@@ -51,6 +51,21 @@ def draw_pool(
     Raises:
         ValueError: if an argument is out of range, the exact-match reward is that of other prompts,
             or a prompt has fewer than four outputs with a reward.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo.lm import arithmetic_questions, draw_pool, shipped_policy
+        >>> from ustat_grpo.pools import pool_errors
+        >>> policy, rng = shipped_policy("intermediate"), torch.Generator().manual_seed(0)
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> pool = draw_pool(
+        ...     policy, questions.prompts, questions.exact_match, 32, max_tokens=6, rng=rng
+        ... )
+        >>> errors = pool_errors(pool, {"grpo": Grpo()}, 4, rng=np.random.default_rng(0))["grpo"]
+        >>> pool.exact, errors.num_groups, errors.mean.shape
+        (True, 8, (5,))
     """
     whole_blocks("num_outputs", num_outputs)
     if isinstance(reward, ExactMatch):

@@ -52,6 +52,16 @@ def score_norms(
         RuntimeError: if a layer runs without derivatives (reentrant gradient checkpointing).
 
     Reference: Goodfellow 2015, arXiv 1510.01799; Li et al. 2021, arXiv 2110.05679.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import arithmetic_questions, score_gram, score_norms, shipped_policy
+        >>> policy = shipped_policy("intermediate")
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> norms = score_norms(policy, questions.solutions)  # one pass, no score is stored
+        >>> diagonal = score_gram(policy, questions.solutions).diagonal()
+        >>> tuple(norms.shape), bool(((norms - diagonal).abs() < 1e-3 * norms).all())
+        ((5,), True)
     """
     layers = trained_layers(model)
     total = _zeros(model, answers, len(answers))
@@ -76,6 +86,18 @@ def score_gram(model: LanguageModel, answers: Answers) -> Float[Tensor, "U U"]:
     Args:
         model: see `score_norms`.
         answers: the outputs y_u to prompts x_u.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo.lm import arithmetic_questions, score_gram, shipped_policy
+        >>> policy = shipped_policy("intermediate")
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> gram = score_gram(policy, questions.solutions)
+        >>> unit = torch.diag(gram.diagonal() ** -0.5)
+        >>> cosines = unit @ gram @ unit  # of the scores of all pairs of solutions
+        >>> tuple(cosines.shape), bool((cosines.abs() < 1.001).all())
+        ((5, 5), True)
     """
     layers = trained_layers(model)
     total = _zeros(model, answers, len(answers), len(answers))
@@ -114,6 +136,18 @@ def probe_norms(
         ValueError: if there are fewer than 2 probes, or not one weight a row.
 
     Reference: Hutchinson 1989, "A stochastic estimator of the trace of the influence matrix".
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ustat_grpo.lm import arithmetic_questions, probe_norms, score_norms, shipped_policy
+        >>> policy, rng = shipped_policy("intermediate"), torch.Generator().manual_seed(0)
+        >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
+        >>> total, std_error = probe_norms(
+        ...     policy, questions.solutions, torch.ones(5), num_probes=8, rng=rng
+        ... )
+        >>> abs(total - score_norms(policy, questions.solutions).sum().item()) < 4 * std_error
+        True
     """
     if not isinstance(rng, torch.Generator):
         raise TypeError(f"rng must be a torch.Generator, got {rng!r}")

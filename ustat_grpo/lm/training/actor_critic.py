@@ -34,6 +34,15 @@ class Learner:
         learning_rate: η.
         optimizer: turns gradients into directions.
         moments: what the optimizer remembers.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import Learner
+        >>> learner = Learner(torch.nn.Linear(1, 1, bias=False), learning_rate=0.5)
+        >>> before = learner.network.weight.item()
+        >>> learner.ascend((torch.tensor([[2.0]]),), iteration=1)
+        >>> round(learner.network.weight.item() - before, 4)  # η times the gradient
+        1.0
     """
 
     network: Any
@@ -67,6 +76,14 @@ class LearnedCritic:
         learner: of the network, from `ustat_grpo.lm.training.critic.value_network`.
         per_token: whether it reads the outputs: A_t = Z − V̂(x, y_<t), as PPO with discount and
             λ of 1; else A = Z − V̂(x).
+
+    Examples:
+        >>> from ustat_grpo.lm import LearnedCritic, Learner, shipped_policy, value_network
+        >>> policy = shipped_policy("intermediate")
+        >>> network = value_network(policy)  # starts from the policy's weights
+        >>> critic = LearnedCritic(Learner(network, learning_rate=0.01), per_token=True)
+        >>> tuple(critic.learner.network.head.weight.shape)  # but has one output: V̂
+        (1, 56)
     """
 
     learner: Learner
@@ -158,6 +175,19 @@ def train_step(
 
     Raises:
         ValueError: if the estimator needs larger groups, or outputs may outgrow the context.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, lm
+        >>> policy = lm.Learner(lm.shipped_policy("intermediate"), learning_rate=0.01)
+        >>> network = lm.value_network(policy.network)
+        >>> critic = lm.LearnedCritic(lm.Learner(network, learning_rate=0.01))
+        >>> questions, _ = lm.arithmetic_questions(10, 5, rng=np.random.default_rng(0))
+        >>> task = lm.Task(questions.prompts, questions.exact_match)
+        >>> run = lm.TrainingConfig(16, 1, num_iterations=1, max_tokens=6, schedule=Constant(0.01))
+        >>> mean_reward = lm.train_step(policy, critic, task, run, rng=lm.run_rng(0), iteration=1)
+        >>> 0 < mean_reward < 1  # one output a prompt is enough for a critic
+        True
     """
     with phase("sampling"):
         batch = draw_batch(policy.network, task, run, rng)

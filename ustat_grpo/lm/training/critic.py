@@ -21,6 +21,14 @@ def value_network(policy: Transformer) -> Transformer:
 
     Args:
         policy: is copied, and not changed.
+
+    Examples:
+        >>> from ustat_grpo.lm import Prompts, shipped_policy, value_network
+        >>> critic = value_network(shipped_policy("intermediate"))
+        >>> prompts = Prompts.of([[2, 3]], pad_token=0)
+        >>> values, _ = critic(prompts.tokens, prompts.real)
+        >>> abs(values).tolist()  # one number a place, 0 before any training
+        [[[0.0], [0.0]]]
     """
     critic = deepcopy(policy)
     weight = policy.head.weight

@@ -60,6 +60,24 @@ def train_ensemble(
         ValueError: if configurations differ in what must be common, the numbers of configurations,
             generators and states differ, or states do not fit.
         FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, lm
+        >>> policy = lm.shipped_policy("intermediate")
+        >>> questions, _ = lm.arithmetic_questions(10, 5, rng=np.random.default_rng(0))
+        >>> task = lm.Task(questions.prompts, questions.exact_match)
+        >>> configs = [  # two divisions of a budget of 16 outputs
+        ...     lm.TrainingConfig(B, G, num_iterations=1, max_tokens=6, schedule=Constant(0.01))
+        ...     for B, G in ((8, 2), (2, 8))
+        ... ]
+        >>> def look(model):
+        ...     return {"accuracy": lm.expected_accuracy(model, questions.solutions)}
+        >>> (checkpoints,) = lm.train_ensemble(
+        ...     policy, task, configs, rngs=[lm.run_rng(0, 16) for _ in configs], evaluate=look
+        ... )
+        >>> [(each.iteration, 0 < each.measured["accuracy"] < 1) for each in checkpoints]
+        [(1, True), (1, True)]
     """
     if not configs or len(rngs) != len(configs):
         raise ValueError(

@@ -32,6 +32,14 @@ class Task:
         value: V(x), for estimators that need to know it; None for those that do not, since it
             costs a pass over the prompts at every step.
         reference: π_ref, from which a penalty keeps the policy; None takes θ_0.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo.lm import Task, arithmetic_questions
+        >>> questions, _ = arithmetic_questions(10, 5, rng=np.random.default_rng(0))
+        >>> task = Task(questions.prompts, questions.exact_match)
+        >>> len(task.prompts.tokens), task.value is None  # 10 questions; only the oracle needs V(x)
+        (10, True)
     """
 
     prompts: Prompts

@@ -37,6 +37,12 @@ class Pretraining:
 
     Raises:
         ValueError: if a number is out of range.
+
+    Examples:
+        >>> from ustat_grpo.lm import Pretraining
+        >>> settings = Pretraining(batch_size=50, num_steps=100, warmup=5)
+        >>> settings.batch_size // 5, settings.learning_rate  # of each kind in a step
+        (10, 0.003)
     """
 
     batch_size: int = 200
@@ -100,6 +106,18 @@ def pretrain(
     Raises:
         ValueError: if a kind has no problem outside of the held-out set.
         FloatingPointError: if the loss is not finite; names the step.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import lm
+        >>> tokenizer = lm.CharacterTokenizer()
+        >>> shape = lm.TransformerShape(tokenizer.vocabulary_size, width=8, num_heads=2)
+        >>> policy, rng = lm.Transformer(shape), np.random.default_rng(0)
+        >>> _, held_out = lm.arithmetic_questions(5, 5, rng=rng)
+        >>> settings = lm.Pretraining(batch_size=10, num_steps=2, warmup=1, problems_per_kind=20)
+        >>> for progress in lm.pretrain(policy, held_out, settings, rng=rng):
+        ...     print(progress.step, progress.loss > 0, len(progress.by_kind))
+        2 True 5
     """
     corpus = _corpus(held_out, settings.problems_per_kind, ranges, generator(rng))
     optimizer = torch.optim.AdamW(

@@ -71,6 +71,22 @@ def practical_gradient(
     Raises:
         ValueError: if the advantages' shape is not that of the groups, there is a penalty but no
             reference, or no parameter is trained.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo import Grpo, Practice, lm
+        >>> policy, tokenizer = lm.shipped_policy("intermediate"), lm.CharacterTokenizer()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> prompts = tokenizer.prompts(["7+15-9="])
+        >>> rollouts = lm.sample_groups(policy, prompts, 4, max_tokens=6, rng=rng)
+        >>> advantages = Grpo().advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+        >>> gradient = lm.practical_gradient(policy, rollouts, advantages, Practice())
+        >>> on_policy = lm.weighted_score(policy, rollouts, advantages / 4)  # all ratios are 1
+        >>> all(
+        ...     torch.allclose(one, other, atol=1e-4)
+        ...     for one, other in zip(gradient, on_policy, strict=True)
+        ... )
+        True
     """
     require_weights("advantages", advantages, rollouts)
     if practice.penalty_weight and reference is None:

@@ -53,6 +53,15 @@ class TrainingConfig:
 
     Raises:
         ValueError: if a number is out of its range, or minibatches would be of unequal size.
+
+    Examples:
+        >>> from ustat_grpo import Constant
+        >>> from ustat_grpo.lm import TrainingConfig
+        >>> config = TrainingConfig(
+        ...     batch_size=32, group_size=8, num_iterations=9, max_tokens=6, schedule=Constant(0.01)
+        ... )
+        >>> config.budget, config.estimator
+        (256, Grpo())
     """
 
     batch_size: int
@@ -113,6 +122,14 @@ def run_rng(*coordinates: int) -> torch.Generator:
 
     Raises:
         ValueError: if a coordinate is no integer, or negative.
+
+    Examples:
+        >>> import torch
+        >>> from ustat_grpo.lm import run_rng
+        >>> first = torch.rand(2, generator=run_rng(0, 256))  # seed 0, 256 outputs a step
+        >>> again = torch.rand(2, generator=run_rng(0, 256))  # of another group size, say
+        >>> bool((first == again).all())
+        True
     """
     words = [integer("coordinates", each, at_least=0) for each in coordinates]
     # Their number belongs to the key: SeedSequence takes no notice of zeros at the end.
@@ -151,6 +168,21 @@ def train(
     Raises:
         ValueError: if the state does not fit model and optimizer.
         FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Constant, lm
+        >>> policy = lm.shipped_policy("intermediate")
+        >>> questions, _ = lm.arithmetic_questions(10, 5, rng=np.random.default_rng(0))
+        >>> task = lm.Task(questions.prompts, questions.exact_match)
+        >>> config = lm.TrainingConfig(
+        ...     batch_size=8, group_size=4, num_iterations=2, max_tokens=6, schedule=Constant(0.01)
+        ... )
+        >>> def look(model):
+        ...     return {"accuracy": lm.expected_accuracy(model, questions.solutions)}
+        >>> (checkpoint,) = lm.train(policy, task, config, rng=lm.run_rng(0), evaluate=look)
+        >>> checkpoint.iteration, 0 < checkpoint.measured["accuracy"] < 1
+        (2, True)
     """
     trained = tuple(p.detach()[None] for p in model.parameters() if p.requires_grad)
     policies = Alone(model, reference_of(model, task, config.practice))  # before the state comes
