@@ -27,7 +27,7 @@ TOOLS = ("pytest", "pytest-xdist", "hypothesis", "beartype", "filelock")
 NEEDS_MORE = r"torch|transformers|trl|hydra|omegaconf|matplotlib|experiments|figures|benchmarks"
 ROOMS = r"ustat_grpo\.(?:lm|integrations)"
 IMPORTS = re.compile(rf"^\s*(?:import|from) (?:{NEEDS_MORE}|{ROOMS})\b", re.M)
-OWN_IMPORTS = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
+OWN_IMPORTS = re.compile(r"^\s*from support(?:\.| import )(\w+)", re.M)
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys, ustat_grpo
@@ -83,7 +83,7 @@ def _try(which: str, python: str, folder: Path) -> None:
     plan = ["plan", "docs/sample_outputs.csv", "--budget", "512"]
     _run([str(folder / "venv" / "bin" / "ustat-grpo"), *plan], away)
     _run([*pip, "install", *requirements(which, *TESTED_EXTRAS), *TOOLS])
-    tests = [f"tests/{path.name}" for path in light_tests()]
+    tests = [str(path.relative_to(ROOT)) for path in light_tests()]
     _run([inside, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests], away)
 
 
@@ -99,7 +99,7 @@ def requirements(which: str, *extras: str) -> list[str]:
 
 def light_tests() -> Iterator[Path]:
     """Yield the test files that import nothing, themselves or by a helper, that is left out."""
-    helpers = {path.stem: path for path in (ROOT / "tests").glob("*.py")}
+    helpers = {path.stem: path for path in (ROOT / "tests" / "support").glob("*.py")}
 
     def is_light(path: Path, seen: frozenset[str] = frozenset()) -> bool:
         text = path.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def light_tests() -> Iterator[Path]:
         return all(is_light(helpers[name], seen | own) for name in own)
 
     sources = {"test_imports", "test_compiled", "test_extras", "test_planner_page", "test_theory"}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         if path.stem not in sources and is_light(path):
             yield path
 

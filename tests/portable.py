@@ -31,7 +31,7 @@ DOCUMENTS = (
     "paper_repro.md", "README.md", "docs/planner.md",
     *sorted(f"docs/repro/{path.name}" for path in (ROOT / "docs" / "repro").iterdir()),
 )  # fmt: skip
-LAWS = "tests/test_laws_*.py tests/test_rounding.py tests/test_theory.py tests/test_draws.py"
+LAWS = ("tests/laws", "tests/theory", "tests/compiled/test_draws.py", "tests/test_rounding.py")
 
 # What OpenBLAS needs of the processor to run the kernels of another.
 CORE_TYPES = {
@@ -53,10 +53,17 @@ class Setting(NamedTuple):
 def settings(folder: Path) -> Iterator[Setting]:
     """Yield every setting; caches of compiled loops go into a folder where they must differ."""
     features = _features()
+    running: dict[str, str] = {}
     for core, needs in CORE_TYPES.items():
         lacking = [need for need in needs if not features.get(need, False)]
         missing = f"this processor has no {', '.join(lacking)}" if lacking else ""
-        yield Setting(f"OPENBLAS_CORETYPE={core}", {"OPENBLAS_CORETYPE": core}, missing)
+        runs = "" if lacking else _kernels(core)
+        first = running.setdefault(runs or core, core)
+        if first != core:
+            missing = f"runs {runs}, as {first} does"
+        name = f"OPENBLAS_CORETYPE={core}"
+        shown = name if runs in (core, "") else f"{name} (runs {runs})"
+        yield Setting(shown, {"OPENBLAS_CORETYPE": core}, missing)
     wide = [name for name in _dispatched() if "512" in name or name == "X86_V4"]
     for name, disabled in (("512-bit vectors", wide), ("extensions", _dispatched())):
         missing = "" if disabled else "NumPy uses none here"
@@ -65,18 +72,31 @@ def settings(folder: Path) -> Iterator[Setting]:
     yield Setting("torch without extensions", {"ATEN_CPU_CAPABILITY": "default"})
     generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     yield Setting("NUMBA_CPU_NAME=generic", generic | {"NUMBA_CACHE_DIR": str(folder / "generic")})
-    for threads in ("1", "2"):
-        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-        yield Setting(f"{threads} threads", dict.fromkeys(names, threads))
-    for seed in ("0", "random"):
-        yield Setting(f"PYTHONHASHSEED={seed}", {"PYTHONHASHSEED": seed})
+    yield from surroundings()
+
+
+def surroundings() -> Iterator[Setting]:
+    """Yield threads, hash seeds, locales and time zones, two values of each at once.
+
+    What differs under one of these rows is looked into by `parts`, one variable at a time.
+    """
     installed = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split()
     comma = next((name for name in COMMA_LOCALES if name in installed), "")
-    yield Setting("LC_ALL=C", {"LC_ALL": "C"})
-    missing = "" if comma else f"none of {', '.join(COMMA_LOCALES)} is installed"
-    yield Setting("a locale with decimal commas", {"LC_ALL": comma}, missing)
-    for zone in ("Pacific/Kiritimati", "America/St_Johns"):
-        yield Setting(f"TZ={zone}", {"TZ": zone})
+    for threads, seed, locale, zone in (
+        ("1", "0", "C", "Pacific/Kiritimati"),
+        ("2", "random", comma, "America/St_Johns"),
+    ):
+        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+        others = {"PYTHONHASHSEED": seed, "LC_ALL": locale or "C", "TZ": zone}
+        shown = locale or "C, none with commas is installed"
+        name = f"threads {threads}, hash seed {seed}, {zone}, locale {shown}"
+        yield Setting(name, dict.fromkeys(names, threads) | others)
+
+
+def parts(setting: Setting) -> Iterator[Setting]:
+    """Yield each variable of a setting alone."""
+    for name, value in setting.variables.items():
+        yield Setting(f"{name}={value}", {name: value})
 
 
 def theory_and_ledger(environment: dict[str, str], folder: Path) -> str:
@@ -99,9 +119,8 @@ def sample(environment: dict[str, str], folder: Path) -> str:
 
 def laws(environment: dict[str, str], folder: Path) -> str:
     """Run the tests of the laws."""
-    paths = [path for pattern in LAWS.split() for path in sorted(ROOT.glob(pattern))]
     options = ["-q", "-p", "no:cacheprovider", "-n", "2", f"--basetemp={folder / 'tests'}"]
-    return _failure(["-m", "pytest", *options, *map(str, paths)], environment)
+    return _failure(["-m", "pytest", *options, *LAWS], environment)
 
 
 def figures(environment: dict[str, str], folder: Path) -> str:
@@ -123,18 +142,18 @@ CHECKS: dict[str, Callable[[dict[str, str], Path], str]] = {
 
 def main(arguments: list[str]) -> int:
     """Try every setting and print the table; return 1 if anything differs, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="what CI has time for")
     quick = parser.parse_args(arguments).quick
     checks = [name for name in CHECKS if not (quick and name == "figures")]
-    print(f"{'setting':45}" + "".join(f"{name:>24}" for name in checks), flush=True)
+    print(f"{'setting':80}" + "".join(f"{name:>24}" for name in checks), flush=True)
     failures = []
     with tempfile.TemporaryDirectory() as place:
         for setting in settings(Path(place)):
-            if quick and setting.name not in QUICK:
+            if quick and not setting.name.startswith(QUICK):
                 continue
             row = _row(setting, checks, Path(place))
-            print(f"{_named(setting):45}" + row.text, flush=True)
+            print(f"{setting.name:80}" + row.text, flush=True)
             failures += row.failures
     print("\n".join([*failures, f"{len(failures)} checks differ"]))
     return int(bool(failures))
@@ -156,19 +175,19 @@ def _row(setting: Setting, checks: list[str], place: Path) -> _Row:
         wrong = CHECKS[name](os.environ | setting.variables, folder)
         seconds = time.perf_counter() - start
         cells.append(f"{'DIFFERS' if wrong else 'same'} ({seconds:.0f} s)")
+        if wrong and setting in surroundings():
+            alone = {each.name: each.variables for each in parts(setting)}
+            culprits = [each for each in alone if CHECKS[name](os.environ | alone[each], folder)]
+            wrong = f"by {' or '.join(culprits) or 'all of it together'}: {wrong}"
         failures += [f"{setting.name}, {name}: {wrong}"] if wrong else []
     return _Row("".join(f"{cell:>24}" for cell in cells), failures)
 
 
-def _named(setting: Setting) -> str:
-    """Return the name of a setting, with the kernels that NumPy's OpenBLAS makes of it."""
-    core = setting.variables.get("OPENBLAS_CORETYPE")
-    if core is None or setting.missing:
-        return setting.name
+def _kernels(core: str) -> str:
+    """Return the kernels that NumPy's OpenBLAS runs where it is asked for those of `core`."""
     command = [sys.executable, __file__, "--core"]
-    environment = os.environ | setting.variables
-    runs = subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip()
-    return setting.name + (f" (runs {runs})" if runs.lower() not in (core.lower(), "") else "")
+    environment = os.environ | {"OPENBLAS_CORETYPE": core}
+    return subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip()
 
 
 def core_name() -> str:

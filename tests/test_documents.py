@@ -21,10 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 import ustat_grpo.environments  # noqa: F401  (symbols are looked up in it, ids registered)
-from apps import checked
 from experiments.jobs import EXPERIMENTS, TASKS
 from experiments.ledger.layout import PAGES
 from experiments.running.commands import as_overrides
+from support.apps import checked
 from ustat_grpo import command_line
 
 ROOT = Path(__file__).parents[1]

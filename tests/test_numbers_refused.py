@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 import pytest
 
-from number_cases import CASES, Case
+from support.number_cases import CASES, Case
 from ustat_grpo import laws, noise, planner
 
 RECORDS = {

@@ -9,8 +9,8 @@ To first order in C, E g = g + ½∇³J[C] and Cov(θ + ηg) = (I + ηH)C(I + η
 `laws.path`. So the two differ by terms of second order in the noise: an estimate of what the first
 order leaves out. It sees how gradient, curvature and noise change with θ; it does not see that θ
 and ĝ are skewed, nor a second hill on which some runs end. Where every minibatch can be summed
-over, it finds from half of the true second order to all of it (`tests/test_laws_spread.py`). It is
-a warning, not a better law.
+over, it finds from half of the true second order to all of it
+(`tests/laws/test_laws_spread.py`). It is a warning, not a better law.
 """
 
 from collections.abc import Callable
