@@ -46,11 +46,18 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _torch_on_one_thread() -> None:
-    """Keep torch on one thread wherever a test module uses it; import it for nobody else."""
+def _torch_alike(request: pytest.FixtureRequest) -> None:
+    """Keep torch on one thread, its own draws those of the test; import it for nobody else."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    if torch is not None:
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
+        torch.manual_seed(_seed(request))
+
+
+def _seed(request: pytest.FixtureRequest) -> int:
+    """Return what neither order, choice nor folder of tests changes."""
+    return zlib.crc32(f"tests/{request.node.nodeid.rpartition('/')[2]}".encode())
 
 
 @pytest.fixture
@@ -74,5 +81,5 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """A stream of the test's own: neither the order nor the choice of tests changes its draws."""
-    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+    """A stream of the test's own: neither order, choice nor folder of tests changes its draws."""
+    return np.random.default_rng(_seed(request))

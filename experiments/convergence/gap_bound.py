@@ -9,6 +9,7 @@ mean gap, the closed bounds of Lemma 6 and the recursion that they solve. Try
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,10 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.convergence.limit_law import require_enclosed_optimum, require_no_escape
+from experiments.convergence.limit_law import enclosed_tug_of_war, require_no_escape
 from experiments.group_size.group_size import summary
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
@@ -60,23 +61,33 @@ class GapBound:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        require_enclosed_optimum(self.task)
+        _ = self.tug_of_war
         integer("batch_size", self.batch_size)
         increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, self.group_size)
-        if self.task.num_axes > 3:
+        require_group_size(self.compared, self.group_size)
+        if self.tug_of_war.num_axes > 3:
             raise ValueError(
-                f"task.num_axes must be at most 3 for a grid over Θ, got {self.task.num_axes}"
+                f"task.num_axes must be at most 3 for a grid over Θ, got {self.tug_of_war.num_axes}"
             )
-        schedules = build_schedules(self, certified(self.task, self.cells))
+        schedules = build_schedules(self, certified(self.tug_of_war, self.cells))
         if not self.project:
-            for start in self.task.starts.values():
+            for start in self.tug_of_war.starts.values():
                 for schedule in schedules.values():
                     rates = schedule.rates(self.iterations[-1])
-                    require_no_escape(start, self.estimators, self.group_size, rates)
+                    require_no_escape(start, self.compared, self.group_size, rates)
+
+    @property
+    def tug_of_war(self) -> TugOfWarTask:
+        """The task, which encloses its optimum."""
+        return enclosed_tug_of_war(self.task)
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 class Constants(NamedTuple):
@@ -104,16 +115,16 @@ def certified(task: TugOfWarTask, cells: int) -> Constants:
     return Constants(smoothness, found.pl_constant, found.largest_gap)
 
 
-def largest_noise(config: GapBound, name: str, parameters: compared.Parameters) -> float:
+def largest_noise(config: GapBound, compared: Compared) -> float:
     """Return M, the largest error of a minibatch gradient over Θ; the group mean's over its gain.
 
     The grid has as many cells in all as that of the certificate has along one axis.
     """
-    task, noise = config.task, compared.noise(name, parameters)
+    task = config.tug_of_war
     sizes = {"batch_size": config.batch_size, "group_size": config.group_size}
 
     def error(snapshot: Snapshot) -> float:
-        covariance = noise(Expansion(snapshot).score_moments).minibatch(**sizes)
+        covariance = compared.noise(Expansion(snapshot).score_moments).minibatch(**sizes)
         return float(np.trace(covariance, axis1=1, axis2=2).sum())
 
     return largest_error(
@@ -140,14 +151,14 @@ def build_schedules(config: GapBound, known: Constants) -> dict[str, Constant | 
 
 def run(config: GapBound) -> pd.DataFrame:
     """Measure the gap and bound it, for every schedule and estimator and each panel of the task."""
-    known, tables = certified(config.task, config.cells), []
-    for panel, start in config.task.starts.items():
-        for name, parameters in track(config.estimators.items(), panel):
-            noise = largest_noise(config, name, parameters)
+    known, tables = certified(config.tug_of_war, config.cells), []
+    for panel, start in config.tug_of_war.starts.items():
+        for name, each in track(config.compared.items(), panel):
+            noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
-                columns = summary(measure(config, panel, start, name, schedule))
-                columns["law"] = predicted(config, start, name, schedule)
-                columns |= bounds(config, start, name, schedule, noise)
+                columns = summary(measure(config, panel, start, each, schedule))
+                columns["law"] = predicted(config, start, each, schedule)
+                columns |= bounds(config, start, each, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())
                 table = table.assign(rate=schedule.rate, offset=getattr(schedule, "offset", 0.0))
                 tables.append(table.assign(task=panel, schedule=kind, estimator=name, noise=noise))
@@ -157,12 +168,12 @@ def run(config: GapBound) -> pd.DataFrame:
 
 
 def measure(
-    config: GapBound, panel: str, start: Start, name: str, schedule: Constant | Decay
+    config: GapBound, panel: str, start: Start, compared: Compared, schedule: Constant | Decay
 ) -> Runs:
     """Run Algorithm 1; the same generator each time, so that estimators and schedules share."""
     return optimize(
         start.bandit,
-        compared.build(config.estimators)[name],
+        compared.estimator,
         batch_size=config.batch_size,
         group_size=config.group_size,
         num_iterations=config.iterations[-1],
@@ -178,13 +189,13 @@ def measure(
 
 
 def predicted(
-    config: GapBound, start: Start, name: str, schedule: Constant | Decay
+    config: GapBound, start: Start, compared: Compared, schedule: Constant | Decay
 ) -> Sequence[float]:
     """Return the law of the mean gap; it knows no Θ, so it needs noise that rarely leaves it."""
-    gain = compared.gain(name, config.group_size)
+    gain = compared.gain(config.group_size)
     laws = expected_gap(
         expand(start.bandit.at),
-        compared.noise(name, config.estimators[name]),
+        compared.noise,
         theta0=start.theta0,
         rates=gain * schedule.rates(config.iterations[-1]),
         checkpoints=config.iterations,
@@ -194,17 +205,17 @@ def predicted(
 
 
 def bounds(
-    config: GapBound, start: Start, name: str, schedule: Constant | Decay, noise: float
+    config: GapBound, start: Start, compared: Compared, schedule: Constant | Decay, noise: float
 ) -> dict[str, Array]:
     """Return Lemma 6's bound in closed form, and the recursion that it solves.
 
     At β/(i + i₀) the lemma's induction starts at i₀: its bound holds at n + i₀ in place of n if it
     is at least a at i₀, a = sup Δ. The group mean is GRPO's estimate at the rate gain·β.
     """
-    smoothness, pl_constant, largest_gap = certified(config.task, config.cells)
+    smoothness, pl_constant, largest_gap = certified(config.tug_of_war, config.cells)
     shared = {"smoothness": smoothness, "pl_constant": pl_constant, "noise": noise}
     first = start.bandit.best_objective - start.bandit.at(start.theta0).objective
-    points, gain = np.array(config.iterations), compared.gain(name, config.group_size)
+    points, gain = np.array(config.iterations), compared.gain(config.group_size)
     rate, rates = gain * schedule.rate, gain * schedule.rates(config.iterations[-1])
     if isinstance(schedule, Constant):
         closed = constant_rate_bound(points, initial_gap=first, rate=rate, **shared)
@@ -217,7 +228,7 @@ def bounds(
 
 def describe(config: GapBound) -> str:
     """Return the readable part of the results folder's name."""
-    return f"{config.task.name}_B{config.batch_size}_G{config.group_size}"
+    return f"{config.tug_of_war.name}_B{config.batch_size}_G{config.group_size}"
 
 
 APP = App("gap_bound", GapBound, run, describe)

@@ -10,6 +10,7 @@ law without the factor β² that the paper's proof loses. Try
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,12 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
+from experiments.tasks.kinds import of_kind
 from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, optimize
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.inputs.arrays import Array
@@ -61,18 +63,28 @@ class LimitLaw:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        require_enclosed_optimum(self.task)
+        _ = self.tug_of_war
         integer("batch_size", self.batch_size)
         if self.iterations is None:  # more runs see smaller departures from the limit
             self.iterations = [250, 1000] if self.scale.runs < 1000 else [250, 1000, 4000]
         increasing("iterations", self.iterations)
         schedule = Decay(real("rate_factor", self.rate_factor, above=0.0), self.offset)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, self.group_size)
+        require_group_size(self.compared, self.group_size)
         if not self.project:
-            rates = schedule.rates(self.iterations[-1]) / least_curvature(self.task)
-            for start in self.task.starts.values():
-                require_no_escape(start, self.estimators, self.group_size, rates)
+            rates = schedule.rates(self.iterations[-1]) / least_curvature(self.tug_of_war)
+            for start in self.tug_of_war.starts.values():
+                require_no_escape(start, self.compared, self.group_size, rates)
+
+    @property
+    def tug_of_war(self) -> TugOfWarTask:
+        """The task, which encloses its optimum."""
+        return enclosed_tug_of_war(self.task)
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 class Samples(NamedTuple):
@@ -83,10 +95,13 @@ class Samples(NamedTuple):
     flat: Array  # coordinates along the f flat directions, (R, C, f)
 
 
-def require_enclosed_optimum(task: Any) -> None:
-    """Raise unless the task is a tug of war whose start and optimum lie in Θ, the latter inside."""
-    if not isinstance(task, TugOfWarTask):
-        raise ValueError(f"task must be a tug of war, with its optimum inside Θ, got {task.name}")
+def enclosed_tug_of_war(task: Any) -> TugOfWarTask:
+    """Return a task as a tug of war whose start and optimum lie in Θ, the latter inside.
+
+    Raises:
+        ValueError: if it is no such task.
+    """
+    task = of_kind(task, TugOfWarTask, "task must be a tug of war, with its optimum inside Θ")
     best = task.problem.separations / 2
     if not (task.low < best.min() and best.max() < task.high):
         raise ValueError(
@@ -98,15 +113,16 @@ def require_enclosed_optimum(task: Any) -> None:
             f"task.coordinates must begin between {task.low} and {task.high}, where runs start, "
             f"got {task.coordinates[0]}"
         )
+    return task
 
 
 def require_no_escape(
-    start: Start, estimators: Mapping[str, compared.Parameters], group_size: int, rates: Array
+    start: Start, compared: Mapping[str, Compared], group_size: int, rates: Array
 ) -> None:
     """Raise unless runs cannot leave Θ even without a projection."""
     region = start.projection
     assert isinstance(region, Box) and region.axes is not None
-    travel = farthest_travel(start.bandit, estimators, group_size, rates)
+    travel = farthest_travel(start.bandit, compared, group_size, rates)
     inside = region.coordinates(start.theta0)
     lengths = np.linalg.norm(region.axes, axis=1)
     distance = max((np.minimum(inside - region.low, region.high - inside) / lengths).min(), 0.0)
@@ -119,7 +135,7 @@ def require_no_escape(
 
 def farthest_travel(
     bandit: SoftmaxBandit,
-    estimators: Mapping[str, compared.Parameters],
+    compared: Mapping[str, Compared],
     group_size: int,
     rates: Array,
 ) -> float:
@@ -127,13 +143,11 @@ def farthest_travel(
     assert bandit.features is not None
     features = bandit.features
     diameter = np.linalg.norm(features[:, :, None] - features[:, None], axis=-1).max()
-    advantage = largest_advantage(estimators, group_size, bandit.reward_levels)
+    advantage = largest_advantage(compared, group_size, bandit.reward_levels)
     return float(rates.sum() * advantage * diameter)
 
 
-def largest_advantage(
-    estimators: Mapping[str, compared.Parameters], group_size: int, levels: Array
-) -> float:
+def largest_advantage(compared: Mapping[str, Compared], group_size: int, levels: Array) -> float:
     """Return max∣advantage∣ over all estimators and groups.
 
     Advantages are affine in rewards and baseline and treat outputs alike: the extremes are where
@@ -143,7 +157,7 @@ def largest_advantage(
     rewards = np.where(np.tri(group_size + 1, group_size, -1) > 0, high, low)
     advantages = [
         estimator.advantages(rewards, SideInformation(ends, ends))
-        for estimator in compared.build(estimators).values()
+        for estimator in algorithms(compared).values()
         for ends in (np.full(len(rewards), low), np.full(len(rewards), high))
     ]
     return float(np.abs(advantages).max())
@@ -163,10 +177,10 @@ def run(config: LimitLaw) -> pd.DataFrame:
     """Compare n·Δ_n with its law, for every estimator and checkpoint and each panel of the task."""
     assert config.iterations is not None
     tables = []
-    for panel, start in config.task.starts.items():
-        for name, parameters in track(config.estimators.items(), panel):
-            law, beta = predicted(config, name, parameters)
-            samples = measure(config, panel, start, name)
+    for panel, start in config.tug_of_war.starts.items():
+        for name, each in track(config.compared.items(), panel):
+            law, beta = predicted(config, each)
+            samples = measure(config, panel, start, each)
             for i, iteration in enumerate(config.iterations):
                 sample = Samples(*(part[:, i] for part in samples))
                 table = pd.DataFrame(_compared(sample, law, beta) | _constant(sample, law))
@@ -176,22 +190,22 @@ def run(config: LimitLaw) -> pd.DataFrame:
     return data.assign(**sizes).reindex(columns=COLUMNS)
 
 
-def measure(config: LimitLaw, panel: str, start: Start, name: str) -> Samples:
+def measure(config: LimitLaw, panel: str, start: Start, compared: Compared) -> Samples:
     """Run Algorithm 1; the same generator each time, so that estimators share."""
     from scipy.linalg import null_space
 
     assert config.iterations is not None
-    problem, rng = config.task.problem, tasks.panel_rng(config.seed, panel)
+    problem, rng = config.tug_of_war.problem, tasks.panel_rng(config.seed, panel)
     flat = null_space(problem.axes)
     places = FLAT_STARTS if flat.size else (0.0,)
     parts = [
         optimize(
             start.bandit,
-            compared.build(config.estimators)[name],
+            compared.estimator,
             batch_size=config.batch_size,
             group_size=config.group_size,
             num_iterations=config.iterations[-1],
-            schedule=Decay(config.rate_factor / least_curvature(config.task), config.offset),
+            schedule=Decay(config.rate_factor / least_curvature(config.tug_of_war), config.offset),
             num_runs=RUNS * config.scale.runs // len(places),
             theta0=start.theta0 + place * flat.sum(axis=1),
             checkpoints=config.iterations,
@@ -207,24 +221,22 @@ def measure(config: LimitLaw, panel: str, start: Start, name: str) -> Samples:
     return Samples(gap * np.array(config.iterations, dtype=float), distance, theta @ flat)
 
 
-def predicted(
-    config: LimitLaw, name: str, parameters: compared.Parameters
-) -> tuple[WeightedChiSquared | None, float]:
+def predicted(config: LimitLaw, compared: Compared) -> tuple[WeightedChiSquared | None, float]:
     """Return the limit law of n·Δ_n, None where there is none, and β.
 
     The group mean is GRPO's estimate times a gain: it is GRPO at the rate gain·β.
     """
-    here, gain = at_optimum(config.task), compared.gain(name, config.group_size)
+    here, gain = at_optimum(config.tug_of_war), compared.gain(config.group_size)
     hessian = here.hessian[0]
-    beta = gain * config.rate_factor / least_curvature(config.task)
+    beta = gain * config.rate_factor / least_curvature(config.tug_of_war)
     if gain * config.rate_factor <= 0.5:
         warnings.warn(
-            f"rate_factor must be above {0.5 / gain:g} for {name} to have a limit law (β·λ > ½), "
-            f"got {config.rate_factor:g}",
+            f"rate_factor must be above {0.5 / gain:g} for {compared.name} to have a limit law "
+            f"(β·λ > ½), got {config.rate_factor:g}",
             stacklevel=2,
         )
         return None, beta
-    noise = compared.noise(name, parameters)(here.score_moments)
+    noise = compared.noise(here.score_moments)
     sizes = {"batch_size": config.batch_size, "group_size": config.group_size}
     covariance = limit.decaying_covariance(hessian, noise.minibatch(**sizes)[0], rate=beta)
     return WeightedChiSquared(limit.weights(hessian, covariance)), beta
@@ -271,7 +283,7 @@ def _kolmogorov_smirnov(sample: Array, law: WeightedChiSquared | None) -> tuple[
 def describe(config: LimitLaw) -> str:
     """Return the readable part of the results folder's name."""
     sizes = f"B{config.batch_size}_G{config.group_size}"
-    return f"{config.task.name}_{sizes}_rate{config.rate_factor:g}"
+    return f"{config.tug_of_war.name}_{sizes}_rate{config.rate_factor:g}"
 
 
 APP = App("limit_law", LimitLaw, run, describe)

@@ -1,14 +1,16 @@
 """What the comparison with a learned critic is asked: its configuration, methods and cells."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
 
-from experiments.group_size.group_size import sizes_at
+from experiments.group_size.config import sizes_at
 from experiments.running.options import Scale, require_seed_and_threads
-from experiments.tasks.language import Arithmetic, SmallPolicies
+from experiments.tasks.kinds import of_kind
+from experiments.tasks.language import Arithmetic
+from experiments.tasks.policies import PosedTask, SmallPolicies
 from ustat_grpo.inputs.checks import increasing, integer, leave_one_out_group_size, real
 
 NAME = "critic"
@@ -43,13 +45,9 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        if not isinstance(self.task, Arithmetic):
-            raise ValueError(f"task must be arithmetic, got {self.task.name}")
-        if self.task.reward != "exact_match":
-            raise ValueError(f"task.reward must be exact_match, got {self.task.reward}")
-        if not isinstance(self.policy, SmallPolicies):
-            raise ValueError(f"policy must be small, got {self.policy.name}")
-        self.policy = replace(self.policy, skills=[self.start])
+        of_kind(self.task, Arithmetic, "task must be arithmetic").require_exact_match()
+        small = of_kind(self.policy, SmallPolicies, "policy must be small")
+        self.policy = small.starting_at(self.start)
         self.group_size = sizes_at(self.budget, self.group_size, default=(2, 4, 8, 16), fewest=1)
         self.critic_group_size = sizes_at(
             self.budget, self.critic_group_size, default=(1, 4), fewest=1
@@ -63,6 +61,11 @@ class CriticConfig:
         for name in ("learning_rate", "critic_learning_rate"):
             real(name, getattr(self, name), above=0.0)
         require_seed_and_threads(self.seed, self.threads)
+
+    @property
+    def posed(self) -> PosedTask:
+        """The task with the policy at which runs begin."""
+        return PosedTask(self.task, self.policy)
 
     def methods(self) -> list["Method"]:
         """Return what is compared."""

@@ -22,8 +22,7 @@ from rich.table import Table
 from experiments.critic.config import NAME, Cell, CriticConfig
 from experiments.running.app import App
 from experiments.running.parts import Parts
-from experiments.tasks import language as language_tasks
-from experiments.tasks import panels as policy_panels
+from experiments.running.threads import use_threads
 
 COLUMNS = [
     "task", "method", "group_size", "batch_size", "budget", "optimizer", "iteration", "seed",
@@ -40,8 +39,8 @@ def run(config: CriticConfig, parts: Path) -> pd.DataFrame:
     """
     from experiments.critic.training import costs, train
 
-    language_tasks.use_threads(config.threads)
-    sets = policy_panels.training_sets(config.task, config.policy)
+    use_threads(config.threads)
+    sets = config.posed.training_sets()
     cells = [Cell(method, seed) for method in config.methods() for seed in range(config.seeds)]
     kept = Parts(__name__, config)
     jobs = {parts / "costs.csv": partial(costs, config, sets)}
@@ -82,7 +81,7 @@ def describe(config: CriticConfig) -> str:
 
 def prepare(config: CriticConfig) -> None:
     """Build the task, or raise."""
-    policy_panels.training_sets(config.task, config.policy)
+    config.posed.training_sets()
 
 
 APP = App(

@@ -16,7 +16,6 @@ from experiments.tasks.language import Panel, Sets
 from ustat_grpo import Constant
 from ustat_grpo.laws import critic as law
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scores.moments import norm_moments
 from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, Phase, train_step
 from ustat_grpo.lm.training.critic import value_network
@@ -100,12 +99,11 @@ def train(config: "CriticConfig", sets: Sets, cell: "Cell") -> pd.DataFrame:
 def _look(config: "CriticConfig", run: _Run, seed: int) -> Iterator[tuple[str, str, float]]:
     """Yield accuracy, the critic's error, and for some seeds what it costs the gradient."""
     panel = run.sets.train._replace(model=run.policy.network)
-    held_out = run.sets.held_out.reward
-    assert isinstance(panel.reward, ExactMatch) and isinstance(held_out, ExactMatch)
+    held_out = run.sets.held_out.exact_match
     yield "accuracy", "", expected_accuracy(panel.model, held_out.solutions)
     if run.critic is None:
         return
-    value = solution_probs(panel.model, panel.reward.solutions).double().numpy()
+    value = solution_probs(panel.model, panel.exact_match.solutions).double().numpy()
     prediction = _predictions(run.critic, panel)
     yield "critic_rmse", "", float(np.sqrt(np.mean((prediction - value) ** 2)))
     yield "critic_bias", "", float(np.mean(prediction - value))
@@ -125,13 +123,12 @@ def _gradient_error(
     config: "CriticConfig", panel: Panel, prediction: NDArray[np.float64], rng: torch.Generator
 ) -> Numbers:
     """Return what the laws need, all at the first questions: noise, E s, E σ², E e², excess."""
-    assert isinstance(panel.reward, ExactMatch)
     some = slice(config.noise_questions)
-    prompts = panel.prompts[some]
+    first = panel.first(config.noise_questions)
     moments = norm_moments(
-        panel.model,
-        prompts,
-        ExactMatch(panel.reward.solutions[some]),
+        first.model,
+        first.prompts,
+        first.exact_match,
         config.noise_outputs,
         max_tokens=panel.max_tokens,
         rng=rng,
@@ -203,7 +200,7 @@ def _table(
 ) -> pd.DataFrame:
     rows = pd.DataFrame(list(numbers), columns=["quantity", "part", "value"])
     return rows.assign(
-        task=f"{config.task.name}: {config.start}",
+        task=config.posed.start,
         method=method.name,
         group_size=method.group_size,
         batch_size=config.budget // method.group_size,

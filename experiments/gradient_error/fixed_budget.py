@@ -8,6 +8,7 @@ Theorem 7's trade-off for the gradient itself: many prompts (small G) or many ou
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
@@ -55,13 +56,18 @@ class FixedBudget:
             if self.budget % size:
                 raise ValueError(f"group_size must divide the budget {self.budget}, got {size}")
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
 
 
 def run(config: FixedBudget) -> pd.DataFrame:
     """Measure every estimator at every division of the budget, for each panel of the task."""
     tables = []
-    for panel, snapshot in config.task.snapshots.items():
+    for panel, snapshot in tasks.finite_task(config.task).snapshots.items():
         for size in track(config.group_size, panel):
             table = _measure(config, panel, snapshot, size)
             tables.append(table.assign(**_predictions(snapshot.noise)))
@@ -74,7 +80,7 @@ def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> 
     batch_size = config.budget // size
     table = gradient_mse(
         snapshot,
-        compared.build(config.estimators),
+        algorithms(config.compared),
         [size],
         batch_size,
         precision=config.scale.precision,
@@ -82,8 +88,7 @@ def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> 
         num_threads=config.threads,
     )
     exact = [
-        compared.law(name, config.estimators[name], snapshot.moments, size, batch_size)
-        for name in table["estimator"]
+        config.compared[name].law(snapshot.moments, size, batch_size) for name in table["estimator"]
     ]
     return table.assign(task=panel, law=exact)
 
@@ -104,4 +109,9 @@ def describe(config: FixedBudget) -> str:
     return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
 
 
-APP = App("fixed_budget", FixedBudget, run, describe)
+def prepare(config: FixedBudget) -> None:
+    """Build the task, or raise."""
+    _ = tasks.finite_task(config.task).snapshots
+
+
+APP = App("fixed_budget", FixedBudget, run, describe, prepare)

@@ -9,20 +9,17 @@ of rising skill. Try
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import track
 
-from experiments.running import estimators as compared
 from experiments.running.app import App
+from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
-from experiments.tasks import bandits as tasks
-from experiments.tasks import panels as policy_panels
-from experiments.tasks.language import LanguageTask
-from experiments.tasks.sequential import Gym, SequentialTask
-from ustat_grpo import gradient_mse
+from experiments.tasks.resolve import subject
+from experiments.tasks.subject import ErrorsAsked, Subject
 from ustat_grpo.inputs.checks import integer
 
 COLUMNS = [
@@ -53,43 +50,34 @@ class GradientMse:
         if self.batch_size is not None:
             integer("batch_size", self.batch_size)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
+
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
+
+    @property
+    def subject(self) -> Subject:
+        """The task with its policies."""
+        return subject(self.task, self.policy)
+
+    @property
+    def asked(self) -> ErrorsAsked:
+        """What is asked of the subject."""
+        return ErrorsAsked(
+            self.compared,
+            self.group_size,
+            self.batch_size,
+            self.scale.precision,
+            self.seed,
+            self.threads,
+        )
 
 
 def run(config: GradientMse) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
-    if isinstance(config.task, LanguageTask):
-        from experiments.gradient_error.language_errors import measure
-
-        return measure(config).reindex(columns=COLUMNS)
-    if isinstance(config.task, SequentialTask):
-        from experiments.gradient_error.sequential_errors import measure
-
-        return measure(config).reindex(columns=COLUMNS)
-    return _run_bandit(config)
-
-
-def _run_bandit(config: GradientMse) -> pd.DataFrame:
-    estimators = compared.build(config.estimators)
-    tables = []
-    for panel, snapshot in track(config.task.snapshots.items(), config.task.name):
-        table = gradient_mse(
-            snapshot,
-            estimators,
-            config.group_size,
-            config.batch_size,
-            precision=config.scale.precision,
-            rng=tasks.panel_rng(config.seed, panel),
-            num_threads=config.threads,
-        )
-        table.insert(0, "task", panel)
-        table["law"] = [
-            compared.law(name, config.estimators[name], snapshot.moments, size, config.batch_size)
-            for name, size in zip(table["estimator"], table["group_size"], strict=True)
-        ]
-        tables.append(table)
-    data = pd.concat(tables, ignore_index=True).assign(law_std_error=0.0, evidence="simulation")
-    return data.reindex(columns=COLUMNS)
+    return config.subject.gradient_errors(config.asked).reindex(columns=COLUMNS)
 
 
 def describe(config: GradientMse) -> str:
@@ -100,14 +88,8 @@ def describe(config: GradientMse) -> str:
 
 def prepare(config: GradientMse) -> None:
     """Build the task, or raise."""
-    if isinstance(config.task, LanguageTask | Gym):
-        from experiments.gradient_error.pool_table import require_pool
-
-        require_pool(config)
-    if isinstance(config.task, LanguageTask):
-        policy_panels.panels(config.task, config.policy)
-    else:
-        _ = config.task.snapshots
+    config.subject.require_errors(config.asked)
+    config.subject.prepare()
 
 
 APP = App("gradient_mse", GradientMse, run, describe, prepare)

@@ -15,9 +15,11 @@ from omegaconf import MISSING
 
 from experiments.running.app import App
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
+from experiments.running.threads import use_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks import language as language_tasks
-from experiments.tasks import panels as policy_panels
+from experiments.tasks.kinds import of_kind
+from experiments.tasks.policies import PosedTask, SmallPolicies
 from ustat_grpo import Moments, laws
 from ustat_grpo.arithmetic.problems import KINDS
 from ustat_grpo.inputs.checks import integer
@@ -44,30 +46,41 @@ class HardPrompts:
         self.group_size = group_sizes(self.group_size)
         integer("num_outputs", self.num_outputs, at_least=32)
         require_seed_and_threads(self.seed, self.threads)
-        if not isinstance(self.task, language_tasks.Arithmetic):
-            raise ValueError(f"task must be arithmetic, got {self.task.name}")
-        if self.task.reward != "exact_match":
-            raise ValueError(f"task.reward must be exact_match, got {self.task.reward}")
+        self.questions.require_exact_match()
+        _ = self.small
+
+    @property
+    def questions(self) -> language_tasks.Arithmetic:
+        """The task."""
+        return of_kind(self.task, language_tasks.Arithmetic, "task must be arithmetic")
+
+    @property
+    def small(self) -> SmallPolicies:
+        """The policies, which answer in tokens in which the right output is known."""
+        return of_kind(self.policy, SmallPolicies, "policy must be small")
+
+    @property
+    def posed(self) -> PosedTask:
+        """The task with its policies."""
+        return PosedTask(self.questions, self.small)
 
 
 def run(config: HardPrompts) -> pd.DataFrame:
     """Return one row a policy, question and group size."""
     import torch
 
-    from ustat_grpo.lm.questions.rewards import ExactMatch
     from ustat_grpo.lm.scores.moments import norm_moments
 
-    language_tasks.use_threads(config.threads)
-    _, questions = config.task.questions()
+    use_threads(config.threads)
+    _, questions = config.questions.questions()
     kinds = [KINDS[place] for place in questions.kinds.tolist()]
     tables = []
-    for name, panel in policy_panels.panels(config.task, config.policy).items():
-        assert isinstance(panel.reward, ExactMatch)  # the configuration refuses any other
+    for name, panel in config.posed.panels().items():
         seed = int(tasks.panel_rng(config.seed, name).integers(2**32))
         measured = norm_moments(
             panel.model,
             panel.prompts,
-            panel.reward,
+            panel.exact_match,
             config.num_outputs,
             max_tokens=panel.max_tokens,
             rng=torch.Generator().manual_seed(seed),
@@ -100,12 +113,12 @@ def compare(moments: Moments, group_size: int) -> pd.DataFrame:
 
 def describe(config: HardPrompts) -> str:
     """Return the readable part of the results folder's name."""
-    return f"{config.task.name}_{'-'.join(config.policy.skills)}"
+    return f"{config.task.name}_{'-'.join(config.small.skills)}"
 
 
 def prepare(config: HardPrompts) -> None:
     """Build the task, or raise."""
-    policy_panels.panels(config.task, config.policy)
+    config.posed.panels()
 
 
 APP = App("hard_prompts", HardPrompts, run, describe, prepare)

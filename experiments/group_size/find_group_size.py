@@ -19,11 +19,12 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.group_size.confidence import LEVEL, compare
-from experiments.group_size.group_size import GroupSize, describe, measure, predicted
-from experiments.running import estimators as compared
+from experiments.group_size.config import GroupSize
+from experiments.group_size.group_size import describe, measure, predicted
 from experiments.running.app import App
+from experiments.running.estimators import Compared
 from experiments.running.reading import STANDARD_ERRORS
-from experiments.tasks.bandits import Start
+from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.inputs.checks import first_smallest
@@ -44,37 +45,35 @@ DEFAULTS = (2, 8, 16, 64)
 def run(config: GroupSize) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
     tables = []
-    for panel, start in config.task.starts.items():
-        for name, parameters in config.estimators.items():
-            estimator = compared.build({name: parameters})[name]
-            by_size = predicted(config, start, name, parameters)
+    for panel, start in bandit_task(config.task).starts.items():
+        for name, each in config.compared.items():
+            by_size = predicted(config, start, each)
             progress = track(config.group_size, f"{panel}, {name}")
             gaps = np.stack(
-                [measure(config, panel, start, estimator, size).gap for size in progress], axis=1
+                [measure(config, panel, start, each.estimator, size).gap for size in progress],
+                axis=1,
             )
             for point in range(len(config.iterations)):
-                at_point = {size: each[point] for size, each in by_size.items()}
+                at_point = {size: laws_of_size[point] for size, laws_of_size in by_size.items()}
                 table = compare(gaps[:, :, point], config.group_size)
                 table = _with_law(table, at_point, config.budget).assign(
                     task=panel,
                     estimator=name,
                     iteration=config.iterations[point],
                     runs=len(gaps),
-                    gradient_optimal=gradient_optimal(start, name, parameters),
+                    gradient_optimal=gradient_optimal(start, each),
                 )
                 tables.append(table)
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def gradient_optimal(start: Start, name: str, parameters: compared.Parameters) -> float:
+def gradient_optimal(start: Start, compared: Compared) -> float:
     """Return the G of least gradient error at θ₀: 1 + √(c₃/c₁) with the estimator's own c₃.
 
     It is 1 without a group mean: more prompts are then always better.
     """
     moments = expand(start.bandit.at)(start.theta0).score_moments
-    traces = [
-        np.trace(part, axis1=1, axis2=2).sum() for part in compared.noise(name, parameters)(moments)
-    ]
+    traces = [np.trace(part, axis1=1, axis2=2).sum() for part in compared.noise(moments)]
     return laws.group_size.optimal(NoiseComponents(*(max(float(each), 0.0) for each in traces)))
 
 
@@ -197,4 +196,11 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-APP = App("find_group_size", GroupSize, run, describe, report=lambda data: show(data, Console()))
+APP = App(
+    "find_group_size",
+    GroupSize,
+    run,
+    describe,
+    prepare,
+    report=lambda data: show(data, Console()),
+)

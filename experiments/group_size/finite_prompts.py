@@ -17,10 +17,11 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.group_size.group_size import measure, sizes_at, summary
+from experiments.group_size.config import sizes_at
+from experiments.group_size.group_size import measure, summary
 from experiments.running.app import App
 from experiments.running.options import Scale, ScheduleConfig, require_seed_and_threads
-from experiments.tasks.bandits import Start
+from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import Grpo, Runs
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.inputs.checks import increasing, leave_one_out_group_size
@@ -74,7 +75,7 @@ class FinitePrompts:
     def _require_small_batches(self) -> None:
         """Raise if every minibatch is larger than the set: nothing would be left to measure."""
         smallest = self.budget // max(self.group_size)
-        for panel, start in self.task.starts.items():
+        for panel, start in bandit_task(self.task).starts.items():
             if smallest > len(start.bandit.reward_probs):
                 raise ValueError(
                     f"batch_size must be at most the {len(start.bandit.reward_probs)} prompts of "
@@ -85,7 +86,7 @@ class FinitePrompts:
 def run(config: FinitePrompts) -> pd.DataFrame:
     """Measure GRPO's gap under each way of drawing prompts, for each panel of the task."""
     tables = []
-    for panel, start in config.task.starts.items():
+    for panel, start in bandit_task(config.task).starts.items():
         num_prompts = len(start.bandit.reward_probs)
         laws = _path_laws(config, start)
         for name in config.prompt_sampling:
@@ -157,4 +158,4 @@ def describe(config: FinitePrompts) -> str:
     return f"{config.task.name}_N{config.budget}_{len(config.group_size)}sizes"
 
 
-APP = App("finite_prompts", FinitePrompts, run, describe)
+APP = App("finite_prompts", FinitePrompts, run, describe, prepare)

@@ -11,124 +11,29 @@ On sequential tasks the objective itself is measured, and the prediction is the 
 gradient error where runs begin: `experiments/group_size/sequential_training.py`.
 """
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.running import estimators as compared
+from experiments.group_size.config import GroupSize, RunsAsked
 from experiments.running.app import App
-from experiments.running.options import (
-    Scale,
-    ScheduleConfig,
-    divisors,
-    group_sizes,
-    require_divisors,
-    require_seed_and_threads,
-)
+from experiments.running.estimators import Compared
 from experiments.tasks import bandits as tasks
-from experiments.tasks.bandits import Start
-from experiments.tasks.sequential import SequentialTask
+from experiments.tasks.bandits import Start, bandit_task
+from experiments.tasks.kinds import for_kind
+from experiments.tasks.sequential import FrozenLake, Gym
 from ustat_grpo import Estimator, Runs, optimize
 from ustat_grpo.bandits.expansion import expand
-from ustat_grpo.inputs.checks import increasing, integer
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
 
 COLUMNS = [
     "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "gap",
     "std_error", "law", "path_gap", "optimal",
 ]  # fmt: skip
-
-
-DEFAULT_SIZES = (2, 4, 8, 16, 32, 64, 128)
-"""Those of conf/group_size.yaml, of which a budget takes what divides it."""
-
-
-@dataclass
-class GroupSize:
-    """The configuration of this app."""
-
-    task: Any = MISSING
-    scale: Scale = field(default_factory=Scale)
-    estimators: dict[str, dict[str, float]] = MISSING
-    env_id: str | None = None  # of task=gym
-    budget: int = 256
-    group_size: Any = None  # one, or a list; null takes every divisor from 2 to half the budget
-    iterations: list[int] = field(default_factory=lambda: [25, 50, 100, 200])
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    seed: int = 0
-    threads: int | None = None  # null takes all cores
-    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
-    output: str = "results"
-
-    def __post_init__(self) -> None:
-        """Check the ranges; a mistake is found before any work starts."""
-        every = self.group_size is None
-        self.group_size = (
-            divisors(self.budget)
-            if every
-            else sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
-        )
-        increasing("iterations", self.iterations)
-        require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
-
-
-def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: int = 2) -> list[int]:
-    """Return the group sizes at a budget: those asked for, or what it allows of an app's default.
-
-    Of the default list those are left out, with a line that says so, that do not divide the budget.
-    Where fewer than `fewest` are left, every divisor from 2 to half of the budget is taken.
-
-    Args:
-        budget: N = B·G.
-        group_size: of a configuration, one or a list.
-        default: what the app's configuration file holds.
-        fewest: how many sizes the app needs.
-
-    Raises:
-        ValueError: if a size that was asked for does not divide the budget, or the budget has no
-            divisor.
-    """
-    asked = group_sizes(group_size)
-    integer("budget", budget, at_least=2)
-    if asked != list(default):
-        require_divisors(budget, asked)
-        return asked
-    kept = [size for size in asked if budget % size == 0]
-    if len(kept) < fewest:
-        kept = divisors(budget)
-    if kept != asked:
-        _say_once(f"group_size: {kept}, which divide the budget {budget}, in place of {asked}")
-    return kept
-
-
-@cache
-def _say_once(line: str) -> None:
-    """Print a line on stderr, however often a configuration is checked."""
-    print(line, file=sys.stderr)
-
-
-def grpo_sweep(config: Any, budget: int, sizes: list[int]) -> GroupSize:
-    """Return GRPO's sweep over group sizes at one budget, all else as another app has it."""
-    return GroupSize(
-        task=config.task,
-        scale=config.scale,
-        estimators={"grpo": {}},
-        budget=budget,
-        group_size=sizes,
-        iterations=config.iterations,
-        schedule=config.schedule,
-        seed=config.seed,
-        threads=config.threads,
-    )
 
 
 def run(config: GroupSize, parts: Path) -> pd.DataFrame:
@@ -138,27 +43,23 @@ def run(config: GroupSize, parts: Path) -> pd.DataFrame:
         config: of this app.
         parts: folder of the tables of single runs, on tasks where these take long.
     """
-    if isinstance(config.task, SequentialTask):
-        from experiments.group_size.sequential_training import measure
-
-        return measure(config, parts)
-    return _run_bandit(config)
+    return _known(config).run(config, parts)
 
 
-def _run_bandit(config: GroupSize) -> pd.DataFrame:
-    estimators, tables = compared.build(config.estimators), []
-    for panel, start in config.task.starts.items():
-        for name, parameters in config.estimators.items():
-            laws = predicted(config, start, name, parameters)
+def _run_bandit(config: GroupSize, _: Path) -> pd.DataFrame:
+    tables = []
+    for panel, start in bandit_task(config.task).starts.items():
+        for name, each in config.compared.items():
+            laws = predicted(config, start, each)
             for size in track(config.group_size, f"{panel}, {name}"):
-                runs = measure(config, panel, start, estimators[name], size)
+                runs = measure(config, panel, start, each.estimator, size)
                 table = pd.DataFrame(_columns(config, runs, laws[size], size))
                 tables.append(table.assign(task=panel, estimator=name))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
 def measure(
-    config: Any,
+    config: RunsAsked,
     panel: str,
     start: Start,
     estimator: Estimator,
@@ -194,36 +95,34 @@ def summary(runs: Runs) -> dict[str, Any]:
     }
 
 
-def predicted(
-    config: GroupSize, start: Start, name: str, parameters: compared.Parameters
-) -> dict[int, list[ExpectedGap]]:
+def predicted(config: GroupSize, start: Start, compared: Compared) -> dict[int, list[ExpectedGap]]:
     """Return the laws by group size, one at each iteration; most estimators share one pass."""
     passes: dict[float, list[ExpectedGap]] = {}
     with np.errstate(over="ignore", invalid="ignore"):  # see what follows
         for size in config.group_size:
-            gain = compared.gain(name, size)
+            gain = compared.gain(size)
             if gain not in passes:
-                passes[gain] = _expected(config, start, name, parameters, gain)
-    laws = {size: passes[compared.gain(name, size)] for size in config.group_size}
+                passes[gain] = _expected(config, start, compared, gain)
+    laws = {size: passes[compared.gain(size)] for size in config.group_size}
     for size, of_size in laws.items():
         gaps = [law.gap(batch_size=config.budget // size, group_size=size) for law in of_size]
         if not np.isfinite(gaps).all():
             rate = config.schedule.build(config.task.learning_rate).rates(1)[0]
             raise FloatingPointError(
-                f"the law of the gap is not finite for {name} at G = {size}: the learning rate "
-                f"must be smaller, got {rate:g}"
+                f"the law of the gap is not finite for {compared.name} at G = {size}: the learning "
+                f"rate must be smaller, got {rate:g}"
             )
     return laws
 
 
 def _expected(
-    config: GroupSize, start: Start, name: str, parameters: compared.Parameters, gain: float
+    config: GroupSize, start: Start, compared: Compared, gain: float
 ) -> list[ExpectedGap]:
     """Return the laws of an estimator whose gradient is `gain` times as long as the true one."""
     schedule = config.schedule.build(config.task.learning_rate, gain)
     return expected_gap(
         expand(start.bandit.at),
-        compared.noise(name, parameters),
+        compared.noise,
         theta0=start.theta0,
         rates=schedule.rates(config.iterations[-1]),
         checkpoints=config.iterations,
@@ -253,11 +152,42 @@ def describe(config: GroupSize) -> str:
 
 def prepare(config: GroupSize) -> None:
     """Build the task, or raise."""
-    if isinstance(config.task, SequentialTask):
-        from experiments.group_size.sequential_training import require_runs
-
-        require_runs(config)
+    _known(config).require(config)
     _ = config.task.snapshots
+
+
+def _require_nothing(config: GroupSize) -> None:
+    """Accept what the configuration accepts."""
+
+
+def _require_runs(config: GroupSize) -> None:
+    from experiments.group_size.sequential_training import require_runs
+
+    require_runs(config)
+
+
+def _run_sequential(config: GroupSize, parts: Path) -> pd.DataFrame:
+    from experiments.group_size.sequential_training import measure
+
+    return measure(config, parts)
+
+
+class _Known(NamedTuple):
+    """What is done on a kind of task: a check of the configuration, and the runs."""
+
+    require: Callable[[GroupSize], None]
+    run: Callable[[GroupSize, Path], pd.DataFrame]
+
+
+_KNOWN = {
+    **dict.fromkeys(tasks.TRAINED, _Known(_require_nothing, _run_bandit)),
+    **dict.fromkeys((FrozenLake, Gym), _Known(_require_runs, _run_sequential)),
+}
+
+
+def _known(config: GroupSize) -> _Known:
+    wanted = "task must be a bandit that is trained on, or an environment"
+    return for_kind(config.task, _KNOWN, wanted)
 
 
 APP = App("group_size", GroupSize, run, describe, prepare, keeps_parts=True)

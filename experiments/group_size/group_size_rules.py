@@ -18,10 +18,11 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.group_size.confidence import compare
-from experiments.group_size.group_size import GroupSize, grpo_sweep, measure, predicted
+from experiments.group_size.config import GroupSize, grpo_sweep
+from experiments.group_size.group_size import measure, predicted
 from experiments.running.app import App
 from experiments.running.options import Scale, ScheduleConfig, divisors, group_sizes
-from experiments.tasks.bandits import Start
+from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import Grpo, NoiseComponents, laws
 from ustat_grpo.laws.path import ExpectedGap
 
@@ -116,10 +117,10 @@ class GroupSizeRules:
 def run(config: GroupSizeRules) -> pd.DataFrame:
     """Replay every rule at every budget and iteration, for each panel of the task."""
     rows = []
-    for panel, start in config.task.starts.items():
+    for panel, start in bandit_task(config.task).starts.items():
         sweeps = [config.sweep(budget) for budget in config.budgets]
         # One law for all budgets and group sizes.
-        at_points = next(iter(predicted(sweeps[0], start, "grpo", {}).values()))
+        at_points = next(iter(predicted(sweeps[0], start, sweeps[0].compared["grpo"]).values()))
         for sweep in sweeps:
             rows += [{"task": panel, **row} for row in _replay(sweep, panel, start, at_points)]
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
@@ -180,4 +181,4 @@ def describe(config: GroupSizeRules) -> str:
     return f"{config.task.name}_N{'-'.join(map(str, config.budgets))}_{len(RULES)}rules"
 
 
-APP = App("group_size_rules", GroupSizeRules, run, describe)
+APP = App("group_size_rules", GroupSizeRules, run, describe, prepare)

@@ -1,15 +1,16 @@
 """What the sweep on language models is asked: its configuration and its cells."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
 
-from experiments.group_size.group_size import DEFAULT_SIZES, sizes_at
-from experiments.running import estimators as compared
+from experiments.group_size.config import DEFAULT_SIZES, sizes_at
+from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
-from experiments.tasks.language import LanguageTask, SmallPolicies
+from experiments.tasks.policies import PosedTask, posed
 from ustat_grpo.inputs.checks import increasing, integer, real
 
 NAME = "language_group_size"
@@ -41,8 +42,7 @@ class LanguageGroupSize:
 
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
-        if isinstance(self.policy, SmallPolicies):
-            self.policy = replace(self.policy, skills=[self.start])
+        self.policy = self.policy.starting_at(self.start)
         self.group_size = sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
         if len(self.group_size) < 2 or len(set(self.group_size)) < len(self.group_size):
             raise ValueError(
@@ -54,20 +54,28 @@ class LanguageGroupSize:
             integer(name, getattr(self, name))
         real("learning_rate", self.learning_rate, above=0.0)
         require_seed_and_threads(self.seed, self.threads)
-        compared.require_group_size(self.estimators, min(self.group_size))
+        require_group_size(self.compared, min(self.group_size))
         if self.optimizer not in ("sgd", "adamw"):
             raise ValueError(f"optimizer must be sgd or adamw, got {self.optimizer!r}")
         if len(self.estimators) != 1:
             raise ValueError(f"estimators must hold one, got {list(self.estimators)}")
         self._require_knowledge()
 
+    @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """The estimators with their laws, by name."""
+        return resolve(self.estimators)
+
+    @property
+    def posed(self) -> PosedTask:
+        """The task with the policy at which runs begin."""
+        return posed(self.task, self.policy)
+
     def _require_knowledge(self) -> None:
         """Raise if an estimator or the noise components need what is not known of a task."""
         from ustat_grpo.pools.pool import NUM_BLOCKS
 
-        if not isinstance(self.task, LanguageTask):
-            raise ValueError(f"task must be one of a language model, got {self.task.name}")
-        exact = isinstance(self.policy, SmallPolicies) and self.task.reward == "exact_match"
+        exact = self.posed.is_exact
         unknown = {"optimal_baseline"} if exact else {"optimal_baseline", "oracle"}
         if unknown & set(self.estimators):
             raise ValueError(

@@ -28,8 +28,6 @@ from experiments.group_size.language_config import NAME, Cell, LanguageGroupSize
 from experiments.group_size.resolution import summary
 from experiments.running.app import App
 from experiments.running.parts import Parts
-from experiments.tasks import panels as policy_panels
-from experiments.tasks.language import HuggingFacePolicy
 
 COLUMNS = [
     "task", "estimator", "optimizer", "budget", "group_size", "batch_size", "iteration", "seed",
@@ -66,7 +64,7 @@ def _trained(
 
     if not cells:
         return
-    if isinstance(config.policy, HuggingFacePolicy):
+    if not config.policy.run_beside_each_other:
         yield from ((cell, train_alone(config, cell)) for cell in cells)
         return
     if chosen_device(config.policy.device).type != "cpu":
@@ -122,7 +120,7 @@ def describe(config: LanguageGroupSize) -> str:
 
 def prepare(config: LanguageGroupSize) -> None:
     """Build the task, or raise."""
-    policy_panels.training_sets(config.task, config.policy)
+    config.posed.training_sets()
 
 
 APP = App(

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from experiments.running import estimators as compared
-from experiments.tasks.language import HuggingFacePolicy, Panel, Sets, use_threads
-from experiments.tasks.panels import training_sets
+from experiments.running.threads import use_threads
+from experiments.tasks.language import Panel, Sets
 from ustat_grpo import Constant, Moments
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scores.moments import norm_moments
 from ustat_grpo.lm.scores.pool import draw_pool
@@ -33,7 +30,7 @@ Evaluate = Callable[[Any], Mapping[str, float]]
 def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
     """Train one run, and return its table."""
     use_threads(config.threads)
-    sets = training_sets(config.task, config.policy)
+    sets = config.posed.training_sets()
     evaluate = _evaluate(config, sets, cell)
     rows = [_row(config, cell, evaluate(sets.train.model))]
     checkpoints = train(
@@ -51,7 +48,7 @@ def train_together(
     config: "LanguageGroupSize", cells: Sequence["Cell"]
 ) -> Iterator[tuple["Cell", pd.DataFrame]]:
     """Train runs as a few ensembles, and yield each; only the rounding is not `train_alone`'s."""
-    sets = training_sets(config.task, config.policy)
+    sets = config.posed.training_sets()
     for some in _alike(config, cells):
         evaluate = _evaluate(config, sets, some[0])
         tables = [[_row(config, cell, evaluate(sets.train.model))] for cell in some]
@@ -86,10 +83,9 @@ def _measures_noise(config: "LanguageGroupSize", cell: "Cell") -> bool:
 
 
 def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
-    reward = sets.train.reward
     if "oracle" not in config.estimators:  # knowing V(x) costs a pass at every step
-        return Task(sets.train.prompts, reward)
-    assert isinstance(reward, ExactMatch)  # the configuration refuses any other
+        return Task(sets.train.prompts, sets.train.reward)
+    reward = sets.train.exact_match
     return Task(
         sets.train.prompts,
         reward,
@@ -98,15 +94,15 @@ def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
 
 
 def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> TrainingConfig:
-    (name,) = config.estimators
-    gain = compared.gain(name, cell.group_size)
+    (compared,) = config.compared.values()
+    gain = compared.gain(cell.group_size)
     return TrainingConfig(
         batch_size=config.budget // cell.group_size,
         group_size=cell.group_size,
         num_iterations=config.iterations[-1],
         max_tokens=config.task.max_tokens,
         schedule=Constant(config.learning_rate / gain),
-        estimator=compared.build(config.estimators)[name],
+        estimator=compared.estimator,
         optimizer=OPTIMIZERS[config.optimizer],
         checkpoints=config.iterations,
         rows_per_pass=sets.train.outputs_at_once,
@@ -136,8 +132,8 @@ def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "Cell") -> Evaluate
 
 def _accuracy(config: "LanguageGroupSize", held_out: Panel, model: Any) -> float:
     """Return the accuracy on the held-out questions: exact, or of one output to each."""
-    if isinstance(held_out.reward, ExactMatch):
-        return expected_accuracy(model, held_out.reward.solutions)
+    if held_out.is_exact:
+        return expected_accuracy(model, held_out.exact_match.solutions)
     rng, found = run_rng(config.seed), []
     questions = torch.arange(len(held_out.prompts), device=held_out.prompts.tokens.device)
     for rows in questions.split(held_out.outputs_at_once):
@@ -151,15 +147,19 @@ def _moments(
     config: "LanguageGroupSize", panel: Panel, model: Any, rng: torch.Generator
 ) -> Moments:
     """Return the moments at the first questions of the train set."""
-    prompts = panel.prompts[: config.noise_questions]
-    if isinstance(panel.reward, ExactMatch):
-        reward = ExactMatch(panel.reward.solutions[: len(prompts)])
+    panel = panel.first(config.noise_questions)
+    if panel.is_exact:
         return norm_moments(
-            model, prompts, reward, config.noise_outputs, max_tokens=panel.max_tokens, rng=rng
+            model,
+            panel.prompts,
+            panel.exact_match,
+            config.noise_outputs,
+            max_tokens=panel.max_tokens,
+            rng=rng,
         ).moments
     pool = draw_pool(
         model,
-        prompts,
+        panel.prompts,
         panel.reward,
         config.noise_outputs,
         max_tokens=panel.max_tokens,
@@ -177,7 +177,7 @@ def _row(
 ) -> dict[str, Any]:
     (estimator,) = config.estimators
     return {
-        "task": f"{config.task.name}: {_start(config)}",
+        "task": config.posed.start,
         "estimator": estimator,
         "optimizer": config.optimizer,
         "budget": config.budget,
@@ -188,9 +188,3 @@ def _row(
         "mean_reward": checkpoint.mean_reward if checkpoint else np.nan,
         **measured,
     }
-
-
-def _start(config: "LanguageGroupSize") -> str:
-    """Name the policy at which runs begin."""
-    policy = config.policy
-    return Path(policy.path).name if isinstance(policy, HuggingFacePolicy) else policy.skills[0]

@@ -4,13 +4,13 @@ Tables carry no law of the gap: the prediction is the group size of least gradie
 runs begin. Runs share their random numbers at every group size, so sizes are compared run by run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,13 @@ from jaxtyping import Float
 from rich.progress import track
 
 from experiments.group_size.confidence import compare
-from experiments.running import estimators as compared
+from experiments.group_size.config import GroupSize
+from experiments.running.estimators import Compared
 from experiments.running.parts import Parts
 from experiments.tasks import bandits as tasks
-from experiments.tasks.sequential import FrozenLake, Gym
+from experiments.tasks.kinds import for_kind
+from experiments.tasks.sequential import FrozenLake, Gym, TabularPanel
+from ustat_grpo import Estimator, Runs
 from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
@@ -49,32 +52,32 @@ class Cell(NamedTuple):
         return parts / f"{self.estimator}_G{self.group_size}_run{self.run}.csv"
 
 
-def measure(config: Any, parts: Path) -> pd.DataFrame:
+def measure(config: GroupSize, parts: Path) -> pd.DataFrame:
     """Train with every estimator at every division of the budget.
 
     Args:
         config: of `group_size`, with a task of `experiments.tasks.sequential`.
         parts: folder of the tables of single runs, where these take long.
     """
-    if isinstance(config.task, FrozenLake):
-        return _on_table(config)
-    return _on_environment(config, parts)
+    return _known(config).measure(config, parts)
 
 
-def _on_table(config: Any) -> pd.DataFrame:
+def _on_table(config: GroupSize, _: Path) -> pd.DataFrame:
     """Run Algorithm 1 compiled, from the first policy of the task; objectives are exact."""
     panel, start = next(iter(config.task.snapshots.items()))
     moments, tables = MeasuredMoments(snapshot(*start).moments, []), []
-    for name, estimator in compared.build(config.estimators).items():
+    for name, each in config.compared.items():
         sizes = track(config.group_size, f"{panel}, {name}")
-        runs = [_compiled(config, panel, start, estimator, size) for size in sizes]
-        objective = np.stack([each.objective for each in runs], axis=-1)
+        runs = [_compiled(config, panel, start, each.estimator, size) for size in sizes]
+        objective = np.stack([of_size.objective for of_size in runs], axis=-1)
         table = _compared(config, config.iterations, objective)
-        tables.append(_labelled(config, panel, name, table, moments))
+        tables.append(_labelled(config, panel, each, table, moments))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def _compiled(config: Any, panel: str, start: Any, estimator: Any, size: int) -> Any:
+def _compiled(
+    config: GroupSize, panel: str, start: TabularPanel, estimator: Estimator, size: int
+) -> Runs:
     """Run one division; the same generator each time, so that divisions and estimators share."""
     return optimize_mdp(
         start.mdp,
@@ -92,10 +95,10 @@ def _compiled(config: Any, panel: str, start: Any, estimator: Any, size: int) ->
     )
 
 
-def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
+def _on_environment(config: GroupSize, parts: Path) -> pd.DataFrame:
     """Run Algorithm 1 on copies of the environment; runs that are finished are kept."""
     task: Gym = config.task
-    names, points = _known(config), task.iterations or config.iterations
+    names, points = _valueless(config), task.iterations or config.iterations
     runs = range(_num_runs(config))
     cells = [Cell(name, size, run) for name in names for size in config.group_size for run in runs]
     kept, paths = Parts(__name__, config), {cell.path(parts): cell for cell in cells}
@@ -114,11 +117,11 @@ def _on_environment(config: Any, parts: Path) -> pd.DataFrame:
     for name in names:
         of_name = [[found[Cell(name, size, run)] for size in config.group_size] for run in runs]
         table = _compared(config, points, np.moveaxis(np.array(of_name), 1, 2))
-        tables.append(_labelled(config, panel, name, table, moments))
+        tables.append(_labelled(config, panel, config.compared[name], table, moments))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
+def _trained(config: GroupSize, cell: Cell) -> Float[Array, " C"]:
     """Return the objective of one run at every checkpoint, from fresh episodes."""
     task: Gym = config.task
     points = task.iterations or config.iterations
@@ -129,7 +132,7 @@ def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
         runs = train(
             copies,
             start.policy,
-            compared.build(config.estimators)[cell.estimator],
+            config.compared[cell.estimator].estimator,
             seeds=task.prompts,
             batch_size=config.budget // cell.group_size,
             group_size=cell.group_size,
@@ -155,7 +158,9 @@ def _trained(config: Any, cell: Cell) -> Float[Array, " C"]:
     return np.array([episodes.returns.mean() for episodes in played])
 
 
-def _compared(config: Any, points: Sequence[int], objective: Float[Array, "R C m"]) -> pd.DataFrame:
+def _compared(
+    config: GroupSize, points: Sequence[int], objective: Float[Array, "R C m"]
+) -> pd.DataFrame:
     """Compare the group sizes at every checkpoint, run by run."""
     tables = []
     for place, iteration in enumerate(points):
@@ -167,7 +172,11 @@ def _compared(config: Any, points: Sequence[int], objective: Float[Array, "R C m
 
 
 def _labelled(
-    config: Any, panel: str, name: str, table: pd.DataFrame, measured: MeasuredMoments
+    config: GroupSize,
+    panel: str,
+    compared: Compared,
+    table: pd.DataFrame,
+    measured: MeasuredMoments,
 ) -> pd.DataFrame:
     """Add what the table is of, and what the laws say of the gradient where runs begin."""
     moments = measured.moments
@@ -176,15 +185,13 @@ def _labelled(
         prompt, std_error = measured.estimate(lambda each: each.prompt_noise)
     # An unbiased estimate of prompt noise may fall below zero.
     noise = replace(moments, prompt_noise=max(prompt, 0.0))
-    parameters = config.estimators[name]
     table["batch_size"] = config.budget // table["group_size"]
     table["predicted_mse"] = [
-        compared.law(name, parameters, noise, size, config.budget // size)
-        for size in table["group_size"]
+        compared.law(noise, size, config.budget // size) for size in table["group_size"]
     ]
     return table.assign(
         task=panel,
-        estimator=name,
+        estimator=compared.name,
         budget=config.budget,
         prompt=prompt,
         prompt_std_error=std_error,
@@ -193,12 +200,12 @@ def _labelled(
     )
 
 
-def _num_runs(config: Any) -> int:
+def _num_runs(config: GroupSize) -> int:
     """Return how many runs of each division there are: at least two, to compare them."""
     return max(2, round(config.task.share_of_runs * config.scale.runs))
 
 
-def _known(config: Any) -> list[str]:
+def _valueless(config: GroupSize) -> list[str]:
     """Return the estimators that need to know no V(x), which episodes do not show."""
     known = [name for name in config.estimators if name not in _NEEDS_VALUE]
     if not known:
@@ -209,24 +216,46 @@ def _known(config: Any) -> list[str]:
     return known
 
 
-def require_runs(config: Any) -> None:
+def require_runs(config: GroupSize) -> None:
     """Raise where runs on a sequential task cannot do what the configuration asks."""
     if len(config.group_size) < 2 or len(set(config.group_size)) < len(config.group_size):
         raise ValueError(
             f"group_size must hold at least two sizes to compare, got {config.group_size}"
         )
-    if isinstance(config.task, FrozenLake):
-        if "optimal_baseline" in config.estimators:
-            raise ValueError(
-                "estimators must not hold optimal_baseline on sequential tasks, got "
-                f"{list(config.estimators)}"
-            )
-        return
+    _known(config).require(config)
+
+
+def _require_on_table(config: GroupSize) -> None:
+    if "optimal_baseline" in config.estimators:
+        raise ValueError(
+            "estimators must not hold optimal_baseline on sequential tasks, got "
+            f"{list(config.estimators)}"
+        )
+
+
+def _require_on_environment(config: GroupSize) -> None:
     if config.schedule.kind != "constant":
         raise ValueError(
             "schedule.kind must be constant on environments of which only episodes can be had, "
             f"got {config.schedule.kind}"
         )
     for name in config.estimators:
-        if name not in _known(config):
+        if name not in _valueless(config):
             print(f"{name}: V(x) is not known on {config.task.name}, left out")
+
+
+class _Known(NamedTuple):
+    """What is done on a kind of task: a check of the configuration, and the runs."""
+
+    require: Callable[[GroupSize], None]
+    measure: Callable[[GroupSize, Path], pd.DataFrame]
+
+
+_KNOWN = {
+    FrozenLake: _Known(_require_on_table, _on_table),
+    Gym: _Known(_require_on_environment, _on_environment),
+}
+
+
+def _known(config: GroupSize) -> _Known:
+    return for_kind(config.task, _KNOWN, "task must be an environment")

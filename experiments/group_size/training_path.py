@@ -17,7 +17,7 @@ from omegaconf import MISSING
 
 from experiments.running.app import App
 from experiments.running.options import Scale, ScheduleConfig
-from experiments.tasks.bandits import Start
+from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import Snapshot, laws
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.inputs.checks import increasing
@@ -51,7 +51,7 @@ def run(config: TrainingPath) -> pd.DataFrame:
     schedule = config.schedule.build(config.task.learning_rate)
     rates = schedule.rates(config.iterations[-1])
     tables = []
-    for panel, start in config.task.starts.items():
+    for panel, start in bandit_task(config.task).starts.items():
         gaps = expected_gap(
             expand(start.bandit.at),
             grpo,
@@ -95,4 +95,4 @@ def describe(config: TrainingPath) -> str:
     return f"{config.task.name}_n{config.iterations[-1]}"
 
 
-APP = App("training_path", TrainingPath, run, describe)
+APP = App("training_path", TrainingPath, run, describe, prepare)

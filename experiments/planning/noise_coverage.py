@@ -7,7 +7,7 @@ makes it a softmax policy that is known exactly too, scores and all. Try
     python -m experiments noise_coverage task=arithmetic policy.skills=[intermediate]
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,9 +19,11 @@ from rich.progress import track
 from experiments.planning.populations import Population, population_of_bandit, population_of_policy
 from experiments.running.app import App
 from experiments.running.options import Scale, require_seed_and_threads
+from experiments.running.threads import use_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks import language as language_tasks
-from experiments.tasks import panels as policy_panels
+from experiments.tasks.kinds import for_kind
+from experiments.tasks.policies import PosedTask
 from ustat_grpo import NoiseComponents
 from ustat_grpo.inputs.checks import increasing, integer
 from ustat_grpo.laws import group_size as law
@@ -65,14 +67,18 @@ class NoiseCoverage:
         integer("replicates", self.replicates, at_least=2)
         integer("num_questions", self.num_questions, at_least=2)
         require_seed_and_threads(self.seed, self.threads)
-        if not isinstance(self.task, tasks.Bandit | language_tasks.Arithmetic):
-            raise ValueError(f"task must be bandit or arithmetic, got {self.task.name}")
+        _ = self.populations
         known = getattr(self.task, "num_questions", self.num_questions)
         if self.num_questions > known:
             raise ValueError(
                 f"num_questions must be at most task.num_questions = {known}, "
                 f"got {self.num_questions}"
             )
+
+    @property
+    def populations(self) -> Callable[["NoiseCoverage"], Iterator[tuple[str, Population]]]:
+        """What builds the policies of the task, and yields each as a population."""
+        return for_kind(self.task, _POPULATIONS, "task must be bandit or arithmetic")
 
 
 class Truth(NamedTuple):
@@ -93,7 +99,7 @@ class Truth(NamedTuple):
 def run(config: NoiseCoverage) -> pd.DataFrame:
     """Return one row a population, number of prompts and number of outputs."""
     rows = []
-    for name, population in _populations(config):
+    for name, population in config.populations(config):
         truth = Truth.of(population.noise)
         cells = [(b, m) for b in config.num_prompts for m in config.num_outputs]
         for num_prompts, num_outputs in track(cells, name):
@@ -172,18 +178,26 @@ def _near_optimal(noise: NoiseEstimate, truth: Interval) -> list[float]:
     return [kept, covered, surely is not None]
 
 
-def _populations(config: NoiseCoverage) -> Iterator[tuple[str, Population]]:
-    if isinstance(config.task, tasks.Bandit):
-        for name, snapshot in config.task.snapshots.items():
-            yield name, population_of_bandit(snapshot)
-        return
+def _of_bandits(config: NoiseCoverage) -> Iterator[tuple[str, Population]]:
+    snapshots = config.task.snapshots.items()
+    return ((name, population_of_bandit(snapshot)) for name, snapshot in snapshots)
+
+
+def _of_policies(config: NoiseCoverage) -> Iterator[tuple[str, Population]]:
+    use_threads(config.threads)
+    panels = PosedTask(config.task, config.policy).panels()
+    return ((name, _of_policy(config, name, panel)) for name, panel in panels.items())
+
+
+def _of_policy(config: NoiseCoverage, name: str, panel: language_tasks.Panel) -> Population:
     import torch
 
-    language_tasks.use_threads(config.threads)
-    for name, panel in policy_panels.panels(config.task, config.policy).items():
-        seed = int(tasks.panel_rng(config.seed, name).integers(2**32))
-        rng = torch.Generator().manual_seed(seed)
-        yield name, population_of_policy(panel, config.num_questions, config.task.num_outputs, rng)
+    seed = int(tasks.panel_rng(config.seed, name).integers(2**32))
+    rng = torch.Generator().manual_seed(seed)
+    return population_of_policy(panel, config.num_questions, config.task.num_outputs, rng)
+
+
+_POPULATIONS = {tasks.Bandit: _of_bandits, language_tasks.Arithmetic: _of_policies}
 
 
 def describe(config: NoiseCoverage) -> str:
@@ -193,10 +207,7 @@ def describe(config: NoiseCoverage) -> str:
 
 def prepare(config: NoiseCoverage) -> None:
     """Build the task, or raise."""
-    if isinstance(config.task, tasks.Bandit):
-        _ = config.task.snapshots
-    else:
-        policy_panels.panels(config.task, config.policy)
+    config.populations(config)
 
 
 APP = App("noise_coverage", NoiseCoverage, run, describe, prepare)

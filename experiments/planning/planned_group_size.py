@@ -12,29 +12,22 @@ the committed references, or from a `sweep` of one's own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from omegaconf import MISSING
 from rich.progress import track
 
-from experiments.group_size.group_size import GroupSize, grpo_sweep
 from experiments.group_size.group_size_rules import nearest
-from experiments.planning.first_batches import FirstBatch
+from experiments.planning.planned_config import GRID, PlannedGroupSize
 from experiments.planning.planned_panels import Panel, panels
 from experiments.planning.planned_sweeps import Sweep, fingerprint
 from experiments.running.app import App
-from experiments.running.options import Scale, ScheduleConfig, require_seed_and_threads
 from experiments.tasks import bandits as tasks
-from experiments.tasks import panels as policy_panels
-from experiments.tasks.language import Arithmetic, SmallPolicies
-from experiments.tasks.sequential import SequentialTask
+from experiments.tasks.subject import FirstBatch
 from ustat_grpo.inputs.arrays import Integers
-from ustat_grpo.inputs.checks import increasing, integer
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 from ustat_grpo.planner import plan
 
@@ -44,12 +37,6 @@ FIXED = (8, 16, 64)
 """Group sizes that trainers and papers start from."""
 FALLBACK = 8
 """The G of a user whose first batch was refused."""
-GRID = (2, 4, 8, 16, 32, 64, 128)
-"""The group sizes of the sweeps, as far as a budget has room for them."""
-
-_REFERENCE = Path(__file__).parents[1] / "reference"
-_BUDGETS = [256, 1024, 4096]
-
 COLUMNS = [
     "task", "optimizer", "budget", "iteration", "runs", "num_prompts", "num_outputs", "plans",
     "rule", "in_confidence_set", "set_size", "num_sizes", "best_loss",
@@ -57,72 +44,6 @@ COLUMNS = [
     "relative_std_error", "over_planned", "over_planned_std_error", "lower_bound", "refused",
     *(f"share_{size}" for size in GRID),
 ]  # fmt: skip
-
-
-@dataclass
-class PlannedGroupSize:
-    """The configuration of this app."""
-
-    task: Any = MISSING
-    policy: Any = None  # of language models
-    start: str = "intermediate"  # of the small policies, the one where runs begin
-    scale: Scale = field(default_factory=Scale)
-    first_batches: list[list[int]] = field(default_factory=lambda: [[32, 8], [128, 8]])
-    plans: int = 200  # from so many first batches of each size
-    budgets: list[int] | None = None  # null takes 256, 1024, 4096, or all of a table
-    iterations: list[int] = field(default_factory=lambda: [25, 50, 100, 200])  # of bandits
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    sweep: str | None = None  # a table; null takes the reference, where sweeps are not run here
-    seed: int = 0
-    threads: int | None = None  # null takes all cores; one for language models
-    stale: str = "refuse"  # or rerun, or keep: jobs that other code or input files finished
-    output: str = "results"
-
-    def __post_init__(self) -> None:
-        """Check the ranges; a mistake is found before any work starts."""
-        integer("plans", self.plans, at_least=2)
-        for shape in self.first_batches:
-            if len(shape) != 2 or shape[0] < 8 or shape[1] < 3:
-                raise ValueError(
-                    "first_batches must hold pairs of at least 8 prompts and at least 3 outputs, "
-                    f"got {self.first_batches}"
-                )
-        increasing("iterations", self.iterations)
-        require_seed_and_threads(self.seed, self.threads)
-        if isinstance(self.policy, SmallPolicies):
-            self.policy = replace(self.policy, skills=[self.start])
-        self._require_sweep()
-
-    def _require_sweep(self) -> None:
-        """Find the table of a sweep, or check that one can be run."""
-        if isinstance(self.task, tasks.Task):
-            if self.sweep is not None:
-                raise ValueError(f"sweep must be null on {self.task.name}, whose sweeps are run, "
-                                 f"got {self.sweep}")  # fmt: skip
-            self.budgets = self.budgets or _BUDGETS
-            for budget in self.budgets:
-                self.of_budget(budget)
-            return
-        if not isinstance(self.task, SequentialTask | Arithmetic):
-            raise ValueError(
-                f"task must be a bandit, an environment or arithmetic, got {self.task.name}"
-            )
-        language = isinstance(self.task, Arithmetic)
-        name = "language_group_size" if language else "sequential_group_size"
-        self.sweep = self.sweep or str(_REFERENCE / f"{name}.csv")
-        fingerprint(Path(self.sweep))
-
-    @property
-    def inputs(self) -> list[Path]:
-        """The table that numbers depend on by its content."""
-        return [] if self.sweep is None else [Path(self.sweep)]
-
-    def of_budget(self, budget: int) -> GroupSize:
-        """Return the sweep that is run at one budget, or raise if it has no two sizes."""
-        sizes = [size for size in GRID if budget % size == 0 and 2 * size <= budget]
-        if len(sizes) < 2:
-            raise ValueError(f"budgets must be multiples of 4 from 8 on, got {budget}")
-        return grpo_sweep(self, budget, sizes)
 
 
 class Planned(NamedTuple):
@@ -267,10 +188,7 @@ def describe(config: PlannedGroupSize) -> str:
 
 def prepare(config: PlannedGroupSize) -> None:
     """Build the task, or raise."""
-    if isinstance(config.task, Arithmetic):
-        policy_panels.training_sets(config.task, config.policy)
-    else:
-        _ = config.task.snapshots
+    config.subject.prepare()
 
 
 APP = App(NAME, PlannedGroupSize, run, describe, prepare)

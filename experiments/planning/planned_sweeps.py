@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from experiments.group_size.confidence import compare
-from experiments.group_size.group_size import GroupSize, measure
+from experiments.group_size.config import GroupSize
+from experiments.group_size.group_size import measure
 from experiments.group_size.resolution import by_seed
 from experiments.tasks.bandits import Start
 from ustat_grpo import Grpo

@@ -5,7 +5,7 @@ p = π_old(y*) the mean update is E[p Σ_t ρ_t ∇log π_θ(y*_t)], where ρ_t 
 a ratio (vanilla's advantages); ∇J has Π_s μ_s in its place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from experiments.practice.bias_config import PracticalBias
+from experiments.running.threads import use_threads
 from experiments.tasks import bandits as tasks
-from experiments.tasks.language import Panel, use_threads
-from experiments.tasks.panels import panels
+from experiments.tasks.language import Panel
 from ustat_grpo import Grpo, Practice
 from ustat_grpo.laws.group_size import error_at_budget
 from ustat_grpo.lm.exact import objective_gradient
-from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scores.moments import norm_moments
 from ustat_grpo.lm.scoring import Answers, Gradient, log_probs, squared_norm, token_weighted_score
 from ustat_grpo.lm.training.policy_gradient import Task
@@ -34,16 +34,16 @@ _OUTPUTS = 64
 """Outputs to each question, for E‖W‖² in the sampling error."""
 
 
-def language_rows(config: Any) -> Iterator[dict[str, Any]]:
+def language_rows(config: PracticalBias, panels: Mapping[str, Panel]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the app's table for every policy.
 
     Args:
-        config: of `experiments.practice.practical_bias`, with the task `arithmetic`.
+        config: of the app, with the task `arithmetic`.
+        panels: the policies with its questions, by name.
     """
     use_threads(config.threads or 1)
-    found = panels(config.task, config.policy)
-    for name, panel in track(found.items(), config.task.name):
-        panel = _some(panel, config.num_questions)
+    for name, panel in track(panels.items(), config.task.name):
+        panel = panel.first(config.num_questions)
         old = _Old.of(panel)
         shared = {
             "task": name,
@@ -53,13 +53,6 @@ def language_rows(config: Any) -> Iterator[dict[str, Any]]:
         }
         yield from (shared | row for row in _on_exact_path(config, old))
         yield from (shared | row for row in _on_sampled_paths(config, name, panel, old))
-
-
-def _some(panel: Panel, number: int) -> Panel:
-    """Return a policy with the first questions only."""
-    assert isinstance(panel.reward, ExactMatch)  # the configuration refuses any other
-    solutions = panel.reward.solutions[:number]
-    return panel._replace(prompts=panel.prompts[:number], reward=ExactMatch(solutions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +72,12 @@ class _Old:
     @classmethod
     def of(cls, panel: Panel) -> "_Old":
         """Return a panel's policy."""
-        assert isinstance(panel.reward, ExactMatch)
+        solutions = panel.exact_match.solutions
         model: Any = deepcopy(panel.model)
         model.double()
         with torch.no_grad():
-            found = log_probs(model, panel.reward.solutions)
-        return cls(model, panel.reward.solutions, found)
+            found = log_probs(model, solutions)
+        return cls(model, solutions, found)
 
     @property
     def value(self) -> Tensor:
@@ -114,12 +107,12 @@ def _moved(model: Any, gradient: Gradient, step: float) -> Any:
     return moved
 
 
-def _on_exact_path(config: Any, old: _Old) -> Iterator[dict[str, Any]]:
+def _on_exact_path(config: PracticalBias, old: _Old) -> Iterator[dict[str, Any]]:
     """Follow ∇J, to which all mean paths are equal to first order."""
     gradient = objective_gradient(old.model, old.solutions)
     near = _moved(old.model, gradient, _STEP)
     slopes = {ratio: squared_norm(old.bias(near, ratio)) / _STEP**2 for ratio in ("token", "none")}
-    for rate in config.learning_rates:
+    for rate in config.rates:
         now = old.model
         for number in range(2, config.num_minibatches[-1] + 1):
             now = _moved(now, objective_gradient(now, old.solutions), rate)
@@ -134,11 +127,13 @@ def _on_exact_path(config: Any, old: _Old) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _on_sampled_paths(config: Any, name: str, panel: Panel, old: _Old) -> Iterator[dict[str, Any]]:
+def _on_sampled_paths(
+    config: PracticalBias, name: str, panel: Panel, old: _Old
+) -> Iterator[dict[str, Any]]:
     """Follow GRPO's own minibatches, with token ratios: all but the last of an iteration."""
     task = Task(panel.prompts, panel.reward)
     for number in config.num_minibatches:
-        for rate in config.learning_rates:
+        for rate in config.rates:
             practice = TrainingConfig(
                 batch_size=config.budget // config.group_size * (number - 1) // number,
                 group_size=config.group_size,
@@ -166,13 +161,12 @@ def _on_sampled_paths(config: Any, name: str, panel: Panel, old: _Old) -> Iterat
             }
 
 
-def _sampling_error(config: Any, name: str, panel: Panel) -> float:
+def _sampling_error(config: PracticalBias, name: str, panel: Panel) -> float:
     """Return GRPO's error with all outputs of an iteration."""
-    assert isinstance(panel.reward, ExactMatch)
     measured = norm_moments(
         panel.model,
         panel.prompts,
-        panel.reward,
+        panel.exact_match,
         _OUTPUTS,
         max_tokens=panel.max_tokens,
         rng=_rng(config, name),
@@ -183,6 +177,6 @@ def _sampling_error(config: Any, name: str, panel: Panel) -> float:
     )[0]
 
 
-def _rng(config: Any, key: str) -> torch.Generator:
+def _rng(config: PracticalBias, key: str) -> torch.Generator:
     seed = int(tasks.panel_rng(config.seed, key).integers(2**62))
     return torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.practice.bias_config import PracticalBias
 from experiments.tasks import bandits as tasks
 from ustat_grpo import Grpo
 from ustat_grpo.bandits.token_bandit import TokenBandit, TokenSnapshot
@@ -48,21 +49,21 @@ class _Update:
         return float(bias @ bias)
 
 
-def token_rows(config: Any) -> Iterator[dict[str, Any]]:
+def token_rows(config: PracticalBias) -> Iterator[dict[str, Any]]:
     """Yield the rows of the app's table for a token bandit.
 
     Args:
-        config: of `experiments.practice.practical_bias`.
+        config: of the app, with a token bandit as its task.
     """
-    bandit, theta = config.task.start
+    bandit, theta = config.token_bandit.start
     old, reference = bandit.at(theta), bandit.at(np.zeros(bandit.dimension))
     budget = {"group_size": float(config.group_size), "budget": config.budget}
     shared = {
-        "task": f"{config.task.name}: {config.task.num_tokens} tokens",
+        "task": f"{config.token_bandit.name}: {config.token_bandit.num_tokens} tokens",
         "gradient_norm_squared": float(old.gradient @ old.gradient),
         "sampling_error": error_at_budget(old.noise, **budget),
     }
-    weight = config.task.penalty_weight
+    weight = config.token_bandit.penalty_weight
     for ratio, penalty in (("token", 0.0), ("none", 0.0), ("sequence", 0.0), ("sequence", weight)):
         update = _Update(ratio, penalty, reference)
         cell = shared | {"ratio": ratio, "penalty_weight": penalty}
@@ -71,12 +72,12 @@ def token_rows(config: Any) -> Iterator[dict[str, Any]]:
             yield from (cell | row for row in _on_sampled_paths(config, update))
 
 
-def _on_exact_path(config: Any, update: _Update) -> Iterator[dict[str, Any]]:
+def _on_exact_path(config: PracticalBias, update: _Update) -> Iterator[dict[str, Any]]:
     """Follow ∇J, to which all mean paths are equal to first order where there is no penalty."""
-    bandit, theta = config.task.start
+    bandit, theta = config.token_bandit.start
     old = bandit.at(theta)
     first_order = _jacobian(bandit, theta, update) @ old.gradient
-    for rate in config.learning_rates:
+    for rate in config.rates:
         path = mean_path(
             bandit,
             theta,
@@ -105,12 +106,12 @@ def _jacobian(bandit: TokenBandit, theta: Array, update: _Update) -> Array:
     return np.transpose(ends) / (2 * _STEP)
 
 
-def _on_sampled_paths(config: Any, update: _Update) -> Iterator[dict[str, Any]]:
+def _on_sampled_paths(config: PracticalBias, update: _Update) -> Iterator[dict[str, Any]]:
     """Follow GRPO's own minibatches.
 
     The law is η²((m−1)²‖Cg‖² + (m−1) tr(CΓCᵀ)), and tr(CΓCᵀ) is the noise of the scores CW.
     """
-    bandit, theta = config.task.start
+    bandit, theta = config.token_bandit.start
     old = bandit.at(theta)
     jacobian = _jacobian(bandit, theta, update)
     seen = replace(old, token_scores=old.token_scores @ jacobian.T)
@@ -118,7 +119,7 @@ def _on_sampled_paths(config: Any, update: _Update) -> Iterator[dict[str, Any]]:
         size = {"group_size": float(config.group_size), "budget": config.budget / number}
         spread = error_at_budget(seen.noise, **size)
         drift = float(np.sum(seen.gradient**2))
-        for rate in config.learning_rates:
+        for rate in config.rates:
             rng = tasks.panel_rng(config.seed, f"{number} {rate}")
             squared = [
                 update.squared_bias(_after(config, number, rate, rng), old)
@@ -135,9 +136,11 @@ def _on_sampled_paths(config: Any, update: _Update) -> Iterator[dict[str, Any]]:
             }
 
 
-def _after(config: Any, number: int, rate: float, rng: np.random.Generator) -> TokenSnapshot:
+def _after(
+    config: PracticalBias, number: int, rate: float, rng: np.random.Generator
+) -> TokenSnapshot:
     """Return the policy that the last of so many minibatches meets."""
-    bandit, theta = config.task.start
+    bandit, theta = config.token_bandit.start
     old = now = bandit.at(theta)
     shape = (config.budget // (number * config.group_size), config.group_size)
     levels = old.output_probs.cumsum(axis=-1)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 
 import hydra
@@ -42,7 +42,13 @@ from experiments.running.runner import (
 )
 
 
-def _snapshots(config: Any) -> object:
+class _WithPolicies(Protocol):
+    """A configuration whose task builds its policies when it is asked for them."""
+
+    task: Any
+
+
+def _snapshots(config: _WithPolicies) -> object:
     return config.task.snapshots
 
 

@@ -8,20 +8,26 @@ import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import pandas as pd
 
-from experiments.running.records import RERUN, Origin, digest_of
+from experiments.running.records import RERUN, Configuration, Origin, digest_of
 from experiments.running.runner import to_csv, write_atomically
 
 _FIRST_LINE = re.compile(r"# table ([0-9a-f]{16}) of ([0-9a-f]{16})\n")
 
 
+class Job(Configuration, Protocol):
+    """A configuration that says what to do with tables of other code or inputs."""
+
+    stale: str
+
+
 class Parts:
     """The kept tables of one job."""
 
-    def __init__(self, module: str, config: Any) -> None:
+    def __init__(self, module: str, config: Job) -> None:
         """Look at what computes them now.
 
         Args:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pandas as pd
 
@@ -25,6 +25,15 @@ MISSING, WHOLE, DAMAGED, STALE = "missing", "whole", "damaged", "stale"
 
 _SHOWN = 3
 """Names in a message; a longer list is cut."""
+
+
+class Configuration(Protocol):
+    """A checked configuration, or a part of one: a dataclass.
+
+    It may name paths by content: `inputs` that its numbers depend on, `outputs` that it writes.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Verdict(NamedTuple):
@@ -47,7 +56,7 @@ class Origin:
     inputs: Mapping[str, str]
 
     @classmethod
-    def of(cls, module: str, config: Any) -> "Origin":
+    def of(cls, module: str, config: Configuration) -> "Origin":
         """Look at the files.
 
         Args:
@@ -75,7 +84,7 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def record_of(origin: Origin, data: str, config: Any) -> dict[str, Any]:
+def record_of(origin: Origin, data: str, config: Configuration) -> dict[str, Any]:
     """Return what tells a finished job from a damaged or a stale one."""
     return {
         "data": digest_of(data.encode()),
@@ -137,12 +146,12 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def _paths(config: Any, kind: str) -> list[Path]:
+def _paths(config: Configuration, kind: str) -> list[Path]:
     """Return the paths that a configuration and its parts name as inputs, or as outputs."""
     found: list[Path] = [*getattr(config, kind, ())]
     for field in fields(config):
         part = getattr(config, field.name)
-        if is_dataclass(part):
+        if is_dataclass(part) and not isinstance(part, type):
             found += _paths(part, kind)
     return found
 

@@ -3,11 +3,13 @@
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from hydra.core.config_store import ConfigStore
 from numpy.typing import NDArray
 
+from experiments.tasks.kinds import for_kind
 from ustat_grpo import (
     Box,
     Snapshot,
@@ -65,7 +67,7 @@ class ArithmeticChoice:
             for accuracy in self.accuracies
         }
 
-    @property
+    @cached_property
     def starts(self) -> dict[str, Start]:
         """Runs begin at the least skilled policy."""
         accuracy = min(self.accuracies)
@@ -162,7 +164,30 @@ class TugOfWarTask:
         return {f"{self.name}: t = {point:g}": start}
 
 
-Task = ArithmeticChoice | Bandit | TugOfWarTask
+BanditTask = ArithmeticChoice | Bandit | TugOfWarTask
+TRAINED = (ArithmeticChoice, Bandit, TugOfWarTask)
+"""The kinds of bandits on which runs of an optimisation begin."""
+
+
+def bandit_task(task: Any) -> BanditTask:
+    """Return a task of a configuration as one of bandits on which runs begin.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    known = {kind: task for kind in TRAINED}
+    return for_kind(task, known, "task must be a bandit that is trained on")
+
+
+class OnBandits(Protocol):
+    """A configuration of an app that trains on bandits."""
+
+    task: Any
+
+
+def prepare(config: OnBandits) -> object:
+    """Build the policies of a task of bandits on which runs begin, or raise."""
+    return bandit_task(config.task).snapshots
 
 
 def panel_rng(seed: int, panel: str) -> np.random.Generator:
@@ -203,6 +228,11 @@ class SuccessProbability:
                     f"got {self.correlation:g} at p = {prob:g}"
                 )
 
+    @property
+    def starts(self) -> dict[str, Start]:
+        """No runs: the prompt is there for its gradient errors."""
+        return {}
+
     @cached_property
     def snapshots(self) -> dict[str, Snapshot]:
         """The prompts by panel name."""
@@ -214,6 +244,19 @@ class SuccessProbability:
         features = np.array([[[0.0], [1.0]]])
         rewards = np.stack([1 - right, right], axis=-1)[None]
         return SoftmaxBandit(features, np.array([0.0, 1.0]), rewards).at([0.0])
+
+
+FiniteTask = BanditTask | SuccessProbability
+
+
+def finite_task(task: Any) -> FiniteTask:
+    """Return a task of a configuration as one whose policies are known exactly, trained on or not.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    known = {kind: task for kind in (*TRAINED, SuccessProbability)}
+    return for_kind(task, known, "task must be a bandit")
 
 
 @dataclass

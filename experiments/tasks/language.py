@@ -1,11 +1,11 @@
-"""Tasks of language models: which questions, which reward, and by which policies.
+"""Tasks of language models: which questions, and which reward.
 
-A task and a policy together make panels, one policy each. Nothing here imports torch before panels
-are asked for.
+Questions are asked in the tokens of small policies, or in words. Nothing here imports torch before
+questions are asked for.
 """
 
-from dataclasses import asdict, dataclass, field
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,28 +13,16 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
+from experiments.tasks.operands import Ranges
+from ustat_grpo.arithmetic.problems import KINDS
 from ustat_grpo.inputs.checks import integer
 
 if TYPE_CHECKING:
+    from ustat_grpo.lm.judging.text_rewards import Reader, TextReward
     from ustat_grpo.lm.language_model import LanguageModel, Prompts
-    from ustat_grpo.lm.models.transformer import Transformer
+    from ustat_grpo.lm.questions.datasets import Question
     from ustat_grpo.lm.questions.questions import Questions
-    from ustat_grpo.lm.questions.rewards import Reward
-
-_SHIPPED = Path(str(files("ustat_grpo"))) / "lm" / "policies"
-
-
-def use_threads(threads: int | None) -> None:
-    """Let torch use so many threads, or as many as it likes.
-
-    Operations of small models are too short for more than one, and on a busy machine several cost
-    tenfold.
-    """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
 
 
 class Panel(NamedTuple):
@@ -54,21 +42,37 @@ class Panel(NamedTuple):
     max_tokens: int
     outputs_at_once: int
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the one right output to each question is known, and with it V(x) and g(x)."""
+        from ustat_grpo.lm.questions.rewards import ExactMatch
 
-@dataclass
-class Ranges:
-    """From where the numbers of problems are drawn; see `ustat_grpo.lm.OperandRanges`."""
+        return isinstance(self.reward, ExactMatch)
 
-    sums: list[int] = field(default_factory=lambda: [1, 20])
-    factors: list[int] = field(default_factory=lambda: [2, 99])
-    multipliers: list[int] | None = field(default_factory=lambda: [2, 9])
-    divisors: list[int] = field(default_factory=lambda: [2, 9])
-    quotients: list[int] = field(default_factory=lambda: [2, 99])
+    @property
+    def exact_match(self) -> "ExactMatch":
+        """The reward that knows the one right output to each question.
 
-    def build(self) -> OperandRanges:
-        """Return the ranges of the library."""
-        given = {name: pair and tuple(pair) for name, pair in asdict(self).items()}
-        return OperandRanges(**given)
+        Raises:
+            ValueError: if the reward knows no such output.
+        """
+        from ustat_grpo.lm.questions.rewards import ExactMatch
+
+        if not isinstance(self.reward, ExactMatch):
+            raise ValueError(
+                "reward must know the one right output to each question, got "
+                f"{type(self.reward).__name__}"
+            )
+        return self.reward
+
+    def first(self, number: int) -> "Panel":
+        """Return the policy with the first questions only."""
+        from ustat_grpo.lm.questions.rewards import ExactMatch
+
+        prompts, reward = self.prompts[:number], self.reward
+        if self.is_exact:
+            reward = ExactMatch(self.exact_match.solutions[:number])
+        return self._replace(prompts=prompts, reward=reward)
 
 
 @dataclass
@@ -100,7 +104,7 @@ class Arithmetic:
         integer("task.seed", self.seed, at_least=0)
         if self.brute_force_replications == 1:
             raise ValueError("task.brute_force_replications must be 0 or at least 2, got 1")
-        _one_of("task.reward", self.reward, ("exact_match", "accuracy_and_format"))
+        one_of("task.reward", self.reward, ("exact_match", "accuracy_and_format"))
 
     def questions(self) -> tuple["Questions", "Questions"]:
         """Return the train set and the held-out set."""
@@ -111,50 +115,33 @@ class Arithmetic:
             self.num_train, self.num_questions, rng=rng, ranges=self.ranges.build()
         )
 
+    def require_exact_match(self) -> None:
+        """Raise unless one output alone is rewarded: without a sum over outputs V(x) is known."""
+        if self.reward != "exact_match":
+            raise ValueError(f"task.reward must be exact_match, got {self.reward}")
 
-@dataclass
-class SmallPolicies:
-    """The transformers that come with the package, or others that `pretrain` wrote."""
+    def require_words(self, ways: Sequence[str]) -> None:
+        """Raise unless the questions can be asked in words, in each of these ways."""
+        if self.reward != "exact_match":
+            raise ValueError(f"task.reward must be exact_match for policy=hf, got {self.reward}")
 
-    name: str = "small"
-    skills: list[str] = field(default_factory=lambda: ["beginner", "intermediate", "advanced"])
-    folder: str | None = None  # null takes those of the package
-    device: str = "auto"
+    def train_in_words(self) -> Sequence["Question"]:
+        """Return the train set in words."""
+        from ustat_grpo.lm.questions.datasets import questions_of
 
-    def __post_init__(self) -> None:
-        """Check that there is a policy."""
-        if not self.skills:
-            raise ValueError("policy.skills must name at least one policy, got []")
+        return questions_of(self.questions()[0].problems)
 
-    @property
-    def inputs(self) -> list[Path]:
-        """The files that numbers depend on by their content."""
-        folder = _SHIPPED if self.folder is None else Path(self.folder)
-        return [folder / f"{skill}.safetensors" for skill in self.skills]
+    def held_out_in_words(self) -> Sequence["Question"]:
+        """Return the held-out set in words."""
+        from ustat_grpo.lm.questions.datasets import questions_of
 
-    def models(self) -> dict[str, "Transformer"]:
-        """Return the policies by name.
+        return questions_of(self.questions()[1].problems)
 
-        Raises:
-            ValueError: if a file is missing or wrong, or a policy knows other tokens.
-        """
-        from ustat_grpo.lm.language_model import chosen_device
-        from ustat_grpo.lm.models.checkpoints import load_policy, shipped_policy
-        from ustat_grpo.lm.questions.questions import TOKENIZER
+    def reward_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "TextReward":
+        """Return the reward of answers in words: 1 for the right number."""
+        from ustat_grpo.lm.judging.text_rewards import TextReward, same_number
 
-        found, device = {}, chosen_device(self.device)
-        for skill in self.skills:
-            if self.folder is None:
-                model = shipped_policy(skill, device=device)
-            else:
-                model = load_policy(Path(self.folder) / f"{skill}.safetensors", device=device)
-            if model.shape.vocabulary_size != TOKENIZER.vocabulary_size:
-                raise ValueError(
-                    f"policy.skills must know the {TOKENIZER.vocabulary_size} tokens of the "
-                    f"questions, got {skill} with {model.shape.vocabulary_size}"
-                )
-            found[skill] = model
-        return found
+        return TextReward([question.answer for question in questions], reader, same_number)
 
 
 @dataclass
@@ -178,38 +165,58 @@ class TextTask:
         for name in ("num_questions", "num_outputs", "max_tokens"):
             integer(f"task.{name}", getattr(self, name))
         integer("task.seed", self.seed, at_least=0)
-        _one_of("task.reward", self.reward, ("accuracy", "accuracy_and_format"))
+        one_of("task.reward", self.reward, ("accuracy", "accuracy_and_format"))
 
     @property
     def inputs(self) -> list[Path]:
         """The files that numbers depend on by their content."""
         return [Path(path) for path in (self.path, self.train_path) if path is not None]
 
+    def questions(self) -> tuple["Questions", "Questions"]:
+        """Refuse: small policies know no words."""
+        raise ValueError(f"policy must be hf for task={self.name}, got small")
 
-@dataclass
-class HuggingFacePolicy:
-    """A causal language model in a local folder, as `save_pretrained` writes it."""
+    def require_words(self, ways: Sequence[str]) -> None:
+        """Raise if questions are to be asked with the examples of arithmetic."""
+        if "examples" in ways:
+            raise ValueError(
+                f"policy.prompts must be [plain] for task={self.name}, got {list(ways)}"
+            )
 
-    name: str = "hf"
-    path: str = MISSING
-    prompts: list[str] = field(default_factory=lambda: ["plain"])  # one panel each; or examples
-    chat: bool = True  # through the tokenizer's chat template, if it has one
-    dtype: str = "float32"
-    device: str = "auto"
-    outputs_at_once: int = 256  # sampled or scored together; bounds the memory
+    def train_in_words(self) -> Sequence["Question"]:
+        """Return the train set, all of it or some.
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        integer("policy.outputs_at_once", self.outputs_at_once)
-        if not self.prompts:
-            raise ValueError("policy.prompts must name at least one way to ask, got []")
-        for way in self.prompts:
-            _one_of("policy.prompts", way, ("plain", "examples"))
+        Raises:
+            ValueError: if there is none, or its file is wrong.
+        """
+        if self.train_path is None:
+            raise ValueError(f"task.train_path must name the {self.name} train set, got None")
+        read = self._read(self.train_path, "task.train_path")
+        return self._some(read, len(read) if self.num_train is None else self.num_train)
 
-    @property
-    def inputs(self) -> list[Path]:
-        """The folder that numbers depend on by its content."""
-        return [Path(self.path)]
+    def held_out_in_words(self) -> Sequence["Question"]:
+        """Return some of the questions that are held out."""
+        return self._some(self._read(self.path, "task.path"), self.num_questions)
+
+    def reward_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "TextReward":
+        """Return the reward of answers in words: 1 for what is equal to the answer, 1 for a box."""
+        from ustat_grpo.lm.judging.text_rewards import Equivalent, TextReward, is_boxed
+        from ustat_grpo.lm.questions.text_tasks import require_judgeable
+
+        answers = [question.answer for question in questions]
+        require_judgeable(questions, "math")
+        form = is_boxed if self.reward == "accuracy_and_format" else None
+        return TextReward(answers, reader, Equivalent(), form)
+
+    def _read(self, path: str, name: str) -> Sequence["Question"]:
+        from ustat_grpo.lm.questions.text_tasks import LOADERS
+
+        return LOADERS[self.name](path, name=name)
+
+    def _some(self, questions: Sequence["Question"], count: int) -> Sequence["Question"]:
+        from ustat_grpo.lm.questions.datasets import select_questions
+
+        return select_questions(questions, count, rng=np.random.default_rng(self.seed))
 
 
 LanguageTask = Arithmetic | TextTask
@@ -222,7 +229,8 @@ class Sets(NamedTuple):
     held_out: Panel
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise unless a word of a configuration is known."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
@@ -230,5 +238,3 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 _STORE = ConfigStore.instance()
 _STORE.store(group="task_schema", name="arithmetic", node=Arithmetic)
 _STORE.store(group="task_schema", name="text", node=TextTask)
-_STORE.store(group="policy_schema", name="small", node=SmallPolicies)
-_STORE.store(group="policy_schema", name="hf", node=HuggingFacePolicy)

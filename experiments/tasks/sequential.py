@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +31,8 @@ _POLICIES = ("linear", "tabular", "mlp")
 _FEATURES = ("affine", "quadratic")
 _TRAINING = {"batch_size": 16, "group_size": 8}
 """How policies of rising skill are trained; any division of a budget would do."""
+_COPIES = 64
+"""Episodes of a table's environment that are played at once."""
 
 
 class TabularPanel(NamedTuple):
@@ -79,6 +81,21 @@ class FrozenLake:
             )
             for objective in self.objectives
         }
+
+    @contextmanager
+    def copies(self) -> Iterator["EnvironmentCopies"]:
+        """Open copies of the environment that the table is of, and close them."""
+        from ustat_grpo.environments import EnvironmentCopies, make_frozen_lake
+
+        make = partial(
+            make_frozen_lake, self.map_name, is_slippery=self.is_slippery, horizon=self.horizon
+        )
+        with EnvironmentCopies(make, _COPIES) as copies:
+            yield copies
+
+    def start_seeds(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw reset seeds that are all different: each begins anywhere on the map."""
+        return rng.integers(2**31, size=count)
 
 
 class SampledPanel(NamedTuple):
@@ -166,6 +183,10 @@ class Gym:
             self._make, self.num_copies, self.max_steps, hidden_start=self.hidden_start
         ) as copies:
             yield copies
+
+    def start_seeds(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw reset seeds, among the task's own."""
+        return rng.choice(self.prompts, size=count)
 
     def pool(
         self, copies: "EnvironmentCopies", panel: SampledPanel, rng: np.random.Generator
@@ -262,9 +283,6 @@ class Gym:
                 f"got task.policy={self.policy} and task.features={self.features}"
             )
         return Affine(scale) if self.features == "affine" else Quadratic(scale)
-
-
-SequentialTask = FrozenLake | Gym
 
 
 def _discount(discount: float) -> None:

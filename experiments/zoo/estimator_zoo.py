@@ -78,7 +78,7 @@ def panels(config: EstimatorZoo) -> list[str]:
         ValueError: if there is none.
     """
     found = []
-    for panel, snapshot in config.task.snapshots.items():
+    for panel, snapshot in tasks.finite_task(config.task).snapshots.items():
         by_prompt = snapshot.prompt_probs @ snapshot.moments.gradient_norm_squared
         if zoo.norm_squared(snapshot) > _NO_GRADIENT * by_prompt:
             found.append(panel)
@@ -89,7 +89,7 @@ def panels(config: EstimatorZoo) -> list[str]:
 
 def _compared(config: EstimatorZoo, panel: str, size: int) -> Iterator[dict[str, Any]]:
     """Yield one row an estimator, the simulated ones on shared draws."""
-    problem = zoo.Problem(config.task.snapshots[panel])
+    problem = zoo.Problem(tasks.finite_task(config.task).snapshots[panel])
     found = _by_law(problem, size) | _by_simulation(config, panel, size)
     oracle = found["oracle"]["scale_free_error"]
     for name, entry in zoo.ZOO.items():
@@ -131,7 +131,7 @@ def _by_law(problem: zoo.Problem, size: int) -> dict[str, dict[str, float]]:
 
 def _by_simulation(config: EstimatorZoo, panel: str, size: int) -> dict[str, dict[str, float]]:
     """Return the measures of the others, with standard errors."""
-    snapshot = config.task.snapshots[panel]
+    snapshot = tasks.finite_task(config.task).snapshots[panel]
     if len(snapshot.prompt_probs) == 1:
         return {}
     estimators = {

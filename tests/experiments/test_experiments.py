@@ -22,11 +22,11 @@ from experiments import jobs
 from experiments import rerun as reference
 from experiments.gradient_error import fixed_budget, gradient_mse
 from experiments.running import collect, runner
+from experiments.running.estimators import _COMPARED
 from figures.__main__ import FIGURES
 from figures.tables import TABLES
 from support import tiny_policies
 from support.apps import call_main, configuration
-from ustat_grpo import Grpo
 
 ROOT = Path(__file__).parents[2]
 APPS = {"gradient_mse": gradient_mse, "fixed_budget": fixed_budget}
@@ -138,13 +138,13 @@ class TestTables:
             return (moments.oracle_norm_squared - gradient) / group_size + second / group_size**2
 
         data = measure("gradient_mse", "task=tug_of_war", "group_size=4", "scale.precision=0.01")
-        monkeypatch.setitem(gradient_mse.compared._COMPARED, "grpo", (Grpo, wrong))
+        monkeypatch.setitem(_COMPARED, "grpo", _COMPARED["grpo"]._replace(errors=wrong))
         config = OmegaConf.to_object(configuration("gradient_mse", "task=tug_of_war"))
         for (panel, snapshot), (_, rows) in zip(
             config.task.snapshots.items(), data.groupby("task", sort=False), strict=True
         ):
             row = rows.set_index("estimator").loc["grpo"]
-            exact = gradient_mse.compared.law("grpo", {}, snapshot.moments, 4, None)
+            exact = config.compared["grpo"].law(snapshot.moments, 4, None)
             assert abs(row["mse"] - row["law"]) <= 4 * row["std_error"], panel
             assert abs(row["mse"] - exact) > 4 * row["std_error"], panel
 

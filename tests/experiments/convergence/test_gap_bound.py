@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from experiments.convergence import gap_bound
-from experiments.running import estimators as compared
 from support.apps import checked, refuses, resumes
 from ustat_grpo import TugOfWar
 from ustat_grpo.laws.gap import constant_rate_bound, decaying_rate_bound
@@ -128,9 +127,9 @@ class TestBound:
         config = checked("gap_bound", *TINY, "cells=400")
         problem = config.task.problem
         snapshots = [problem.at(problem.theta(t)) for t in np.linspace(-1, 3, 81)]
-        for name, parameters in config.estimators.items():
-            largest = max(compared.law(name, parameters, s.moments, 8, 8) for s in snapshots)
-            found = gap_bound.largest_noise(config, name, parameters)
+        for compared in config.compared.values():
+            largest = max(compared.law(s.moments, 8, 8) for s in snapshots)
+            found = gap_bound.largest_noise(config, compared)
             assert largest * (1 - 1e-9) <= found <= 1.01 * largest
 
     def test_smoothness_holds_for_all_parameters_and_axes(self):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments.convergence import limit_law
-from experiments.running import estimators as compared
+from experiments.running.estimators import resolve
 from support.apps import checked, refuses, resumes
 from ustat_grpo import Constant, SideInformation, Vanilla, optimize
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
@@ -33,7 +33,7 @@ def measure(*overrides):
 def predicted(task, name="grpo", *overrides):
     """Return the law and β."""
     config = checked("limit_law", f"task={task}", "estimator=all", *TINY, *overrides)
-    return limit_law.predicted(config, name, config.estimators[name])
+    return limit_law.predicted(config, config.compared[name])
 
 
 def medians(data):
@@ -160,11 +160,12 @@ class TestProjection:
         config = checked("limit_law", "estimator=all", *TINY)
         levels = np.array([-1.0, 0.5, 2.0])
         groups = np.array(list(itertools.product(levels, repeat=3)))
-        for name, parameters in config.estimators.items():
-            estimator = compared.build(config.estimators)[name]
+        for name, compared in config.compared.items():
             baselines = [np.full(len(groups), b) for b in np.linspace(-1, 2, 4)]
-            every = [estimator.advantages(groups, SideInformation(b, b)) for b in baselines]
-            found = limit_law.largest_advantage({name: parameters}, 3, levels)
+            every = [
+                compared.estimator.advantages(groups, SideInformation(b, b)) for b in baselines
+            ]
+            found = limit_law.largest_advantage({name: compared}, 3, levels)
             assert found == pytest.approx(np.abs(every).max())
 
     def test_no_run_travels_farther_than_the_bound(self):
@@ -176,7 +177,9 @@ class TestProjection:
             rng=np.random.default_rng(0),
         )  # fmt: skip
         travelled = np.linalg.norm(runs.theta[:, 0] + 3 * start.bandit.features[0, 1], axis=1)
-        bound = limit_law.farthest_travel(start.bandit, {"vanilla": {}}, 1, np.array([5.0]))
+        bound = limit_law.farthest_travel(
+            start.bandit, resolve({"vanilla": {}}), 1, np.array([5.0])
+        )
         assert 0.6 * bound < travelled.max() <= bound
 
 

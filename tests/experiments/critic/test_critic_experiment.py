@@ -16,7 +16,6 @@ from experiments.critic import training as critic_training
 from experiments.critic.cost import held_bytes, phase_bytes, phase_seconds
 from experiments.critic.critic import COLUMNS, report, run
 from experiments.running.commands import INTERRUPTED
-from experiments.tasks.panels import training_sets
 from figures import critic as figure
 from support import tiny_policies
 from support.apps import call_main, checked, refuses
@@ -142,7 +141,7 @@ class TestTable:
     def test_error_at_the_start_is_that_of_nought(self, data, folder):
         """V̂ = 0 there, so that the RMSE is √(E V²) over the train set, and all of V is its bias."""
         made = checked("critic", *tiny_policies.asked(folder), *FEW)
-        panel = training_sets(made.task, made.policy).train
+        panel = made.posed.training_sets().train
         value = solution_probs(panel.model, panel.reward.solutions).double().numpy()
         start = data.query("iteration == 0 and method == 'critic'").set_index("quantity")["value"]
         np.testing.assert_allclose(start["critic_rmse"], np.sqrt(np.mean(value**2)), rtol=1e-6)

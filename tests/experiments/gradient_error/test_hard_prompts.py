@@ -79,6 +79,8 @@ class TestRun:
     def test_refuses(self):
         with pytest.raises(ValueError, match=r"task.reward must be exact_match, got accuracy"):
             OmegaConf.to_object(configuration("hard_prompts", "task.reward=accuracy_and_format"))
+        with pytest.raises(ValueError, match=r"policy must be small, got hf"):
+            OmegaConf.to_object(configuration("hard_prompts", "policy=hf", "policy.path=model"))
 
 
 def test_laws_are_those_of_the_library():

@@ -8,13 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments.gradient_error import gradient_mse, language_errors
+from experiments.gradient_error import gradient_mse
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
-from experiments.tasks.panels import panels
+from experiments.tasks import language_errors
 from support import tiny_policies
 from support.apps import call_main, checked, refuses, resumes
-from ustat_grpo import Grpo
 from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.scoring import log_probs
 
@@ -111,7 +110,7 @@ class TestTable:
             second = norm * moments.reward_variance + gradient
             return (moments.oracle_norm_squared - gradient) / group_size + second / group_size**2
 
-        monkeypatch.setitem(_COMPARED, "grpo", (Grpo, wrong))
+        monkeypatch.setitem(_COMPARED, "grpo", _COMPARED["grpo"]._replace(errors=wrong))
         alone = ("estimator=grpo", "task.brute_force_replications=0", "group_size=2")
         assert (scores(measure("task.num_outputs=512", *alone)).abs() > 4).all()
 
@@ -135,7 +134,7 @@ class TestMinibatch:
 def prompt_noise(config):
     """c₁ = mean ‖g(x)‖² − ‖∇J‖² of each panel, one backward pass a question."""
     found = {}
-    for name, panel in panels(config.task, config.policy).items():
+    for name, panel in config.policy.panels(config.task).items():
         parameters = list(panel.model.parameters())
         chances = log_probs(panel.model, panel.reward.solutions).sum(dim=-1).exp()
         gradients = torch.stack(

@@ -11,7 +11,7 @@ from experiments.gradient_error.gradient_mse import COLUMNS
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
 from support.apps import call_main, checked
-from ustat_grpo import Grpo, Moments
+from ustat_grpo import Moments
 from ustat_grpo.environments.contextual_bandit import ContextualBanditEnv
 
 P = 8
@@ -134,7 +134,7 @@ class TestLaws:
             second = norm * moments.reward_variance + gradient
             return (moments.oracle_norm_squared - gradient) / group_size + second / group_size**2
 
-        monkeypatch.setitem(_COMPARED, "grpo", (Grpo, wrong))
+        monkeypatch.setitem(_COMPARED, "grpo", _COMPARED["grpo"]._replace(errors=wrong))
         pool = (*BANDIT, "task.num_outputs=256", "task.trained=[0]")
         asked = LAKE if task == "lake" else pool
         assert (scores(measure(*asked, "estimator=grpo", "group_size=2")).abs() > 4).all()
@@ -161,9 +161,9 @@ def by_hand(rows):
         score_norm_reward_covariance=np.zeros(P), gradient_norm_squared=gradient,
         prompt_noise=prompt,
     )  # fmt: skip
-    parameters = checked("gradient_mse", "estimator=all").estimators
+    compared = checked("gradient_mse", "estimator=all").compared
     return [
-        gradient_mse.compared.law(name, parameters[name], moments, size, None)
+        compared[name].law(moments, size, None)
         for name, size in zip(rows["estimator"], rows["group_size"], strict=True)
     ]
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from experiments.group_size import find_group_size
 from experiments.group_size.find_group_size import conclusions, gradient_optimal, show
+from experiments.running.estimators import resolve
 from support.apps import call_main, checked
 from ustat_grpo import laws
 
@@ -70,13 +71,14 @@ class TestTable:
 
     def test_gradient_optimal_is_the_law_of_the_error(self):
         config = checked("find_group_size", "task=bandit")
+        compared = resolve({"grpo": {}, "vanilla": {}, "shrinkage": {"weight": 0.5}})
         for panel, start in config.task.starts.items():
             noise = config.task.snapshots[panel].noise
             exact = laws.group_size.optimal(noise)
-            assert gradient_optimal(start, "grpo", {}) == pytest.approx(exact, rel=1e-10)
-            assert gradient_optimal(start, "vanilla", {}) == 1
+            assert gradient_optimal(start, compared["grpo"]) == pytest.approx(exact, rel=1e-10)
+            assert gradient_optimal(start, compared["vanilla"]) == 1
             half = 1 + (exact - 1) / 2  # c₃ is (1−λ)² of GRPO's
-            assert gradient_optimal(start, "shrinkage", {"weight": 0.5}) == pytest.approx(half)
+            assert gradient_optimal(start, compared["shrinkage"]) == pytest.approx(half)
 
 
 class TestShow:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.critic import critic
+from experiments.group_size import config as sweep_config
 from experiments.group_size import finite_prompts, group_size, group_size_rules, language_group_size
 from support.apps import call_main, checked, refuses, resumes
 from ustat_grpo import Grpo, Oracle
@@ -201,7 +202,7 @@ class TestSizesOfABudget:
         assert config.sweep(81).group_size == [3, 9, 27]
 
     def test_what_is_left_out_is_said_once(self, capsys):
-        group_size._say_once.cache_clear()
+        sweep_config._say_once.cache_clear()
         for _ in range(2):
             checked("group_size", "budget=20")
         assert capsys.readouterr().err == (
@@ -217,6 +218,6 @@ class TestSizesOfABudget:
     def test_lists_in_the_code_are_those_of_the_configuration_files(self):
         """Would catch: a list that is changed in one place, and then refused at most budgets."""
         for app in APPS:
-            with mock.patch.object(group_size, "divisors", side_effect=AssertionError):
+            with mock.patch.object(sweep_config, "divisors", side_effect=AssertionError):
                 overrides = ["budgets=[36]"] if app == "group_size_rules" else ["budget=36"]
                 assert checked(app, *overrides)

@@ -23,7 +23,7 @@ from experiments.group_size.resolution import summary
 from experiments.running.commands import INTERRUPTED
 from experiments.running.parts import Parts
 from experiments.running.runner import to_csv
-from experiments.tasks.panels import training_sets
+from experiments.tasks.policies import PosedTask
 from support import tiny_policies
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
 from ustat_grpo.lm import language_model
@@ -168,12 +168,14 @@ class TestPairing:
                 asked[cell].append(questions.tolist())
                 return super().__call__(rollouts, questions)
 
-        def watched(*given):
-            sets = training_sets(*given)
+        genuine = PosedTask.training_sets
+
+        def watched(posed):
+            sets = genuine(posed)
             reward = Watched(sets.train.reward.solutions)
             return sets._replace(train=sets.train._replace(reward=reward))
 
-        monkeypatch.setattr(language_training, "training_sets", watched)
+        monkeypatch.setattr(PosedTask, "training_sets", watched)
         for cell in CELLS:
             asked[cell] = []
             trained(config("noise_seeds=1"), cell)

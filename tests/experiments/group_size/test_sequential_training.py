@@ -13,9 +13,9 @@ from experiments.gradient_error.gradient_mse import run as gradient_errors
 from experiments.group_size import group_size, sequential_training
 from experiments.group_size.confidence import compare
 from experiments.group_size.sequential_training import COLUMNS, Cell
-from experiments.running import estimators as compared
 from experiments.running import options as schedule
 from experiments.running.commands import INTERRUPTED
+from experiments.running.estimators import _COMPARED, algorithms
 from experiments.running.runner import to_csv
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
 from ustat_grpo.environments import objective, policies, snapshot
@@ -130,7 +130,7 @@ class TestFrozenLake:
         """Four standard errors above 0. Would catch: a stream for each size or estimator."""
         config = checked("group_size", *LAKE, "scale.runs=2000")
         ((panel, start),) = config.task.snapshots.items()
-        estimators = compared.build(config.estimators)
+        estimators = algorithms(config.compared)
         one, *others = (
             sequential_training._compiled(config, panel, start, estimators[name], size).objective
             for name, size in (("grpo", 4), ("oracle", 4), ("grpo", 16))
@@ -280,8 +280,7 @@ MISTAKES = {
     "the same size": ([*CART, "group_size=[2,2]"], f"{ONE_SIZE} [2, 2]"),
     "unknown baseline": (
         [*LAKE, "estimator=all"],
-        "estimators must not hold optimal_baseline on sequential tasks, got "
-        f"{list(compared._COMPARED)}",
+        f"estimators must not hold optimal_baseline on sequential tasks, got {list(_COMPARED)}",
     ),
     "unknown value": (
         [*CART, "estimator=grpo", "~estimators.grpo", "+estimators.oracle={}"],

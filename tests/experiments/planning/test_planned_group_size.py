@@ -12,12 +12,13 @@ from scipy import stats
 from experiments.group_size.confidence import compare
 from experiments.group_size.group_size_rules import nearest
 from experiments.planning import planned_group_size as app
-from experiments.planning.first_batches import bandit_sample
 from experiments.planning.planned_group_size import BEST, COLUMNS, FALLBACK, GRID, PLANNED, Planned
 from experiments.planning.planned_panels import GAP_LAW, GRADIENT_LAW
 from experiments.planning.planned_sweeps import Sweep, fingerprint, tabled_sweeps
 from experiments.running.runner import to_csv
 from experiments.tasks.bandits import panel_rng
+from experiments.tasks.first_batches import bandit_sample
+from experiments.tasks.subject import FirstBatch
 from support.apps import call_main, checked, refuses
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.planner import plan
@@ -134,7 +135,8 @@ class TestPlans:
         streams = panel_rng(0, f"{panel}, 32 prompts of 8").spawn(12)
         there = start.bandit.at(start.theta0)
         plans = [
-            plan(estimate_noise(bandit_sample(there, 32, 8, rng)), budget=64) for rng in streams
+            plan(estimate_noise(bandit_sample(there, FirstBatch(32, 8), rng)), budget=64)
+            for rng in streams
         ]
         rows = data.query("num_prompts == 32 and iteration == 5").set_index("rule")
         for rule, chosen in (

@@ -14,7 +14,6 @@ import torch
 from experiments.practice import practical_bias
 from experiments.practice.language_bias import _Old
 from experiments.practice.readings import practical_bias as readings
-from experiments.tasks import panels as policy_panels
 from figures import practical_bias as figure
 from figures.palette import draw_tasks
 from support.apps import checked, refuses, resumes
@@ -89,7 +88,7 @@ class TestTokenBandit:
 def policies():
     """Return π_old of five questions, and a policy a little off."""
     config = checked("practical_bias", *LANGUAGE, "task.num_questions=5")
-    (panel,) = policy_panels.panels(config.task, config.policy).values()
+    (panel,) = config.policy.panels(config.task).values()
     old = _Old.of(panel)
     now = deepcopy(old.model)
     rng = torch.Generator().manual_seed(0)

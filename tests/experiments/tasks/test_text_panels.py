@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
-from experiments.gradient_error import gradient_mse, language_errors
+from experiments.gradient_error import gradient_mse
 from experiments.group_size import language_group_size
 from experiments.running.runner import to_csv
-from experiments.tasks.panels import panels, training_sets
+from experiments.tasks import language_errors
 from support import local_models, tiny_policies
 from support.apps import InThisProcess, call_main, checked
 from ustat_grpo.lm.models.huggingface import load
@@ -69,7 +69,7 @@ def read(name, folder, files, *overrides):
 def found(overrides):
     """Return the panels of a configuration."""
     config = checked("gradient_mse", *overrides)
-    return panels(config.task, config.policy)
+    return config.policy.panels(config.task)
 
 
 def texts(panel, folder):
@@ -124,7 +124,7 @@ class TestArithmetic:
         overrides = arithmetic(folder, "policy.prompts=[plain,examples]", "policy.chat=false")
         config = checked("gradient_mse", *overrides)
         _, held_out = config.task.questions()
-        plain, examples = panels(config.task, config.policy).values()
+        plain, examples = config.policy.panels(config.task).values()
         for problem, short, long in zip(
             held_out.problems, texts(plain, folder), texts(examples, folder), strict=True
         ):
@@ -193,7 +193,7 @@ class TestFiles:
         """Held out, accuracy alone counts; the train set is taken whole."""
         asked = read("math", folder, files, f"task.train_path={files / 'math.jsonl'}")
         config = checked("gradient_mse", *asked, "task.num_questions=2")
-        train, held_out = training_sets(config.task, config.policy)
+        train, held_out = config.policy.training_sets(config.task)
         assert (len(train.prompts), len(held_out.prompts)) == (5, 2)
         assert train.reward.judge(r"\boxed{1}", "1") == 2
         assert held_out.reward.judge(r"\boxed{1}", "1") == 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.planning.first_batches import FirstBatch, bandit_sample, episodes, language_sample
-from experiments.tasks.language import Arithmetic, SmallPolicies
-from experiments.tasks.panels import training_sets
+from experiments.tasks.first_batches import bandit_sample
+from experiments.tasks.language import Arithmetic
+from experiments.tasks.language_subject import language_sample
+from experiments.tasks.policies import SmallPolicies
 from experiments.tasks.sequential import FrozenLake, Gym
+from experiments.tasks.sequential_subject import episodes
+from experiments.tasks.subject import FirstBatch
 from theory.problems import random_problem
 from ustat_grpo import SoftmaxBandit
 from ustat_grpo.environments import snapshot
@@ -45,7 +48,7 @@ class TestBandits:
         """Prompts are few, so most are drawn more than once and share a block of the gradient."""
         problem = problem()
         assert len(np.unique(problem.score_norm_squared.round(9))) == problem.action_probs.size
-        sample = bandit_sample(problem, 20, 6, np.random.default_rng(2))
+        sample = bandit_sample(problem, FirstBatch(20, 6), np.random.default_rng(2))
         again = from_scores(problem, sample, 20)
         for name in ("rewards", "score_norms", "gradient_norms", "gradient_products"):
             np.testing.assert_allclose(
@@ -61,7 +64,10 @@ class TestBandits:
         found = np.array(
             [
                 (each.prompt, each.oracle, each.residual)
-                for each in (estimate_noise(bandit_sample(problem, 16, 5, rng)) for rng in streams)
+                for each in (
+                    estimate_noise(bandit_sample(problem, FirstBatch(16, 5), rng))
+                    for rng in streams
+                )
             ]
         )
         noise = problem.noise
@@ -72,7 +78,7 @@ class TestBandits:
     def test_every_action_and_level_is_drawn(self, problem):
         """|z| ≤ 4 for the mean reward of 4000 × 3 outputs: would catch an index that is one off."""
         problem = problem()
-        sample = bandit_sample(problem, 4000, 3, np.random.default_rng(4))
+        sample = bandit_sample(problem, FirstBatch(4000, 3), np.random.default_rng(4))
         assert set(sample.rewards) == set(problem.reward_levels)
         means = sample.rewards.reshape(4000, 3).mean(axis=1)
         z = (means.mean() - problem.objective) / (means.std(ddof=1) / 4000**0.5)
@@ -81,7 +87,7 @@ class TestBandits:
 
 def test_one_seed_one_batch():
     first, again = (
-        bandit_sample(dense(), 8, 3, np.random.default_rng(7)).rewards for _ in range(2)
+        bandit_sample(dense(), FirstBatch(8, 3), np.random.default_rng(7)).rewards for _ in range(2)
     )
     np.testing.assert_array_equal(first, again)
 
@@ -121,7 +127,7 @@ class TestEpisodes:
 def panel():
     """A policy and ten questions."""
     task = Arithmetic(num_questions=5, num_train=10)
-    return training_sets(task, SmallPolicies(skills=["intermediate"])).train
+    return SmallPolicies(skills=["intermediate"]).training_sets(task).train
 
 
 class TestLanguage:

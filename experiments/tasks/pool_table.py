@@ -6,63 +6,65 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.running import estimators as compared
+from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
+from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import PromptErrors, pool_errors
 from ustat_grpo.pools.moments import MeasuredMoments
 from ustat_grpo.pools.pool import Pool, whole_blocks
 
 
-def require_pool(config: Any) -> None:
+def require_pool(num_outputs: int, asked: ErrorsAsked) -> None:
     """Raise unless the pool of every prompt can be cut into two groups of every size."""
-    outputs = whole_blocks("task.num_outputs", config.task.num_outputs)
-    largest = max(config.group_size)
+    outputs = whole_blocks("task.num_outputs", num_outputs)
+    largest = max(asked.group_size)
     if 2 * largest > outputs:
         raise ValueError(
             f"group_size must be at most half of task.num_outputs={outputs}, got {largest}"
         )
 
 
-def errors_of_pool(config: Any, panel: str, pool: Pool, moments: MeasuredMoments) -> pd.DataFrame:
+def errors_of_pool(
+    asked: ErrorsAsked, panel: str, pool: Pool, moments: MeasuredMoments
+) -> pd.DataFrame:
     """Return the errors of groups cut from the pool of a panel; all sizes share one order of it.
 
     Args:
-        config: of `experiments.gradient_error.gradient_mse`.
+        asked: estimators, group sizes and the like.
         panel: its name.
         pool: of the panel.
         moments: of the pool.
     """
-    rows = list(_rows(config, panel, pool, moments))
-    return with_laws(config, panel, rows, moments)
+    rows = list(_rows(asked, panel, pool, moments))
+    return with_laws(asked, panel, rows, moments)
 
 
 def with_laws(
-    config: Any, panel: str, rows: list[dict[str, Any]], moments: MeasuredMoments
+    asked: ErrorsAsked, panel: str, rows: list[dict[str, Any]], moments: MeasuredMoments
 ) -> pd.DataFrame:
     """Return measured errors as a table, each beside its law and the law's error bar."""
     for row in rows:
-        row["law"], row["law_std_error"] = moments.estimate(_law(config, row))
+        row["law"], row["law_std_error"] = moments.estimate(_law(asked, row))
     return pd.DataFrame(rows).assign(task=panel)
 
 
-def _law(config: Any, row: Mapping[str, Any]) -> Any:
-    name, size = row["estimator"], row["group_size"]
-    parameters = config.estimators[name]
-    return lambda moments: compared.law(name, parameters, moments, size, config.batch_size)
+def _law(asked: ErrorsAsked, row: Mapping[str, Any]) -> Any:
+    compared, size = asked.compared[row["estimator"]], row["group_size"]
+    return lambda moments: compared.law(moments, size, asked.batch_size)
 
 
 def _rows(
-    config: Any, panel: str, pool: Pool, moments: MeasuredMoments
+    asked: ErrorsAsked, panel: str, pool: Pool, moments: MeasuredMoments
 ) -> Iterator[dict[str, Any]]:
-    estimators = compared.build(config.estimators)
-    for size in config.group_size:
-        rng = tasks.panel_rng(config.seed, panel)
+    estimators = algorithms(asked.compared)
+    for size in asked.group_size:
+        rng = tasks.panel_rng(asked.seed, panel)
         for name, errors in pool_errors(pool, estimators, size, rng=rng).items():
-            error, std_error = _minibatch(config, name, size, errors, moments)
+            error, std_error = _minibatch(asked, name, size, errors, moments)
             yield {
                 "estimator": name,
-                "batch_size": config.batch_size or len(pool.prompts),
+                "batch_size": asked.batch_size or len(pool.prompts),
                 "group_size": size,
                 "replications": errors.num_groups,
                 "mse": error,
@@ -72,13 +74,13 @@ def _rows(
 
 
 def _minibatch(
-    config: Any, name: str, size: int, errors: PromptErrors, measured: MeasuredMoments
+    asked: ErrorsAsked, name: str, size: int, errors: PromptErrors, measured: MeasuredMoments
 ) -> tuple[float, float]:
     """Return the error of a minibatch gradient from those at the prompts, and its error bar."""
     moments = measured.moments
-    gain = compared.gain(name, size)
-    error = mse.minibatch(errors.mean, moments, batch_size=config.batch_size, gain=gain)
+    gain = asked.compared[name].gain(size)
+    error = mse.minibatch(errors.mean, moments, batch_size=asked.batch_size, gain=gain)
     shares = moments.prompt_probs**2
-    if config.batch_size is not None:
-        shares = moments.prompt_probs / config.batch_size
+    if asked.batch_size is not None:
+        shares = moments.prompt_probs / asked.batch_size
     return error, float(np.linalg.norm(shares * errors.std_error))

@@ -1,0 +1,37 @@
+"""From what a configuration names to one object with the verbs of every task."""
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments.tasks.bandits import ArithmeticChoice, Bandit, SuccessProbability, TugOfWarTask
+from experiments.tasks.finite_subject import FiniteSubject
+from experiments.tasks.kinds import for_kind
+from experiments.tasks.language import Arithmetic, TextTask
+from experiments.tasks.language_subject import LanguageSubject
+from experiments.tasks.policies import Policies, PosedTask
+from experiments.tasks.sequential import FrozenLake, Gym
+from experiments.tasks.sequential_subject import EpisodeSubject, TableSubject
+from experiments.tasks.subject import Subject
+
+
+def subject(task: Any, policies: Policies | None = None) -> Subject:
+    """Return the subject of an experiment: a task, and to a language task its policies.
+
+    Raises:
+        ValueError: if it is a task of which only one app knows what to do with it.
+    """
+    return for_kind(task, _SUBJECTS, "task must be one with policies that are compared")(
+        task, policies
+    )
+
+
+_SUBJECTS: dict[type, Callable[[Any, Any], Subject]] = {
+    ArithmeticChoice: lambda task, _: FiniteSubject(task),
+    Bandit: lambda task, _: FiniteSubject(task),
+    TugOfWarTask: lambda task, _: FiniteSubject(task),
+    SuccessProbability: lambda task, _: FiniteSubject(task),
+    FrozenLake: lambda task, _: TableSubject(task),
+    Gym: lambda task, _: EpisodeSubject(task),
+    Arithmetic: lambda task, policies: LanguageSubject(PosedTask(task, policies)),
+    TextTask: lambda task, policies: LanguageSubject(PosedTask(task, policies)),
+}

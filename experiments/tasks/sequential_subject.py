@@ -1,0 +1,104 @@
+"""Sequential tasks as subjects: a table of which all is known, or an environment that is played."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.tasks import sequential_errors
+from experiments.tasks.pool_table import require_pool
+from experiments.tasks.sequential import FrozenLake, Gym, SampledPanel, TabularPanel
+from experiments.tasks.subject import Draw, ErrorsAsked, FirstBatch, FirstPolicy
+from ustat_grpo.noise import OutputSample
+
+
+@dataclass(frozen=True)
+class TableSubject:
+    """Policies on a finite decision process; see `experiments.tasks.subject.Subject`."""
+
+    task: FrozenLake
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    def prepare(self) -> Mapping[str, TabularPanel]:
+        """Build the policies, or raise."""
+        return self.task.snapshots
+
+    def require_errors(self, asked: ErrorsAsked) -> None:
+        """Accept every group size: as many episodes are drawn as it takes."""
+
+    def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
+        """Simulate minibatches; laws are exact."""
+        return sequential_errors.on_table(self.task, asked)
+
+    @contextmanager
+    def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:
+        """Open copies of the environment for the first policy, whose noise is known."""
+        from ustat_grpo.environments import snapshot
+
+        name, panel = next(iter(self.task.snapshots.items()))
+        with episodes(self.task) as draw:
+            yield iter([FirstPolicy(name, draw, snapshot(*panel).moments.noise)])
+
+
+@dataclass(frozen=True)
+class EpisodeSubject:
+    """Policies of which only episodes can be had; see `experiments.tasks.subject.Subject`."""
+
+    task: Gym
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    def prepare(self) -> Mapping[str, SampledPanel]:
+        """Train the policies, or raise."""
+        return self.task.snapshots
+
+    def require_errors(self, asked: ErrorsAsked) -> None:
+        """Check that groups can be cut from the episodes of each start."""
+        require_pool(self.task.num_outputs, asked)
+
+    def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
+        """Measure them by a pool of episodes."""
+        return sequential_errors.from_episodes(self.task, asked)
+
+    @contextmanager
+    def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:
+        """Open copies of the environment for the first policy."""
+        with episodes(self.task) as draw:
+            yield iter([FirstPolicy(next(iter(self.task.snapshots)), draw, None)])
+
+
+@contextmanager
+def episodes(task: FrozenLake | Gym) -> Iterator[Draw]:
+    """Open copies of a task's environment, and yield what plays first batches of its first policy.
+
+    Starts are drawn i.i.d., as runs draw them; see `start_seeds` of the task.
+    """
+    from ustat_grpo.environments import episode_scores, group_rollouts
+
+    panel = next(iter(task.snapshots.values()))
+    with task.copies() as copies:
+
+        def draw(size: FirstBatch, rng: np.random.Generator) -> OutputSample:
+            seeds = task.start_seeds(size.num_prompts, rng)
+            played = group_rollouts(
+                copies,
+                panel.policy,
+                panel.theta,
+                seeds,
+                size.num_outputs,
+                discount=task.discount,
+                rng=rng,
+            )
+            scores = episode_scores(panel.policy, panel.theta, played)
+            return OutputSample.from_scores(list(scores), list(played.returns))
+
+        yield draw

@@ -1,0 +1,100 @@
+"""What experiments ask of a task, whatever kind it is: every subject has the same verbs.
+
+A configuration names a task, and for language models a policy. `experiments.tasks.resolve.subject`
+makes one object of the two. What only some kinds can do, an app asks through `kinds`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from experiments.running.estimators import Compared
+from ustat_grpo import NoiseComponents
+from ustat_grpo.noise import OutputSample
+
+
+@dataclass(frozen=True)
+class ErrorsAsked:
+    """What is asked of gradient errors.
+
+    Args:
+        compared: the estimators by name.
+        group_size: every G.
+        batch_size: B, or None for every prompt once.
+        precision: relative standard error to reach, where errors are simulated.
+        seed: of the draws.
+        threads: at most so many; None leaves it open.
+    """
+
+    compared: Mapping[str, Compared]
+    group_size: Sequence[int]
+    batch_size: int | None
+    precision: float
+    seed: int
+    threads: int | None
+
+
+class FirstBatch(NamedTuple):
+    """The size of a first batch: prompts, and outputs to each."""
+
+    num_prompts: int
+    num_outputs: int
+
+
+Draw = Callable[[FirstBatch, np.random.Generator], OutputSample]
+"""Takes a first batch of outputs, and measures it."""
+
+
+class FirstPolicy(NamedTuple):
+    """A policy at which runs begin, as somebody knows it who takes first batches there.
+
+    Args:
+        name: of the panel.
+        draw: takes a first batch.
+        noise: c₁, c₂, c₃ of its gradient; None where only outputs can be had.
+    """
+
+    name: str
+    draw: Draw
+    noise: NoiseComponents | None
+
+
+class Subject(Protocol):
+    """A task with all that it needs, policies included: panels that can be measured on."""
+
+    @property
+    def name(self) -> str:
+        """The task's name, with which those of its panels begin."""
+        ...
+
+    def prepare(self) -> object:
+        """Build what may turn out impossible.
+
+        Raises:
+            ValueError: if task and policy do not go together, or a file is missing or wrong.
+        """
+        ...
+
+    def require_errors(self, asked: ErrorsAsked) -> None:
+        """Check that gradient errors can be measured as it is asked, before any work starts.
+
+        Raises:
+            ValueError: if a group size is too large for the outputs that there are.
+        """
+        ...
+
+    def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
+        """Measure every estimator at every group size on every panel, each beside its law."""
+        ...
+
+    def first_policies(self, threads: int | None) -> AbstractContextManager[Iterator[FirstPolicy]]:
+        """Open the policies at which runs begin; environments are open as long.
+
+        Args:
+            threads: of torch, at most; None leaves it to the task.
+        """
+        ...
