@@ -12,6 +12,7 @@ import torch
 from gymnasium.wrappers import FlattenObservation, StickyAction
 
 from support.hidden_noise import FOUND_AS_GENERATOR, Corridor, drawn_in_advance, keyed_by_seed
+from support.registered import made
 from support.toy_environments import Counting, OneStep, Walk
 from ustat_grpo.environments import self_check
 from ustat_grpo.environments.copies import EnvironmentCopies
@@ -29,8 +30,8 @@ TAKEN_UP_WITHOUT_A_WORD = [
     "MountainCar-v0",
     "FrozenLake-v1",
     lambda: gym.make("FrozenLake-v1", is_slippery=False),
-    lambda: gym.make("CliffWalking-v1", is_slippery=True),
-    lambda: gym.make("Taxi-v4", is_rainy=True, fickle_passenger=True),
+    lambda: made("CliffWalking", is_slippery=True),
+    lambda: made("Taxi", is_rainy=True, fickle_passenger=True),
     lambda: FlattenObservation(gym.make("Blackjack-v1")),
     lambda: StickyAction(gym.make("CartPole-v1"), 0.25),
     "ustat_grpo/ContextualBandit-v0",
