@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 from itertools import product
-from pathlib import Path
 
 import gymnasium
 import pytest
@@ -25,9 +24,9 @@ from experiments.jobs import EXPERIMENTS, TASKS
 from experiments.ledger.layout import PAGES
 from experiments.running.commands import as_overrides
 from support.apps import checked
+from support.documents import ROOT, fences, prose, read
 from ustat_grpo import command_line
 
-ROOT = Path(__file__).parents[1]
 NAMES = (
     "README.md", "CONTRIBUTING.md", "paper_repro.md", "docs/environments.md",
     "docs/estimators.md", "docs/language_models.md", "docs/planner.md", "docs/sweeps.md",
@@ -43,20 +42,6 @@ GENERATED = (".venv", "results")  # made by the commands, never committed
 APPS = tuple({experiment.app.name for experiment in EXPERIMENTS.values()})
 
 every_document = pytest.mark.parametrize("name", NAMES)
-
-
-def read(name):
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def fences(text, language=None):
-    """Return the code blocks of a text."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
-    return [code for label, code in found if language in (None, label)]
-
-
-def prose(text):
-    return re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.M | re.S)
 
 
 def inline(text):

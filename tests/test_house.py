@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,3 +26,10 @@ def test_every_test_has_a_name_of_its_own():
     """Pytest imports files by their names alone. Would catch: one that hides another."""
     names = [path.name for path in TESTS.rglob("test_*.py")]
     assert len(names) > 150 and len(set(names)) == len(names)
+
+
+def test_no_test_imports_one_of_another_room():
+    """Would catch: a file that can be run only after the one that it imports."""
+    for path in TESTS.rglob("test_*.py"):
+        imported = re.findall(r"^from (test_\w+) import", path.read_text(encoding="utf-8"), re.M)
+        assert all((path.parent / f"{name}.py").is_file() for name in imported), path

@@ -97,7 +97,10 @@ class TestAccuracy:
             assert obtained == pytest.approx(integral, rel=1e-12, abs=1e-13)
 
     def test_a_millisecond_at_4096(self):
-        """On a machine of ours. Would catch: a loop over counts."""
+        """On a machine of ours; twice as long without vector extensions.
+
+        Would catch: a loop over counts, which takes 0.4 if each turn takes a microsecond.
+        """
         advantages = binary.leave_one_out_normalised(4096)
         outcome, norm = moments_of(two_actions(0.3, [0.2, 1.0]))
         calls = (
@@ -108,7 +111,7 @@ class TestAccuracy:
             lambda: binary.scale_free_error(advantages, outcome, norm),
         )
         for call in calls:
-            assert loops(call, repeats=50) <= 0.05
+            assert loops(call, repeats=50) <= 0.15
 
 
 BAD_INPUT = {

@@ -6,22 +6,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from support.compared import ESTIMATORS
 from support.estimator_contracts import CONTRACTS
 from support.problems import random_snapshot
 from ustat_grpo import (
     ConstantBaseline,
-    Estimator,
     GroupMean,
     Grpo,
     Moments,
-    OptimalBaseline,
-    Oracle,
     Shrinkage,
     Snapshot,
     TugOfWar,
@@ -33,16 +31,6 @@ from ustat_grpo.monte_carlo import harness as monte_carlo
 from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
 from ustat_grpo.monte_carlo.simulation import affine_form
 
-Law = Callable[..., np.ndarray]
-ESTIMATORS: dict[str, tuple[Estimator, Law]] = {
-    "vanilla": (Vanilla(), laws.mse.vanilla),
-    "oracle": (Oracle(), laws.mse.oracle),
-    "grpo": (Grpo(), laws.mse.grpo),
-    "group_mean": (GroupMean(), laws.mse.group_mean),
-    "constant": (ConstantBaseline(0.3), partial(laws.mse.constant_baseline, baseline=0.3)),
-    "optimal": (OptimalBaseline(), laws.mse.optimal_baseline),
-    "shrinkage": (Shrinkage(0.4, 0.2), partial(laws.mse.shrinkage, weight=0.4, target=0.2)),
-}
 NAMED = {name: estimator for name, (estimator, _) in ESTIMATORS.items()}
 SIZES = [2, 4, 9, 300]
 SEVERAL_BLOCKS = 3 * REPLICATES_PER_BLOCK + 100

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 from scipy.stats import chi2, norm
-from test_monte_carlo import ESTIMATORS
 
+from support.compared import ESTIMATORS
 from support.problems import cells, random_problem
 from ustat_grpo import (
     Constant,

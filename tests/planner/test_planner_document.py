@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from test_documents import fences, read
+from support.documents import fences, read
 from ustat_grpo.command_line import main
 from ustat_grpo.noise.sample_table import BATCH_COLUMN, BLOCK_COLUMNS, OUTPUT_COLUMNS
 
