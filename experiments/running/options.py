@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any
 
 from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.laws import group_size as law
 from ustat_grpo.optimization.schedules import Constant, Decay, Schedule
 
 _KINDS = ("constant", "decay")
@@ -71,8 +71,7 @@ def group_sizes(value: Any) -> list[int]:
 def divisors(budget: int) -> list[int]:
     """Return every divisor from 2 to half of the budget, or raise if there is none."""
     total = integer("budget", budget, at_least=4, at_most=2**53)
-    small = [size for size in range(2, isqrt(total) + 1) if total % size == 0]
-    sizes = sorted({*small, *(total // size for size in small)})
+    sizes = law.divisors(total)[1:-1]
     if not sizes:
         raise ValueError(f"budget must have a divisor from 2 on, got {budget}")
     return sizes

@@ -133,6 +133,7 @@ LAWS = [
     _case(group_size.optimal, noise=_NOISE),
     _case(group_size.near_optimal, noise=_NOISE, tolerance=0.05),
     _case(group_size.best_divisor, noise=_NOISE, budget=8),
+    _case(group_size.divisors, budget=8),
     _case(group_size.cost_aware, noise=_NOISE, cost_per_prompt=1.0, cost_per_output=1.0),
     _case(group_size.vanilla_crossover, moments=_MOMENTS),
     _case(group_size.vanilla_crossover_minibatch, moments=_MOMENTS),

@@ -4,6 +4,7 @@ At a fixed budget N = BG the error is (c₁G + c₂ + c₃/(G−1))/N: many prom
 c₁, large groups the residual noise c₃ (Theorem 7 with its constants exact).
 """
 
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
     """Return the G ≥ 2 that divides N = BG and has the least error; of two that tie the smaller.
 
     Raises:
-        ValueError: if `budget` is below 2, or above 2⁵³: its divisors are found one by one.
+        ValueError: if `budget` is below 2, or above 2⁵³.
 
     Examples:
         >>> from ustat_grpo import NoiseComponents, laws
@@ -106,10 +107,24 @@ def best_divisor(noise: NoiseComponents, *, budget: int) -> int:
         >>> [laws.group_size.best_divisor(noise, budget=N) for N in (10, 12, 14)]
         [5, 4, 7]
     """
-    total = integer("budget", budget, at_least=2, at_most=2**53)
-    small = [size for size in range(1, int(total**0.5) + 1) if total % size == 0]
-    divisors = sorted({size for low in small for size in (low, total // low)} - {1})
-    return divisors[int(first_smallest([_numerator(noise, size) for size in divisors]))]
+    sizes = divisors(integer("budget", budget, at_least=2, at_most=2**53))[1:]
+    return sizes[int(first_smallest([_numerator(noise, size) for size in sizes]))]
+
+
+def divisors(budget: int) -> list[int]:
+    """Return every divisor of a budget, from 1 to itself.
+
+    Raises:
+        ValueError: if `budget` is below 1, or above 2⁵³: they are found one by one.
+
+    Examples:
+        >>> from ustat_grpo import laws
+        >>> laws.group_size.divisors(12)
+        [1, 2, 3, 4, 6, 12]
+    """
+    total = integer("budget", budget, at_least=1, at_most=2**53)
+    small = [size for size in range(1, isqrt(total) + 1) if total % size == 0]
+    return sorted({*small, *(total // size for size in small)})
 
 
 def cost_aware(noise: NoiseComponents, *, cost_per_prompt: float, cost_per_output: float) -> float:
