@@ -48,7 +48,16 @@ from ustat_grpo.estimators.flat import from_flat, from_index
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 from ustat_grpo.monte_carlo import gradient_mse
 from ustat_grpo.noise import OutputSample, estimate_noise, load_sample, save_sample, sign_probes
-from ustat_grpo.optimization import Box, Constant, Decay, Practice, Runs, Schedule, optimize
+from ustat_grpo.optimization import (
+    Box,
+    Constant,
+    Decay,
+    Practice,
+    Runs,
+    Schedule,
+    TrainingConfig,
+    optimize,
+)
 from ustat_grpo.planner import Cost, Plan, PromptValues, plan
 
 __all__ = [
@@ -91,6 +100,7 @@ __all__ = [
     "Snapshot",
     "SoftmaxBandit",
     "StdNormalised",
+    "TrainingConfig",
     "TugOfWar",
     "Vanilla",
     "Whitened",

@@ -6,6 +6,7 @@ from ustat_grpo.optimization.practice import Practice
 from ustat_grpo.optimization.regions import Box
 from ustat_grpo.optimization.runs import Runs, optimize
 from ustat_grpo.optimization.schedules import Constant, Decay, Schedule
+from ustat_grpo.optimization.training_config import TrainingConfig
 
 __all__ = [
     "Box",
@@ -15,6 +16,7 @@ __all__ = [
     "Practice",
     "Runs",
     "Schedule",
+    "TrainingConfig",
     "certify",
     "certify_tug_of_war",
     "mean_field",
