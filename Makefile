@@ -6,7 +6,7 @@ OLDEST_PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test newest oldest portable check figures ledger reference bench format
+.PHONY: help run test newest oldest portable check figures ledger reference model bench format
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ ledger: .venv/.ready ## regenerate paper_repro.md, docs/repro/ and the measured 
 
 reference: .venv/.tested ## run the paper scale and replace experiments/reference/
 	@$(BIN)/python -m experiments.rerun
+
+model: .venv/.ready ## fetch a pretrained language model into models/ (SmolLM2-135M, 4-bit weights)
+	@$(BIN)/python -m experiments get_model smollm2
 
 bench: .venv/.tested ## speed against the plain ways, in one run
 	@$(BIN)/python -m benchmarks

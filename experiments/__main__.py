@@ -1,7 +1,8 @@
 """The door to all experiments: one of them by its NAME, or the main job if none is given.
 
 `python -m experiments NAME overrides...` runs one, with -m a sweep, and NAME --help shows its
-options; `python -m experiments collect ...` makes one table of a sweep's jobs.
+options; `python -m experiments collect ...` makes one table of a sweep's jobs, and
+`python -m experiments get_model NAME` fetches a pretrained language model.
 """
 
 import argparse
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.jobs import APPS
-from experiments.running import collect
+from experiments.running import collect, get_model
 from experiments.running.commands import add_stale_options, ends_in_one_line
+
+COMMANDS = {"collect": collect.main, "get_model": get_model.main}
+"""What the door opens to beside experiments."""
 
 
 def command_line(arguments: Sequence[str] | None = None) -> None:
@@ -19,8 +23,9 @@ def command_line(arguments: Sequence[str] | None = None) -> None:
     rest = list(sys.argv[1:] if arguments is None else arguments)
     if rest and rest[0] in APPS:
         APPS[rest[0]].main(rest[1:])
-    elif rest and rest[0] == "collect":
-        collect.main(rest[1:])
+    elif rest and rest[0] in COMMANDS:
+        with ends_in_one_line():
+            COMMANDS[rest[0]](rest[1:])
     else:
         _smoke(rest)
 
@@ -30,7 +35,9 @@ def _smoke(arguments: Sequence[str]) -> None:
         prog="python -m experiments", description=__doc__, epilog=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment, or collect")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help=f"an experiment, or {' or '.join(COMMANDS)}",
+    )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, default=Path("results"),
         help="of the results of the main job (%(default)s)",
@@ -38,7 +45,7 @@ def _smoke(arguments: Sequence[str]) -> None:
     add_stale_options(parser)
     given = parser.parse_args(arguments)
     if given.name is not None:
-        parser.error(f"NAME must be one of {', '.join([*APPS, 'collect'])}; got {given.name!r}")
+        parser.error(f"NAME must be one of {', '.join([*APPS, *COMMANDS])}; got {given.name!r}")
     with ends_in_one_line():
         from experiments.smoke import main  # it draws: nobody else waits for that library
 

@@ -1,6 +1,7 @@
 """`ustat-grpo measure`: a plan from outputs that a model gives now."""
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,21 +37,35 @@ tasks:
   gsm8k, math    a local file in the published form; judged by math-verify
   prompts        a file of lines {"prompt": "...", "answer": "..."}, each asked
                  word for word and judged as --reward says
+  reasoning_gym  a data set of reasoning-gym (extra reasoning), made for --dataset
+                 with --dataset-config, asked word for word, judged by its own judge
+
+rewards, 1 or 0:
+  first-number, last-number   whether that number of the output is the answer
+  boxed                       whether the last \\boxed{} holds the answer
+  math                        whether math-verify finds them equivalent
+  text                        whether the text is the answer
+  MODULE:FUNCTION             your own, called as trl calls reward functions: by
+                              the keywords prompts, completions, completion_ids
+                              and the columns of the file; any numbers
 
 examples:
   ustat-grpo measure --policy intermediate --budget 512
   ustat-grpo measure --model ./Qwen2.5-0.5B-Instruct --task gsm8k \\
       --questions train.jsonl --budget 1024 --dtype bfloat16
   ustat-grpo measure --model ./mine --task prompts --questions mine.jsonl \\
-      --reward text --budget 512 --save mine.npz
+      --reward text --stop '\\n' --budget 512 --save mine.npz
+  ustat-grpo measure --model ./mine --task reasoning_gym --dataset gcd \\
+      --dataset-config max_value=20 --max-tokens 8 --budget 512
   ustat-grpo plan mine.npz --budget 4096
 
 exit codes: 0 a plan was printed, 1 model or data cannot give one, 2 wrong usage
 """
 
-TASKS = ("arithmetic", "gsm8k", "math", "prompts")
+TASKS = ("arithmetic", "gsm8k", "math", "prompts", "reasoning_gym")
+WITH_FILE = ("gsm8k", "math", "prompts")
 POLICIES = ("beginner", "intermediate", "advanced")
-REWARDS = ("number", "math", "text")
+REWARDS = ("first-number", "last-number", "boxed", "math", "text")
 DTYPES = ("float32", "bfloat16", "float16")
 SHIPPED_MAX_TOKENS, MAX_TOKENS = 6, 256
 """The most tokens of an output of a small policy, and of a model in a folder."""
@@ -98,6 +113,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--no-chat", dest="chat", action="store_false",
         help="with --model: prompts as they are, not in the tokenizer's chat template",
     )  # fmt: skip
+    parser.add_argument(
+        "--system", metavar="TEXT", help="with --model: what the system says in the chat template"
+    )
 
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +127,18 @@ def _add_task_options(parser: argparse.ArgumentParser) -> None:
         help="of the tasks gsm8k, math and prompts: .jsonl or .parquet",
     )  # fmt: skip
     parser.add_argument(
-        "--reward", choices=REWARDS,
-        help="with the task prompts: 1 if the last number of the output is the answer, if "
-        "math-verify finds them equivalent, or if the text is the answer; else 0",
+        "--examples", type=Path, metavar="FILE",
+        help="questions that every prompt shows first with their solutions: a file as the task's, "
+        "or as that of the task prompts",
+    )  # fmt: skip
+    parser.add_argument("--dataset", metavar="NAME", help="of the task reasoning_gym, such as gcd")
+    parser.add_argument(
+        "--dataset-config", metavar="KEY=VALUE", action="append", type=_parameter, default=[],
+        help="a parameter of the data set, its value in JSON; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reward", metavar="NAME",
+        help=f"{', '.join(REWARDS)} or MODULE:FUNCTION, see below (needed by the task prompts)",
     )  # fmt: skip
 
 
@@ -127,6 +154,14 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=int, metavar="L",
         help=f"the most tokens of an output (default: {MAX_TOKENS} with --model, "
         f"{SHIPPED_MAX_TOKENS} with --policy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop", metavar="TEXT", action="append", type=_escaped, default=[],
+        help="with --model: what ends an output, such as '\\n'; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T",
+        help="with --model: outputs are drawn, and scored, from softmax(logits/T) (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of prompts and outputs (default: 0)"
@@ -164,14 +199,24 @@ def _check(args: argparse.Namespace) -> None:
         most = LARGEST_SEED if name == "seed" else LARGEST_COUNT
         integer(_option(name), getattr(args, name), at_least=low, at_most=most)
     if args.policy is not None:
-        for name, unset in {"task": "arithmetic", "dtype": None, "chat": True}.items():
+        for name, unset in _ONLY_OF_MODELS.items():
             if getattr(args, name) != unset:
                 raise ValueError(f"{_option(name)} needs --model, got --policy {args.policy}")
-    needed = {"questions": args.task != "arithmetic", "reward": args.task == "prompts"}
+    needed = {
+        "questions": args.task in WITH_FILE,
+        "reward": None if args.task in ("arithmetic", *WITH_FILE[:2]) else args.task == "prompts",
+        "dataset": args.task == "reasoning_gym",
+    }
     for name, is_needed in needed.items():
-        if (getattr(args, name) is not None) != is_needed:
+        if is_needed is not None and (getattr(args, name) is not None) != is_needed:
             verb = "must be given" if is_needed else "must not be given"
             raise ValueError(f"{_option(name)} {verb} with --task {args.task}")
+    if args.dataset_config and args.dataset is None:
+        raise ValueError(f"--dataset-config must not be given with --task {args.task}")
+    if args.reward is not None and args.reward not in REWARDS and ":" not in args.reward:
+        raise ValueError(
+            f"--reward must be {', '.join(REWARDS)} or MODULE:FUNCTION, got {args.reward!r}"
+        )
     if args.save is not None and args.save.suffix not in SUFFIXES:
         raise ValueError(f"--save must end in {', '.join(SUFFIXES)}, got {args.save}")
     _check_outputs(args)
@@ -179,11 +224,34 @@ def _check(args: argparse.Namespace) -> None:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raise if a file to be written is one that is read, or both are one."""
-    read = [] if args.questions is None else [args.questions]
+    read = [path for path in (args.questions, args.examples) if path is not None]
     if args.save is not None:
         require_another_file("--save", args.save, read)
     if args.html is not None:
         require_another_file("--html", args.html, [*read, *([args.save] if args.save else [])])
+
+
+_ONLY_OF_MODELS = {
+    "task": "arithmetic", "dtype": None, "chat": True, "system": None, "examples": None,
+    "stop": [], "temperature": 1.0, "reward": None,
+}  # fmt: skip
+"""Options that small policies have no use for, and what they are unless given."""
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """Return the name and the value of KEY=VALUE; what is no JSON is taken as a text."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _escaped(text: str) -> str:
+    """Return a text with the line breaks and tabs that a shell hands over as two characters."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _option(name: str) -> str:
@@ -264,6 +332,7 @@ def _drawn(
         )
         for rows in track(asked, description="sampling")
     ]
+    _require_ends(policy, parts[0], args)
     pairs = track(list(zip(parts, asked, strict=True)), description="rewarding")
     rewards = torch.cat([policy.reward(part, rows) for part, rows in pairs])
     longest = max(int(part.mask.sum(dim=-1).max()) for part in parts)
@@ -272,3 +341,15 @@ def _drawn(
         for name in ("outputs", "mask", "log_probs")
     )
     return Rollouts(policy.prompts, outputs, mask, log_probs), rewards
+
+
+def _require_ends(policy: "Asked", first: "Rollouts", args: argparse.Namespace) -> None:
+    """Raise if stop strings were given, but nothing ends an output of the first batch."""
+    lengths = first.mask.sum(dim=-1)
+    if not args.stop or bool((lengths < args.max_tokens).any()):
+        return
+    if not bool(policy.model.ended(first.outputs.flatten(0, 1)).any()):
+        raise ValueError(
+            f"--stop must end outputs within --max-tokens {args.max_tokens}, got {args.stop}, "
+            f"which none of {lengths.numel()} outputs to the prompts 0 to {len(lengths) - 1} holds"
+        )

@@ -6,6 +6,7 @@ from typing import Any
 _EXTRAS = {
     "accelerate": "trl", "gymnasium": "environments", "hydra": "experiments", "jinja2": "lm",
     "math_verify": "llm", "matplotlib": "experiments", "pyarrow": "llm",
+    "reasoning_gym": "reasoning",
     "rich": "lm", "safetensors": "lm", "torch": "lm", "transformers": "llm", "trl": "trl",
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ustat_grpo.lm.language_model import last_of, places_of
+from ustat_grpo.lm.language_model import ended_by, last_of, places_of
 from ustat_grpo.lm.models.huggingface import understood
 
 
@@ -34,6 +34,10 @@ class TrainedPolicy(nn.Module):
         self.end_token: int = end_token
         self.temperature: float = temperature
         self._understood = signature(model.forward).parameters.keys()
+
+    def ended(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs end with the last of their tokens."""
+        return ended_by(self.end_token, outputs)
 
     def forward(
         self,

@@ -12,8 +12,10 @@ except ImportError as error:
     raise MissingExtraError("safetensors", error) from error
 
 from ustat_grpo.lm.exact import expected_accuracy, objective_gradient, solution_probs
+from ustat_grpo.lm.judging.function_rewards import FunctionReward
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.models.checkpoints import load_policy, save_policy, shipped_policy
+from ustat_grpo.lm.models.conversation import Conversation
 from ustat_grpo.lm.models.tokenizer import CharacterTokenizer
 from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
 from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
@@ -37,7 +39,9 @@ __all__ = [
     "AccuracyAndFormat",
     "Answers",
     "CharacterTokenizer",
+    "Conversation",
     "ExactMatch",
+    "FunctionReward",
     "LanguageModel",
     "LearnedCritic",
     "Learner",

@@ -31,6 +31,10 @@ class LanguageModel(Protocol):
         """The most tokens that prompt and output may have together."""
         ...
 
+    def ended(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs end with the last of their tokens so far."""
+        ...
+
     def __call__(
         self,
         tokens: Int[Tensor, "n t"],
@@ -57,6 +61,11 @@ class LanguageModel(Protocol):
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Yield the parameters θ; those that require a gradient are trained."""
         ...
+
+
+def ended_by(end_token: int, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+    """Say which outputs end with the last of their tokens, where one token alone ends them."""
+    return outputs[:, -1] == end_token
 
 
 def last_of(logits: Float[Tensor, "n t v"], last: int | None) -> Float[Tensor, "n l v"]:

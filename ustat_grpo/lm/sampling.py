@@ -30,7 +30,7 @@ def sample_groups(
     """Sample G outputs to each prompt, token by token from the whole distribution.
 
     Outputs that agree so far are one row of the computation: the model is asked once for each
-    distinct beginning, however large the group. An output that has no end token after `max_tokens`
+    distinct beginning, however large the group. An output that has not ended after `max_tokens`
     stays as it is. Token t of output (b, i) is drawn by the uniform number (b, i, t) of one draw
     from `rng`, so the same state gives the same outputs on every device.
 
@@ -110,7 +110,7 @@ def sample_rows(
         outputs[going, place] = drawn
         mask[going, place] = True
         log_probs[going, place] = step[row, drawn]
-        on = drawn != model.end_token
+        on = ~model.ended(outputs[going, : place + 1])
         going = going[on]
         if place == length - 1 or not len(going):
             break

@@ -19,7 +19,7 @@ from ustat_grpo.inputs.extras import from_extra
 from ustat_grpo.lm.judging.boxes import last_boxed
 from ustat_grpo.lm.judging.equivalence import decided
 from ustat_grpo.lm.judging.judge_process import JUDGE
-from ustat_grpo.lm.judging.written_numbers import as_number, last_number
+from ustat_grpo.lm.judging.written_numbers import as_number, first_number, last_number
 from ustat_grpo.lm.language_model import Rollouts
 
 _logger = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class TextReward:
     Args:
         answers: the right answer to each question of the set.
         reader: decodes outputs.
-        accuracy: judges a text by the right answer: `same_number` or `Equivalent()`.
+        accuracy: judges a text by the right answer, such as `same_number` or `Equivalent()`.
         form: judges the form of a text, such as `is_boxed`; None if it does not count.
 
     Raises:
-        ValueError: if `same_number` shall judge by an answer that is no number.
+        ValueError: if numbers shall be compared with an answer that is none.
     """
 
     answers: Sequence[str]
@@ -57,12 +57,12 @@ class TextReward:
 
     def __post_init__(self) -> None:
         """Check that there are numbers to compare with."""
-        if self.accuracy is same_number:
+        if self.accuracy in (same_number, same_first_number):
             for question, answer in enumerate(self.answers):
                 if as_number(answer) is None:
                     raise ValueError(
-                        f"answers must be numbers for same_number, got {answer!r} to question "
-                        f"{question}"
+                        f"answers must be numbers for {getattr(self.accuracy, '__name__', '')}, "
+                        f"got {answer!r} to question {question}"
                     )
 
     def __call__(self, rollouts: Rollouts, questions: Int[Tensor, " B"]) -> Float[Tensor, "B G"]:
@@ -116,6 +116,26 @@ def same_number(text: str, answer: str) -> float:
     """
     wanted = as_number(answer)
     return float(wanted is not None and last_number(text) == str(wanted))
+
+
+def same_first_number(text: str, answer: str) -> float:
+    """Return 1 if the first number of the text is the answer, else 0; see `same_number`."""
+    wanted = as_number(answer)
+    return float(wanted is not None and first_number(text) == str(wanted))
+
+
+def same_boxed(text: str, answer: str) -> float:
+    r"""Return 1 if the last \boxed{} of the text holds the answer, else 0.
+
+    Numbers may be written otherwise than in the answer, other answers must be its very letters.
+    """
+    inside = last_boxed(text)
+    if inside is None:
+        return 0.0
+    number, wanted = as_number(inside), as_number(answer)
+    if number is not None and wanted is not None:
+        return float(str(number) == str(wanted))
+    return float(inside.strip() == answer.strip())
 
 
 def is_boxed(text: str) -> float:

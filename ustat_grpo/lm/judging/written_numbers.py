@@ -155,6 +155,13 @@ def last_number(text: str) -> str | None:
     return str(_placed(text, found[0]).number) if found else None
 
 
+def first_number(text: str) -> str | None:
+    """Return the first number of a text, without leading and trailing zeros, or None."""
+    text = narrow(text)
+    found = _NUMBER.search(text)
+    return str(_placed(text, found).number) if found else None
+
+
 def numbers_in(text: str) -> Iterator[Placed]:
     """Yield the numbers of a text in order; its digits are narrow ones."""
     return (_placed(text, found) for found in _NUMBER.finditer(text))

@@ -38,18 +38,21 @@ LONGEST = 200
 """Characters of a template's own message that an error quotes."""
 
 
-def asked(tokenizer: Any, text: str) -> str:
+def asked(tokenizer: Any, text: str, system: str | None = None) -> str:
     """Return the prompt that a tokenizer's template makes of what a user says.
 
     Args:
         tokenizer: of `transformers`, with a chat template.
         text: what the user says.
+        system: what the system says before; None leaves it to the template.
 
     Raises:
         ValueError: if the template fails, or takes more than `LIMIT` seconds of the processor's
             time, by however long loops.
     """
     said = [{"role": "user", "content": text}]
+    if system is not None:
+        said.insert(0, {"role": "system", "content": system})
     try:
         _require_no_power(tokenizer.chat_template)
         with _limited():
@@ -58,13 +61,13 @@ def asked(tokenizer: Any, text: str) -> str:
         raise ValueError(f"chat template must {error}") from error
     except Exception as error:  # of many kinds: a template may do anything
         reason = " ".join(str(error).split())[:LONGEST]
+        whose = "a user alone" if system is None else "the system and one of a user"
         raise ValueError(
-            "chat template must take a message of a user alone, got "
-            f"{type(error).__name__}: {reason!r}"
+            f"chat template must take a message of {whose}, got {type(error).__name__}: {reason!r}"
         ) from error
 
 
-def try_out(tokenizer: Any, text: str) -> None:
+def try_out(tokenizer: Any, text: str, system: str | None = None) -> None:
     """Ask a template once, in a fork first, where no step can last or fill the memory.
 
     Raises:
@@ -75,19 +78,19 @@ def try_out(tokenizer: Any, text: str) -> None:
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the fork needs none
             child = os.fork()
         if child == 0:
-            _try_and_exit(tokenizer, text)
+            _try_and_exit(tokenizer, text, system)
         _require_survival(child)
-    asked(tokenizer, text)
+    asked(tokenizer, text, system)
 
 
-def _try_and_exit(tokenizer: Any, text: str) -> None:
+def _try_and_exit(tokenizer: Any, text: str, system: str | None) -> None:
     """Be the fork: whatever the template does, its end says it all."""
     code = 0
     try:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, LIMIT + _GRACE)
         _limit_memory()
-        asked(tokenizer, text)
+        asked(tokenizer, text, system)
     except BaseException as error:
         code = _TOO_MUCH if isinstance(error.__cause__ or error, MemoryError) else 0
     finally:

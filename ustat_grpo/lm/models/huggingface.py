@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ustat_grpo.inputs.checks import real
 from ustat_grpo.inputs.extras import from_extra
-from ustat_grpo.lm.language_model import Prompts, chosen_device, last_of, places_of
+from ustat_grpo.lm.language_model import Prompts, chosen_device, ended_by, last_of, places_of
 from ustat_grpo.lm.models.chat_templates import asked, try_out
+from ustat_grpo.lm.models.conversation import USUAL, Conversation
 from ustat_grpo.lm.models.self_checks import inconsistency
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -59,6 +61,9 @@ class HuggingFaceModel(nn.Module):
     Args:
         model: a `transformers` model, such as `AutoModelForCausalLM` loads.
         end_token: the token that ends an output.
+        temperature: outputs are drawn from softmax(logits/temperature), and scored so.
+        stopped: says of outputs, shape (n, t), which end with their last token for another reason,
+            such as `HuggingFaceTokenizer.stopped`; None knows no other reason.
 
     Raises:
         ValueError: if the model is no decoder alone, keeps no keys and values of all tokens, as a
@@ -66,12 +71,21 @@ class HuggingFaceModel(nn.Module):
             for what stands in a cache.
     """
 
-    def __init__(self, model: Any, *, end_token: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        end_token: int,
+        temperature: float = 1.0,
+        stopped: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Check that the cache can be cut into rows, and switch off what is random."""
         super().__init__()
         self.model = model
         self.eval()
         self.end_token = end_token
+        self._stopped = stopped
+        self.temperature = 1.0  # while the model is compared with the library's
         library = from_extra("transformers.cache_utils")
         known = (library.DynamicLayer, library.DynamicSlidingWindowLayer)
         layers = library.DynamicCache(config=model.config).layers
@@ -86,6 +100,12 @@ class HuggingFaceModel(nn.Module):
         model.activation_checkpointing_disable()
         self._new_cache, self._new_layer = library.DynamicCache, library.DynamicLayer
         self._require_consistent()
+        self.temperature = real("temperature", temperature, above=0.0)
+
+    def ended(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs end with the last of their tokens."""
+        ended = ended_by(self.end_token, outputs)
+        return ended if self._stopped is None else ended | self._stopped(outputs)
 
     @property
     def context_length(self) -> int:
@@ -149,7 +169,7 @@ class HuggingFaceModel(nn.Module):
         *,
         last: int | None = None,
     ) -> tuple[Float[Tensor, "n t v"], Cache]:
-        """Return logits, in single precision at least, and the longer cache.
+        """Return logits/temperature, in single precision at least, and the longer cache.
 
         The given cache is not changed. See `LanguageModel.__call__`.
 
@@ -165,7 +185,8 @@ class HuggingFaceModel(nn.Module):
             **understood(self._understood, places, last),
         )
         longer = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
-        return last_of(found.logits, last).float(), longer
+        logits = last_of(found.logits, last).float()
+        return logits if self.temperature == 1 else logits / self.temperature, longer
 
     def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
         """Return the cache of some rows, which may repeat."""
@@ -213,26 +234,30 @@ class HuggingFaceTokenizer:
 
     Args:
         tokenizer: such as `AutoTokenizer` loads.
-        chat: put a prompt into the tokenizer's chat template, if it has one, as what the user says.
-            A base model wants the text as it is.
+        conversation: how prompts are put, and what ends an output beside the end token.
 
     Raises:
         ValueError: if the tokenizer has no end token, or its template fails or does not end.
     """
 
     tokenizer: Any
-    chat: bool = True
+    conversation: Conversation = USUAL
 
     def __post_init__(self) -> None:
         """Check that there is an end token, and try the template."""
         if self.tokenizer.eos_token_id is None:
             raise ValueError("tokenizer must have an eos_token, got None")
         if self._has_template:
-            try_out(self.tokenizer, "1+2")
+            try_out(self.tokenizer, "1+2", self.conversation.system)
+        elif self.conversation.system is not None:
+            raise ValueError(
+                "tokenizer must have a chat template that says what the system says, got none for "
+                f"{self.conversation.system!r}"
+            )
 
     @property
     def _has_template(self) -> bool:
-        return self.chat and bool(getattr(self.tokenizer, "chat_template", None))
+        return self.conversation.chat and bool(getattr(self.tokenizer, "chat_template", None))
 
     @property
     def end_token(self) -> int:
@@ -274,15 +299,25 @@ class HuggingFaceTokenizer:
         if not self._has_template:
             tokens = self.tokenizer.encode(text)
             return tokens[:-1] if tokens[-1:] == [self.end_token] else tokens
-        return self.tokenizer.encode(asked(self.tokenizer, text), add_special_tokens=False)
+        said = asked(self.tokenizer, text, self.conversation.system)
+        return self.tokenizer.encode(said, add_special_tokens=False)
 
     def decode(self, tokens: Iterable[int], *, whole: bool = False) -> str:
-        """Return the text before the end token, or all of it; special tokens are no text."""
+        """Return the text before what ends an output, or all of it; special tokens are no text."""
         given = list(tokens)
         if not whole and self.end_token in given:
             given = given[: given.index(self.end_token)]
         how = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return self.tokenizer.decode(given, **how)
+        text = self.tokenizer.decode(given, **how)
+        return text if whole else self.conversation.before_stop(text)
+
+    def stopped(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs hold a text that ends them; equal ends are read once."""
+        ends = outputs[:, -(self.conversation.longest_stop + 1) :]
+        distinct, row = torch.unique(ends, dim=0, return_inverse=True)
+        texts = (self.decode(tokens, whole=True) for tokens in distinct.tolist())
+        found = torch.tensor([self.conversation.has_stop(text) for text in texts])
+        return found.to(outputs.device)[row]
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
         """Return several texts as left-padded prompts.
@@ -298,7 +333,7 @@ def load(
     *,
     dtype: str = "float32",
     device: str = "auto",
-    chat: bool = True,
+    conversation: Conversation = USUAL,
     name: str = "path",
 ) -> tuple[HuggingFaceModel, HuggingFaceTokenizer]:
     """Load a model and its tokenizer from a folder, as `save_pretrained` writes it.
@@ -309,7 +344,7 @@ def load(
         path: the folder.
         dtype: of the parameters, one of `DTYPES`; logits are float32 in any case.
         device: such as `cpu` or `cuda`; `auto` is `cuda` if there is one.
-        chat: see `HuggingFaceTokenizer`.
+        conversation: how prompts are put, tokens drawn, and outputs ended.
         name: what an error calls the path.
 
     Raises:
@@ -321,7 +356,7 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     place = chosen_device(device)
     _require_files(folder, name)
-    tokenizer = _load_tokenizer(folder, chat, name)
+    tokenizer = _load_tokenizer(folder, conversation, name)
     model = _load_model(folder, getattr(torch, dtype), name)
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer.tokenizer) > known:
@@ -329,14 +364,21 @@ def load(
             f"{name} must hold a tokenizer with at most the model's {known} tokens, "
             f"got {folder} with {len(tokenizer.tokenizer)}"
         )
-    return HuggingFaceModel(model.to(place), end_token=tokenizer.end_token), tokenizer
+    policy = HuggingFaceModel(
+        model.to(place),
+        end_token=tokenizer.end_token,
+        temperature=conversation.temperature,
+        stopped=tokenizer.stopped if conversation.stop else None,
+    )
+    return policy, tokenizer
 
 
-def _load_tokenizer(folder: Path, chat: bool, name: str) -> HuggingFaceTokenizer:
+def _load_tokenizer(folder: Path, conversation: Conversation, name: str) -> HuggingFaceTokenizer:
     auto = from_extra("transformers").AutoTokenizer
     return _read(
         lambda: HuggingFaceTokenizer(
-            auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False), chat
+            auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+            conversation,
         ),
         f"{name} must hold a tokenizer that can be read, got {folder}",
     )

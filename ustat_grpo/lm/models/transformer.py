@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ustat_grpo.inputs.checks import integer
-from ustat_grpo.lm.language_model import last_of, places_of
+from ustat_grpo.lm.language_model import ended_by, last_of, places_of
 from ustat_grpo.lm.models.tokenizer import END
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -92,6 +92,10 @@ class Transformer(nn.Module):
     def context_length(self) -> int:
         """The most tokens of prompt and output together."""
         return self.shape.context_length
+
+    def ended(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs end with the last of their tokens."""
+        return ended_by(self.end_token, outputs)
 
     def forward(
         self,

@@ -34,22 +34,33 @@ class Question:
         text: the question, or just the expression of an arithmetic one.
         answer: the right answer, as it is written.
         kind: the sort of question, such as `gsm8k`, `Algebra` or `two_step`.
-        place: where it was read, such as `train.jsonl, line 3`; does not count in comparisons.
+        place: where it was read, such as `train.jsonl, line 3`.
+        solution: how the answer is worked out, as it is shown in an example; the answer, if empty.
+        columns: all that a file says of it, for reward functions of users.
+
+    The last three do not count in comparisons.
 
     Raises:
-        ValueError: if one of them is empty.
+        ValueError: if text, answer or kind is empty.
     """
 
     text: str
     answer: str
     kind: str
     place: str = field(default="", compare=False, repr=False)
+    solution: str = field(default="", compare=False, repr=False)
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that nothing is empty."""
         for name in ("text", "answer", "kind"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} must not be empty, got {quoted(self)}")
+
+    @property
+    def worked_out(self) -> str:
+        """What an example shows behind the question."""
+        return self.solution or self.answer
 
 
 def questions_of(problems: Sequence[ArithmeticProblem]) -> tuple[Question, ...]:
@@ -92,6 +103,8 @@ def load_math(path: str | Path, *, name: str = "path") -> tuple[Question, ...]:
 
 def load_prompts(path: str | Path, *, name: str = "path") -> tuple[Question, ...]:
     """Read any questions: `prompt`, which is asked word for word, and `answer`.
+
+    Where they are examples, a `solution` is shown in place of the answer, if a line has one.
 
     Args:
         path: a local `.jsonl` or `.parquet` file.
@@ -138,7 +151,7 @@ def _load(
     questions = []
     for place, row in rows(path):
         try:
-            questions.append(replace(read(row), place=f"{path}, {place}"))
+            questions.append(replace(read(row), place=f"{path}, {place}", columns=row))
         except ValueError as error:
             raise ValueError(f"{one_line(path)}, {place}: {error}") from error
     if not questions:
@@ -188,7 +201,9 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Question:
-    return Question(_text(row, "prompt"), _text(row, "answer"), PROMPT)
+    answer, solution = _text(row, "answer"), row.get("solution")
+    shown = "" if solution is None else _text(row, "solution")
+    return Question(_text(row, "prompt"), answer, PROMPT, solution=shown)
 
 
 def _gsm8k(row: Mapping[str, Any]) -> Question:
@@ -197,7 +212,7 @@ def _gsm8k(row: Mapping[str, Any]) -> Question:
     number = written_plainly(end)
     if not mark or number is None:
         raise ValueError(f"answer must end in {MARK} and a number, got {quoted(answer[-60:])}")
-    return Question(text.strip(), number, "gsm8k")
+    return Question(text.strip(), number, "gsm8k", solution=answer.strip())
 
 
 def _math(row: Mapping[str, Any]) -> Question:
@@ -211,4 +226,6 @@ def _math(row: Mapping[str, Any]) -> Question:
     else:
         answer = _text(row, "answer")
     key = next((key for key in ("type", "subject") if row.get(key) is not None), None)
-    return Question(text.strip(), answer.strip(), _text(row, key) if key else "math")
+    kind, solution = _text(row, key) if key else "math", row.get("solution")
+    shown = solution.strip() if isinstance(solution, str) else ""
+    return Question(text.strip(), answer.strip(), kind, solution=shown)

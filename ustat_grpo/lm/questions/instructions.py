@@ -5,9 +5,11 @@ instructed sibling, and of the sibling with examples in its context. All wording
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ustat_grpo.arithmetic.expressions import Expression, Operation, evaluate, render
 from ustat_grpo.arithmetic.problems import ArithmeticProblem
+from ustat_grpo.inputs.quoting import quoted
 from ustat_grpo.lm.questions.datasets import Question
 
 ARITHMETIC = "Calculate the value of the expression. The last number you write is your answer."
@@ -37,29 +39,55 @@ def example_problems() -> tuple[ArithmeticProblem, ...]:
     return tuple(ArithmeticProblem(expression) for expression in expressions)
 
 
-def arithmetic_prompt(question: Question, *, examples: Sequence[ArithmeticProblem] = ()) -> str:
-    """Return the instruction, the examples and the question.
+def example_questions() -> tuple[Question, ...]:
+    """Return the `example_problems` as questions that show how they are worked out."""
+    return tuple(
+        Question(each.text, str(each.answer), each.kind, solution=worked(each))
+        for each in example_problems()
+    )
+
+
+class Wording(NamedTuple):
+    """How questions of a sort are put into a prompt.
 
     Args:
-        question: whose text is an expression.
-        examples: problems to show before it with their solutions, such as `example_problems()`.
-
-    Raises:
-        ValueError: if the question is among the examples, and so its answer in the prompt.
+        instruction: stands first; empty if there is none.
+        posed: a question, with {text} for its own.
+        between: stands between examples, and before the question.
     """
-    if question.text in [example.text for example in examples]:
-        raise ValueError(f"question must not be one of the examples, got {question.text}")
-    shown = [_posed(example.text, worked(example)) for example in examples]
-    return "\n\n".join([ARITHMETIC, *shown, _posed(question.text, "")])
+
+    instruction: str
+    posed: str
+    between: str
+
+    def prompt(self, question: Question, examples: Sequence[Question] = ()) -> str:
+        """Return the instruction, the examples with their solutions, and the question.
+
+        Raises:
+            ValueError: if the question is among the examples, and so its answer in the prompt.
+        """
+        if question.text in [example.text for example in examples]:
+            shown = quoted(question.text)
+            raise ValueError(f"question must not be one of the examples, got {shown}")
+        shown = [f"{self._put(each)} {each.worked_out.strip()}" for each in examples]
+        parts = [*([self.instruction] if self.instruction else []), *shown, self._put(question)]
+        return self.between.join(parts)
+
+    def _put(self, question: Question) -> str:
+        return self.posed.format(text=question.text)
 
 
-def math_prompt(question: Question) -> str:
-    """Return the instruction and a question of GSM8K or MATH."""
-    return f"{MATH}\n\nProblem: {question.text}\n\nSolution:"
+CALCULATED = Wording(ARITHMETIC, "Expression: {text}\nCalculation:", "\n\n")
+"""Arithmetic with an instruction."""
 
+EQUATED = Wording("", "{text} =", "\n")
+"""Arithmetic as it stands in any book: an expression, and an equals sign."""
 
-def _posed(text: str, solution: str) -> str:
-    return f"Expression: {text}\nCalculation: {solution}".rstrip()
+REASONED = Wording(MATH, "Problem: {text}\n\nSolution:", "\n\n")
+"""GSM8K and MATH."""
+
+WORD_FOR_WORD = Wording("", "{text}", "\n")
+"""Prompts that are asked as they stand."""
 
 
 def _reduced(expression: Operation) -> Expression:

@@ -2,13 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ustat_grpo.arithmetic.problems import KINDS, ArithmeticProblem
-from ustat_grpo.lm.judging.text_rewards import Equivalent, same_number
+from ustat_grpo.arithmetic.problems import KINDS
+from ustat_grpo.lm.judging.text_rewards import (
+    Equivalent,
+    same_boxed,
+    same_first_number,
+    same_number,
+)
 from ustat_grpo.lm.judging.written_numbers import as_number
 from ustat_grpo.lm.language_model import Prompts
 from ustat_grpo.lm.models.huggingface import HuggingFaceModel, HuggingFaceTokenizer
 from ustat_grpo.lm.questions.datasets import PROMPT, Question, load_gsm8k, load_math, load_prompts
-from ustat_grpo.lm.questions.instructions import arithmetic_prompt, math_prompt
+from ustat_grpo.lm.questions.instructions import (
+    CALCULATED,
+    REASONED,
+    WORD_FOR_WORD,
+    Wording,
+)
 from ustat_grpo.lm.sampling import require_context
 
 LOADERS: Mapping[str, Callable[..., tuple[Question, ...]]] = {
@@ -25,11 +35,17 @@ def same_text(text: str, answer: str) -> float:
 
 
 ACCURACIES: Mapping[str, Callable[[], Callable[[str, str], float]]] = {
-    "number": lambda: same_number,
+    "first-number": lambda: same_first_number,
+    "last-number": lambda: same_number,
+    "boxed": lambda: same_boxed,
     "math": Equivalent,
     "text": lambda: same_text,
 }
 """What makes a judge of texts by the right answer."""
+
+
+OF_NUMBERS = ("first-number", "last-number")
+"""The `ACCURACIES` that compare numbers alone."""
 
 
 def require_judgeable(questions: Sequence[Question], reward: str) -> None:
@@ -37,14 +53,15 @@ def require_judgeable(questions: Sequence[Question], reward: str) -> None:
 
     Args:
         questions: what is asked; each knows the line of its file.
-        reward: one of the `ACCURACIES`. By `number`, answers must be numbers as a whole, which
-            costs nothing; by `math`, right by themselves, which costs as much as an output each.
+        reward: one of the `ACCURACIES`. By one of `OF_NUMBERS`, answers must be numbers as a whole,
+            which costs nothing; by `math`, right by themselves, which costs as much as an output
+            each.
 
     Raises:
         ValueError: if one is not.
     """
     wrong, requirement = [], ""
-    if reward == "number":
+    if reward in OF_NUMBERS:
         requirement = "a number, as a whole"
         wrong = [each for each in questions if as_number(each.answer) is None]
     elif reward == "math":
@@ -59,18 +76,24 @@ def require_judgeable(questions: Sequence[Question], reward: str) -> None:
         )
 
 
-def prompt_text(question: Question, *, examples: Sequence[ArithmeticProblem] = ()) -> str:
-    """Return how a question is put: arithmetic and mathematics with an instruction.
+def wording_of(question: Question) -> Wording:
+    """Return how questions of this sort are put: arithmetic and mathematics with an instruction."""
+    if question.kind == PROMPT:
+        return WORD_FOR_WORD
+    return CALCULATED if question.kind in KINDS else REASONED
+
+
+def prompt_text(question: Question, *, examples: Sequence[Question] = ()) -> str:
+    """Return how a question is put, behind some others with their solutions.
 
     Args:
         question: of one of the `LOADERS`, or an arithmetic one.
-        examples: problems to show before an arithmetic question; see `arithmetic_prompt`.
+        examples: of the same sort.
+
+    Raises:
+        ValueError: if the question is among the examples.
     """
-    if question.kind == PROMPT:
-        return question.text
-    if question.kind in KINDS:
-        return arithmetic_prompt(question, examples=examples)
-    return math_prompt(question)
+    return wording_of(question).prompt(question, examples)
 
 
 def posed(

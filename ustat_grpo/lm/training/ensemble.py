@@ -159,6 +159,10 @@ class Ensemble:
         """The token that ends an output."""
         return self.template.end_token
 
+    def ended(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:
+        """Say which outputs end with the last of their tokens."""
+        return self.template.ended(outputs)
+
     @property
     def context_length(self) -> int:
         """The most tokens that the number of the member, prompt and output have together."""
