@@ -9,7 +9,12 @@ from hydra import compose, initialize_config_module
 
 from experiments.convergence import gap_bound, limit_law
 from experiments.critic import critic
-from experiments.gradient_error import fixed_budget, gradient_mse, hard_prompts
+from experiments.gradient_error import (
+    fixed_budget,
+    gradient_mse,
+    hard_prompts,
+    pretrained_errors,
+)
 from experiments.group_size import (
     find_group_size,
     finite_prompts,
@@ -107,6 +112,9 @@ EXPERIMENTS = {
                               "task.brute_force_replications=2"),
                "arithmetic_choice": _FEW_PROBLEMS,
                "cartpole": ("task.num_outputs=128", "task.trained=[0,10]")},
+    ),
+    "pretrained_errors": Experiment(
+        pretrained_errors.APP, ("one_digit",), {"smoke": (), "paper": ("",)}
     ),
     "fixed_budget": Experiment(fixed_budget.APP, TASKS),
     "group_size": Experiment(

@@ -35,6 +35,8 @@ class GradientMse:
     task: Any = MISSING
     policy: Any = None  # of language models
     env_id: str | None = None  # of task=gym
+    dataset: str | None = None  # of task=reasoning_gym, with parameters of its own
+    dataset_config: dict[str, Any] = field(default_factory=dict)
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     group_size: Any = MISSING  # one, or a list: all of a list share their draws

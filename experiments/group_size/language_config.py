@@ -23,6 +23,8 @@ class LanguageGroupSize:
     task: Any = MISSING
     policy: Any = MISSING
     start: str = "intermediate"  # of the small policies, the one where runs begin
+    dataset: str | None = None  # of task=reasoning_gym, with parameters of its own
+    dataset_config: dict[str, Any] = field(default_factory=dict)
     scale: Scale = field(default_factory=Scale)
     estimators: dict[str, dict[str, float]] = MISSING
     budget: int = 256

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ustat_grpo.inputs.extras import from_extra
 
@@ -222,7 +223,7 @@ def _convert(reader: str, source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where, what = str(source.parent), {"gguf_file": source.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **what)
+    model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **what)
     # The weights are written out, but the library still takes the model for a quantised one.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):

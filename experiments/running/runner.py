@@ -21,8 +21,8 @@ _VERSIONS = ("ustat_grpo", "numpy", "numba", "scipy", "pandas", "hydra-core")
 _DOES_NOT_CHANGE_DATA = ("output", "threads", "processes", "stale")
 _COMPUTING = (":/", ":/!experiments/reference", ":/!figures/drawn")
 """Files that decide numbers, as git names them: those made of other jobs' numbers do not."""
-_ADDED = ("env_id",)
-"""Options that jobs may be older than: left out where they are null, so that these keep names."""
+_ADDED = ("env_id", "dataset", "dataset_config")
+"""Options that jobs may be older than: left out where they are empty, so that these keep names."""
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def digest(config: DictConfig) -> str:
     relevant = {
         key: value
         for key, value in plain.items()
-        if key not in _DOES_NOT_CHANGE_DATA and not (key in _ADDED and value is None)
+        if key not in _DOES_NOT_CHANGE_DATA and not (key in _ADDED and not value)
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
 

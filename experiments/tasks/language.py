@@ -5,9 +5,9 @@ questions are asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from hydra.core.config_store import ConfigStore
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.language_model import LanguageModel, Prompts
     from ustat_grpo.lm.questions.datasets import Question
     from ustat_grpo.lm.questions.questions import Questions
+    from ustat_grpo.lm.questions.reasoning_gym import ReasoningGym
     from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
 
 
@@ -88,6 +89,8 @@ class Arithmetic:
     brute_force_replications: int = 8  # 0 for none
     max_tokens: int = 6
     ranges: Ranges = field(default_factory=Ranges)
+    wording: str = "instruction"  # in words: calculated as told, or the left side of an equation
+    judge: str = "last-number"  # in words: which number of an output counts, or first-number
     seed: int = 2603
 
     def __post_init__(self) -> None:
@@ -105,6 +108,8 @@ class Arithmetic:
         if self.brute_force_replications == 1:
             raise ValueError("task.brute_force_replications must be 0 or at least 2, got 1")
         one_of("task.reward", self.reward, ("exact_match", "accuracy_and_format"))
+        one_of("task.wording", self.wording, ("instruction", "equation"))
+        one_of("task.judge", self.judge, ("last-number", "first-number"))
 
     def questions(self) -> tuple["Questions", "Questions"]:
         """Return the train set and the held-out set."""
@@ -137,11 +142,30 @@ class Arithmetic:
 
         return questions_of(self.questions()[1].problems)
 
+    def prompt(self, question: "Question", way: str) -> str:
+        """Return how a question is put: alone, or behind one example of each kind."""
+        from ustat_grpo.lm.questions import instructions
+        from ustat_grpo.lm.questions.datasets import questions_of
+
+        if self.wording == "instruction":
+            wording, shown = instructions.CALCULATED, instructions.example_problems()
+            examples = instructions.example_questions(shown)
+        else:
+            wording, shown = instructions.EQUATED, instructions.small_example_problems()
+            examples = questions_of(shown)
+        return wording.prompt(question, examples if way == "examples" else ())
+
     def reward_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "TextReward":
         """Return the reward of answers in words: 1 for the right number."""
-        from ustat_grpo.lm.judging.text_rewards import TextReward, same_number
+        from ustat_grpo.lm.judging.text_rewards import TextReward
+        from ustat_grpo.lm.questions.text_tasks import ACCURACIES
 
-        return TextReward([question.answer for question in questions], reader, same_number)
+        accuracy = ACCURACIES[self.judge]()
+        return TextReward([question.answer for question in questions], reader, accuracy)
+
+    def accuracy_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "Reward":
+        """Return what an answer's accuracy is taken by: the reward itself."""
+        return self.reward_in_words(questions, reader)
 
 
 @dataclass
@@ -178,10 +202,7 @@ class TextTask:
 
     def require_words(self, ways: Sequence[str]) -> None:
         """Raise if questions are to be asked with the examples of arithmetic."""
-        if "examples" in ways:
-            raise ValueError(
-                f"policy.prompts must be [plain] for task={self.name}, got {list(ways)}"
-            )
+        _require_no_examples(self.name, ways)
 
     def train_in_words(self) -> Sequence["Question"]:
         """Return the train set, all of it or some.
@@ -208,6 +229,16 @@ class TextTask:
         form = is_boxed if self.reward == "accuracy_and_format" else None
         return TextReward(answers, reader, Equivalent(), form)
 
+    def accuracy_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "Reward":
+        """Return what an answer's accuracy is taken by: the reward without that of the form."""
+        return replace(self.reward_in_words(questions, reader), form=None)
+
+    def prompt(self, question: "Question", way: str) -> str:
+        """Return how a question is put, with an instruction."""
+        from ustat_grpo.lm.questions.text_tasks import prompt_text
+
+        return prompt_text(question)
+
     def _read(self, path: str, name: str) -> Sequence["Question"]:
         from ustat_grpo.lm.questions.text_tasks import LOADERS
 
@@ -219,7 +250,73 @@ class TextTask:
         return select_questions(questions, count, rng=np.random.default_rng(self.seed))
 
 
-LanguageTask = Arithmetic | TextTask
+@dataclass
+class ReasoningGymTask:
+    """Questions of a data set of reasoning-gym to a Hugging Face model, with its own judge."""
+
+    name: str = MISSING  # of the data set
+    config: dict[str, Any] = field(default_factory=dict)  # its own parameters
+    num_questions: int = 100
+    num_train: int = 200
+    reward: str = "its own"
+    num_outputs: int = 128  # to each question
+    brute_force_group_size: int = 16
+    brute_force_replications: int = 0  # would need the exact gradient
+    max_tokens: int = 16
+    seed: int = 2603
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("num_questions", "num_train", "num_outputs", "max_tokens"):
+            integer(f"task.{name}", getattr(self, name))
+        integer("task.seed", self.seed, at_least=0)
+
+    def questions(self) -> tuple["Questions", "Questions"]:
+        """Refuse: small policies know no words."""
+        raise ValueError(f"policy must be one in words for task={self.name}, got small")
+
+    def require_words(self, ways: Sequence[str]) -> None:
+        """Raise if questions are to be asked with examples, of which there are none."""
+        _require_no_examples(self.name, ways)
+
+    def train_in_words(self) -> Sequence["Question"]:
+        """Return the train set: what comes behind the held-out questions, and is none of them."""
+        every = self._generated().questions()
+        held_out = {question.text for question in every[: self.num_questions]}
+        return [each for each in every[self.num_questions :] if each.text not in held_out]
+
+    def held_out_in_words(self) -> Sequence["Question"]:
+        """Return the held-out questions."""
+        return self._generated().questions()[: self.num_questions]
+
+    def prompt(self, question: "Question", way: str) -> str:
+        """Return the question, which is asked word for word."""
+        return question.text
+
+    def reward_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "Reward":
+        """Return the data set's own judge, in [0, 1]."""
+        from ustat_grpo.lm.judging.function_rewards import FunctionReward
+
+        texts, columns = [each.text for each in questions], [each.columns for each in questions]
+        return FunctionReward(self._generated().rewards, texts, columns, reader, self.name)
+
+    def accuracy_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "Reward":
+        """Return what an answer's accuracy is taken by: the reward itself."""
+        return self.reward_in_words(questions, reader)
+
+    def _generated(self) -> "ReasoningGym":
+        from ustat_grpo.lm.questions.reasoning_gym import ReasoningGym
+
+        size = self.num_questions + self.num_train
+        return ReasoningGym(self.name, size, self.seed, dict(self.config))
+
+
+LanguageTask = Arithmetic | TextTask | ReasoningGymTask
+
+
+def _require_no_examples(task: str, ways: Sequence[str]) -> None:
+    if "examples" in ways:
+        raise ValueError(f"policy.prompts must be plain or chat for task={task}, got {list(ways)}")
 
 
 class Sets(NamedTuple):
@@ -238,3 +335,4 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 _STORE = ConfigStore.instance()
 _STORE.store(group="task_schema", name="arithmetic", node=Arithmetic)
 _STORE.store(group="task_schema", name="text", node=TextTask)
+_STORE.store(group="task_schema", name="reasoning_gym", node=ReasoningGymTask)

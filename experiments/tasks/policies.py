@@ -4,9 +4,8 @@ Small ones answer in a few tokens of their own, Hugging Face models are asked in
 imports torch before a policy is asked for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -15,15 +14,28 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from experiments.tasks.kinds import for_kind
-from experiments.tasks.language import Arithmetic, LanguageTask, Panel, Sets, TextTask, one_of
+from experiments.tasks.language import (
+    Arithmetic,
+    LanguageTask,
+    Panel,
+    ReasoningGymTask,
+    Sets,
+    TextTask,
+    one_of,
+)
 from ustat_grpo.inputs.checks import integer
 
 if TYPE_CHECKING:
+    from ustat_grpo.lm.models.conversation import Conversation
     from ustat_grpo.lm.models.huggingface import HuggingFaceModel, HuggingFaceTokenizer
     from ustat_grpo.lm.models.transformer import Transformer
     from ustat_grpo.lm.questions.datasets import Question
 
 _SHIPPED = Path(str(files("ustat_grpo"))) / "lm" / "policies"
+
+
+WAYS = ("plain", "chat", "examples")
+"""How a model is asked: as `policy.chat` says, in chat in any case, behind solved examples."""
 
 
 class Policies(Protocol):
@@ -168,8 +180,11 @@ class HuggingFacePolicy:
 
     name: str = "hf"
     path: str = MISSING
-    prompts: list[str] = field(default_factory=lambda: ["plain"])  # one panel each; or examples
-    chat: bool = True  # through the tokenizer's chat template, if it has one
+    prompts: list[str] = field(default_factory=lambda: ["plain"])  # one panel each; see WAYS
+    chat: bool = True  # all through the tokenizer's chat template, if it has one
+    system: str | None = None  # what the system says there; null leaves it to the template
+    stop: list[str] = field(default_factory=list)  # texts that end an output
+    temperature: float = 1.0
     dtype: str = "float32"
     device: str = "auto"
     outputs_at_once: int = 256  # sampled or scored together; bounds the memory
@@ -180,7 +195,7 @@ class HuggingFacePolicy:
         if not self.prompts:
             raise ValueError("policy.prompts must name at least one way to ask, got []")
         for way in self.prompts:
-            one_of("policy.prompts", way, ("plain", "examples"))
+            one_of("policy.prompts", way, WAYS)
 
     @property
     def inputs(self) -> list[Path]:
@@ -215,7 +230,7 @@ class HuggingFacePolicy:
         task.require_words(self.prompts)
         questions, loaded = task.held_out_in_words(), self._load()
         return {
-            f"{task.name}: {self.start}, {way}": self._panel(task, loaded, questions, _ask(way))
+            f"{task.name}: {self.start}, {way}": self._panel(task, loaded, questions, way)
             for way in self.prompts
         }
 
@@ -223,11 +238,11 @@ class HuggingFacePolicy:
         """Return train set and held-out set; on the latter accuracy alone is rewarded."""
         task.require_words(self.prompts)
         train, held_out = task.train_in_words(), task.held_out_in_words()
-        loaded, ask = self._load(), _ask(self.prompts[0])
-        accuracy = replace(task.reward_in_words(held_out, loaded.tokenizer), form=None)
+        loaded, way = self._load(), self.prompts[0]
+        accuracy = task.accuracy_in_words(held_out, loaded.tokenizer)
         return Sets(
-            self._panel(task, loaded, train, ask),
-            self._panel(task, loaded, held_out, ask)._replace(reward=accuracy),
+            self._panel(task, loaded, train, way),
+            self._panel(task, loaded, held_out, way)._replace(reward=accuracy),
         )
 
     def _load(self) -> "_Loaded":
@@ -235,20 +250,33 @@ class HuggingFacePolicy:
 
         return _Loaded(
             *load(
-                self.path, dtype=self.dtype, device=self.device, chat=self.chat, name="policy.path"
+                self.path,
+                dtype=self.dtype,
+                device=self.device,
+                conversation=self._conversation(self.chat),
+                name="policy.path",
             )
         )
+
+    def _conversation(self, chat: bool) -> "Conversation":
+        from ustat_grpo.lm.models.conversation import Conversation
+
+        system = self.system if chat else None
+        return Conversation(chat, system, tuple(self.stop), self.temperature)
 
     def _panel(
         self,
         task: LanguageTask,
         loaded: "_Loaded",
         questions: Sequence["Question"],
-        ask: Callable[["Question"], str],
+        way: str,
     ) -> Panel:
         from ustat_grpo.lm.questions.text_tasks import posed
 
-        texts = [ask(question) for question in questions]
+        texts = [task.prompt(question, way) for question in questions]
+        if way == "chat":
+            said = replace(loaded.tokenizer, conversation=self._conversation(True))
+            loaded = loaded._replace(tokenizer=said)
         prompts = posed(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
         reward = task.reward_in_words(questions, loaded.tokenizer)
         return Panel(loaded.model, prompts, reward, task.max_tokens, self.outputs_at_once)
@@ -259,15 +287,6 @@ class _Loaded(NamedTuple):
 
     model: "HuggingFaceModel"
     tokenizer: "HuggingFaceTokenizer"
-
-
-def _ask(way: str) -> Callable[["Question"], str]:
-    """Return what turns a question into a prompt: a way that is asked of arithmetic, or math."""
-    from ustat_grpo.lm.questions import instructions
-    from ustat_grpo.lm.questions.text_tasks import prompt_text
-
-    examples = instructions.example_problems() if way == "examples" else ()
-    return partial(prompt_text, examples=examples)
 
 
 @dataclass(frozen=True)
@@ -307,7 +326,7 @@ def posed(task: Any, policies: Policies) -> PosedTask:
     Raises:
         ValueError: if it is no task of a language model.
     """
-    known = {Arithmetic: task, TextTask: task}
+    known = {Arithmetic: task, TextTask: task, ReasoningGymTask: task}
     return PosedTask(for_kind(task, known, "task must be one of a language model"), policies)
 
 

@@ -125,7 +125,7 @@ def _by_function(
 
 def _examples(args: argparse.Namespace) -> Sequence[Question]:
     """Return the questions that are shown with their solutions, in the form of the task's file."""
-    read = LOADERS[_LOADER_OF_EXAMPLES.get(args.task, args.task)]
+    read = LOADERS[_LOADER_OF_EXAMPLES.get(args.task) or args.task]
     return read(args.examples, name="--examples")
 
 

@@ -134,7 +134,7 @@ def load_function(name: str, option: str = "reward") -> RewardFunction:
     here = str(Path.cwd())
     sys.path.insert(0, here)  # as `python -m` has it, which an installed command has not
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function: Any = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # of any kind: it is the user's module
         raise ValueError(
             f"{option} must name a function that can be imported, got {name!r} "

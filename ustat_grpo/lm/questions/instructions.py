@@ -39,11 +39,25 @@ def example_problems() -> tuple[ArithmeticProblem, ...]:
     return tuple(ArithmeticProblem(expression) for expression in expressions)
 
 
-def example_questions() -> tuple[Question, ...]:
-    """Return the `example_problems` as questions that show how they are worked out."""
+def small_example_problems() -> tuple[ArithmeticProblem, ...]:
+    """Return one problem of each kind that is no harder than those of one digit.
+
+    Each has a number beyond 9, so none of them is among those.
+    """
+    expressions = (
+        Operation("+", Operation("-", 10, 7), 2),
+        Operation("-", Operation("+", Operation("-", 10, 4), 3), 1),
+        Operation("*", 10, 4),
+        Operation("/", 30, 10),
+        Operation("-", 10, Operation("+", 3, 2)),
+    )
+    return tuple(ArithmeticProblem(expression) for expression in expressions)
+
+
+def example_questions(problems: Sequence[ArithmeticProblem]) -> tuple[Question, ...]:
+    """Return problems as questions that show how they are worked out."""
     return tuple(
-        Question(each.text, str(each.answer), each.kind, solution=worked(each))
-        for each in example_problems()
+        Question(each.text, str(each.answer), each.kind, solution=worked(each)) for each in problems
     )
 
 
