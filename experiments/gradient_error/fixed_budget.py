@@ -20,7 +20,7 @@ from experiments.running.app import App
 from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
 from experiments.tasks import bandits as tasks
-from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
+from ustat_grpo import NoiseComponents, Precision, Snapshot, gradient_mse, laws
 from ustat_grpo.inputs.checks import integer
 
 COLUMNS = [
@@ -83,9 +83,8 @@ def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> 
         algorithms(config.compared),
         [size],
         batch_size,
-        precision=config.scale.precision,
+        replications=Precision(config.scale.precision),
         rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
     )
     exact = [
         config.compared[name].law(snapshot.moments, size, batch_size) for name in table["estimator"]

@@ -26,7 +26,7 @@ from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, bandit_task
 from experiments.tasks.kinds import for_kind
 from experiments.tasks.sequential import FrozenLake, Gym
-from ustat_grpo import Estimator, Runs, optimize
+from ustat_grpo import Estimator, Runs, TrainingConfig, optimize
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
 
@@ -67,22 +67,19 @@ def measure(
     prompt_sampling: str = "iid",
 ) -> Runs:
     """Run Algorithm 1; the same generator each time, so that divisions and estimators share."""
-    return optimize(
-        start.bandit,
-        estimator,
+    training = TrainingConfig(
+        estimator=estimator,
         batch_size=config.budget // size,
         group_size=size,
         num_iterations=config.iterations[-1],
         schedule=config.schedule.build(config.task.learning_rate),
-        num_runs=config.scale.runs,
-        theta0=start.theta0,
         checkpoints=config.iterations,
+        keep_theta=False,
         projection=start.projection,
         prompt_sampling=prompt_sampling,
-        keep_theta=False,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
     )
+    rng, num_runs = tasks.panel_rng(config.seed, panel), config.scale.runs
+    return optimize(start.bandit, training, theta0=start.theta0, num_runs=num_runs, rng=rng)
 
 
 def summary(runs: Runs) -> dict[str, Any]:

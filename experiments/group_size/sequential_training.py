@@ -24,7 +24,7 @@ from experiments.running.parts import Parts
 from experiments.tasks import bandits as tasks
 from experiments.tasks.kinds import for_kind
 from experiments.tasks.sequential import FrozenLake, Gym, TabularPanel
-from ustat_grpo import Estimator, Runs
+from ustat_grpo import Estimator, Runs, TrainingConfig
 from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
@@ -79,20 +79,17 @@ def _compiled(
     config: GroupSize, panel: str, start: TabularPanel, estimator: Estimator, size: int
 ) -> Runs:
     """Run one division; the same generator each time, so that divisions and estimators share."""
-    return optimize_mdp(
-        start.mdp,
-        estimator,
-        features=None,
+    training = TrainingConfig(
+        estimator=estimator,
         batch_size=config.budget // size,
         group_size=size,
         num_iterations=config.iterations[-1],
         schedule=config.schedule.build(config.task.learning_rate),
-        num_runs=config.scale.runs,
-        theta0=start.theta,
         checkpoints=config.iterations,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
+        keep_theta=False,
     )
+    rng, num_runs = tasks.panel_rng(config.seed, panel), config.scale.runs
+    return optimize_mdp(start.mdp, training, theta0=start.theta, num_runs=num_runs, rng=rng)
 
 
 def _on_environment(config: GroupSize, parts: Path) -> pd.DataFrame:
@@ -127,32 +124,26 @@ def _trained(config: GroupSize, cell: Cell) -> Float[Array, " C"]:
     points = task.iterations or config.iterations
     panel, start = next(iter(task.snapshots.items()))
     # The group size is no part of the key: runs are paired.
-    training, evaluation = tasks.panel_rng(config.seed, f"{panel}, run {cell.run}").spawn(2)
+    training_rng, evaluation = tasks.panel_rng(config.seed, f"{panel}, run {cell.run}").spawn(2)
+    training = TrainingConfig(
+        estimator=config.compared[cell.estimator].estimator,
+        batch_size=config.budget // cell.group_size,
+        group_size=cell.group_size,
+        num_iterations=points[-1],
+        schedule=config.schedule.build(task.learning_rate),
+        checkpoints=points,
+    )
     with task.copies() as copies:
         runs = train(
             copies,
             start.policy,
-            config.compared[cell.estimator].estimator,
+            training,
             seeds=task.prompts,
-            batch_size=config.budget // cell.group_size,
-            group_size=cell.group_size,
-            num_iterations=points[-1],
-            learning_rate=config.schedule.rate or task.learning_rate,
             theta0=start.theta,
-            checkpoints=points,
-            discount=task.discount,
-            rng=training,
+            rng=training_rng,
         )
         played = [
-            group_rollouts(
-                copies,
-                start.policy,
-                theta,
-                task.prompts,
-                _EVALUATED,
-                discount=task.discount,
-                rng=rng,
-            )
+            group_rollouts(copies, start.policy, theta, task.prompts, _EVALUATED, rng=rng)
             for theta, rng in zip(runs.theta, evaluation.spawn(len(points)), strict=True)
         ]
     return np.array([episodes.returns.mean() for episodes in played])

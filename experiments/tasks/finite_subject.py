@@ -12,7 +12,7 @@ from experiments.running.estimators import algorithms
 from experiments.tasks import first_batches
 from experiments.tasks.bandits import FiniteTask, Start, panel_rng
 from experiments.tasks.subject import ErrorsAsked, FirstPolicy
-from ustat_grpo import Snapshot, gradient_mse
+from ustat_grpo import Precision, Snapshot, gradient_mse
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class FiniteSubject:
                 algorithms(asked.compared),
                 asked.group_size,
                 asked.batch_size,
-                precision=asked.precision,
+                replications=Precision(asked.precision),
                 rng=panel_rng(asked.seed, panel),
-                num_threads=asked.threads,
             )
             table.insert(0, "task", panel)
             table["law"] = [

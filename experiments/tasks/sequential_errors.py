@@ -9,7 +9,11 @@ from experiments.tasks import bandits as tasks
 from experiments.tasks.pool_table import errors_of_pool
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.subject import ErrorsAsked
+from ustat_grpo import Precision
 from ustat_grpo.pools.moments import pool_moments
+
+_MOST_REPLICATIONS = 1_000_000
+"""After which errors are as precise as they get: returns of few episodes vary too much for more."""
 
 
 def on_table(task: FrozenLake, asked: ErrorsAsked) -> pd.DataFrame:
@@ -18,21 +22,18 @@ def on_table(task: FrozenLake, asked: ErrorsAsked) -> pd.DataFrame:
 
     estimators, tables = algorithms(asked.compared), []
     for name, panel in track(task.snapshots.items(), task.name):
+        here = snapshot(panel.mdp, panel.policy, panel.theta)
         table = gradient_errors(
-            panel.mdp,
-            panel.policy,
-            panel.theta,
+            here,
             estimators,
             asked.group_size,
             asked.batch_size,
-            precision=asked.precision,
+            replications=Precision(asked.precision, _MOST_REPLICATIONS),
             rng=tasks.panel_rng(asked.seed, name),
-            num_threads=asked.threads,
         )
-        moments = snapshot(panel.mdp, panel.policy, panel.theta).moments
         table.insert(0, "task", name)
         table["law"] = [
-            asked.compared[each].law(moments, size, asked.batch_size)
+            asked.compared[each].law(here.moments, size, asked.batch_size)
             for each, size in zip(table["estimator"], table["group_size"], strict=True)
         ]
         tables.append(table)

@@ -90,13 +90,7 @@ def episodes(task: FrozenLake | Gym) -> Iterator[Draw]:
         def draw(size: FirstBatch, rng: np.random.Generator) -> OutputSample:
             seeds = task.start_seeds(size.num_prompts, rng)
             played = group_rollouts(
-                copies,
-                panel.policy,
-                panel.theta,
-                seeds,
-                size.num_outputs,
-                discount=task.discount,
-                rng=rng,
+                copies, panel.policy, panel.theta, seeds, size.num_outputs, rng=rng
             )
             scores = episode_scores(panel.policy, panel.theta, played)
             return OutputSample.from_scores(list(scores), list(played.returns))

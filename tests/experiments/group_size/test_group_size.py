@@ -24,7 +24,7 @@ COLUMNS = (
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return group_size.run(checked("group_size", *TINY, *overrides), Path("none"))
+    return group_size.APP.compute(checked("group_size", *TINY, *overrides), Path("none"))
 
 
 def data_files(folder):

@@ -32,7 +32,7 @@ CELLS = [Cell(name, size, run) for name in ("vanilla", "grpo") for size in (2, 4
 
 def measure(*overrides, parts=Path("none")):
     """Return what the app computes."""
-    return group_size.run(checked("group_size", *overrides), parts)
+    return group_size.APP.compute(checked("group_size", *overrides), parts)
 
 
 @pytest.fixture(scope="module")
