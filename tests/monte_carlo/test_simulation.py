@@ -23,6 +23,7 @@ from ustat_grpo import (
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
 from ustat_grpo.monte_carlo import kernels, simulation
+from ustat_grpo.monte_carlo.layout import Draws
 from ustat_grpo.monte_carlo.simulation import Simulation, affine_form, tables_of
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -146,7 +147,8 @@ def test_replicates_are_algorithm_1_on_the_counted_outputs(name, batch_size):
     tables, slots = tables_of(snapshot, sizes), run.num_slots
     prompts = np.empty((replications, slots), np.int64)
     counts = np.zeros((2, replications, slots, len(tables.cell_rewards)), np.int64)
-    kernels.count_cells(tables, np.array(sizes), KEY, batch_size is None, 0, prompts, counts)
+    draws = Draws(KEY, first=0, all_once=batch_size is None)
+    kernels.count_cells(tables, np.array(sizes), draws, prompts, counts)
     weights = snapshot.prompt_probs if batch_size is None else np.full(slots, 1 / slots)
     scores, num_actions = snapshot.dense_scores(), snapshot.action_probs.shape[1]
     for s, e, r in product(range(2), range(len(ESTIMATORS)), range(replications)):

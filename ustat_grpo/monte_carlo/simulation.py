@@ -154,7 +154,8 @@ class Simulation:
             np.zeros((num_blocks, *work.mass.shape)),
         )
         all_once = self.batch_size is None
-        kernels.simulate(self._tables, forms, work, self.key, all_once, first, totals)
+        draws = layout.Draws(self.key, first, all_once)
+        kernels.simulate(self._tables, forms, work, draws, totals)
         # The loop subtracts squares: what it leaves of an error of zero is rounding, of any sign.
         largest = np.abs(self._tables.levels).max() + np.abs(forms.shift).max()
         weights = self.snapshot.prompt_probs if all_once else np.ones(1)
@@ -193,7 +194,8 @@ class Simulation:
         counts = np.zeros((len(self.group_sizes), *slots, num_cells), dtype=np.int64)
         sizes = np.array(self.group_sizes, dtype=np.int64)
         all_once = self.batch_size is None
-        kernels.count_cells(tables, sizes, self.key, all_once, first, prompts, counts)
+        draws = layout.Draws(self.key, first, all_once)
+        kernels.count_cells(tables, sizes, draws, prompts, counts)
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
         greedy = self._greedy_rewards(first, prompts)
