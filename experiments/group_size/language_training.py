@@ -19,7 +19,7 @@ from ustat_grpo.lm.training.ensemble import train_ensemble
 from ustat_grpo.lm.training.optimizers import OPTIMIZERS
 from ustat_grpo.lm.training.policy_gradient import Task
 from ustat_grpo.lm.training.training import Checkpoint, TrainingConfig, run_rng, train
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 if TYPE_CHECKING:
     from experiments.group_size.language_config import Cell, LanguageGroupSize

@@ -12,7 +12,7 @@ from experiments.tasks import bandits as tasks
 from experiments.tasks.language import LanguageTask, Panel
 from experiments.tasks.pool_table import errors_of_pool, with_laws
 from experiments.tasks.subject import ErrorsAsked
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from experiments.tasks import bandits as tasks
 from experiments.tasks.pool_table import errors_of_pool
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.subject import ErrorsAsked
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 
 def on_table(task: FrozenLake, asked: ErrorsAsked) -> pd.DataFrame:

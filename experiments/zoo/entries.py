@@ -22,7 +22,7 @@ from ustat_grpo.estimators import (
     ScoreWeightedMean,
     Sign,
 )
-from ustat_grpo.estimators.arrays import Array as AnyArray
+from ustat_grpo.estimators.scored import Array as AnyArray
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import first_largest
 from ustat_grpo.laws import binary

@@ -23,8 +23,8 @@ from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scores.moments import norm_moments
 from ustat_grpo.lm.scores.pool import draw_pool
 from ustat_grpo.moments import Moments
-from ustat_grpo.pools.moments import exact_match_moments, pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.measured_moments import exact_match_moments, pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
 OUTCOMES = ("success_probability", "success_score_norm_squared", "failure_score_norm_squared")

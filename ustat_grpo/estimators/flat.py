@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.estimators.arrays import Array, floating, plain
+from ustat_grpo.estimators.scored import Array, floating, plain
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.inputs.ids import identified, plain_ids
 

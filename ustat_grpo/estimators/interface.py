@@ -5,7 +5,7 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.estimators.arrays import Array, Scored, beside, floating, plain, working
+from ustat_grpo.estimators.scored import Array, Scored, beside, floating, plain, working
 from ustat_grpo.inputs.checks import masked_entries
 
 

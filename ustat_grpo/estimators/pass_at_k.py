@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     in_working_precision,
@@ -12,7 +13,6 @@ from ustat_grpo.estimators.arrays import (
     require_ddof,
     require_eps,
 )
-from ustat_grpo.estimators.interface import NOTHING, SideInformation
 from ustat_grpo.inputs.checks import integer, leave_one_out_group_size
 
 _OTHER_VALUE = "rewards must be 0 or 1 for the PassAtK estimator, got another value"

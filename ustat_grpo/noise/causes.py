@@ -8,8 +8,15 @@ from jaxtyping import Int
 
 from ustat_grpo.inputs.arrays import Integers
 from ustat_grpo.noise.doubts import NORMALISED, are_normalised
-from ustat_grpo.noise.possible import DEAD, NEGATIVE, TOO_LARGE, UNEQUAL, impossible
-from ustat_grpo.noise.scale import Measured, in_own_units
+from ustat_grpo.noise.possible import (
+    DEAD,
+    NEGATIVE,
+    TOO_LARGE,
+    UNEQUAL,
+    Measured,
+    impossible,
+    in_own_units,
+)
 
 _UNKNOWN = (
     "are all norms squared, of whole outputs (no mean over tokens) and of one scale, and are "

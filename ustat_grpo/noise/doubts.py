@@ -19,8 +19,7 @@ from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.noise.components import PromptStatistics
 from ustat_grpo.noise.groups import MIN_PROMPTS, Groups
 from ustat_grpo.noise.interval import mean_interval
-from ustat_grpo.noise.possible import length_bounds
-from ustat_grpo.noise.scale import Measured
+from ustat_grpo.noise.possible import Measured, length_bounds
 
 FOUR_ERRORS = 0.999936657516334
 """The probability that a normal deviate is within four standard deviations."""

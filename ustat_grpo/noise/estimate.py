@@ -6,9 +6,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, exponent_of
 from ustat_grpo.inputs.checks import finite, real
-from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
     left_out_components,

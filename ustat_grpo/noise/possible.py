@@ -1,4 +1,4 @@
-"""What no batch of outputs can give, whatever the policy: columns that do not belong together.
+"""What is measured of a batch, and what no batch of outputs can give, whatever the policy.
 
 With the weights a_i of GRPO's gradient, known from the rewards, and S = Σ_c ĝ_c over a batch
 of prompts, of which ‖S‖² = Σ_c p_c,
@@ -13,12 +13,13 @@ to know of products: if they hold, some vectors have these norms and products.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ustat_grpo.inputs.arrays import Array, Booleans, Integers
-from ustat_grpo.noise.scale import Measured
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers, exponent_of
+from ustat_grpo.noise.groups import Groups
 
 DIGITS = 0.05
 """What two significant digits of every norm and product leave open, relative."""
@@ -28,6 +29,51 @@ REWARD_DIGITS = 0.01
 
 SINGLE = 2.0**-20
 """Some roundings in single precision, relative to the largest of all."""
+
+_LARGEST = 900  # doubles end at 2^±1022, and some room is left for sums and ratios
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of a batch, in units of its own.
+
+    Args:
+        groups: of the rewards.
+        score_norms: ‖W_i‖², shape (n,).
+        gradient_norms: q, shape (B,).
+        gradient_products: p, shape (B,).
+        exponent: e: noise components are to be multiplied by 2ᵉ.
+    """
+
+    groups: Groups
+    score_norms: Float[Array, " n"]
+    gradient_norms: Float[Array, " B"]
+    gradient_products: Float[Array, " B"]
+    exponent: int = 0
+
+
+def in_own_units(given: Measured) -> Measured:
+    """Return measurements in units in which nothing under- or overflows.
+
+    Raises:
+        ValueError: if the noise components themselves would.
+    """
+    of_rewards, of_norms = exponent_of(given.groups.rewards), exponent_of(given.score_norms)
+    whole = 2 * of_rewards + of_norms
+    if max(abs(of_rewards), abs(of_norms), abs(whole)) > _LARGEST:
+        raise ValueError(
+            "rewards and score_norms must be of a size at which products of theirs are doubles, "
+            f"got a largest of {np.abs(given.groups.rewards).max():g} and "
+            f"{given.score_norms.max():g}: measure in other units"
+        )
+    with np.errstate(over="ignore"):  # a gradient that is far too long is refused later
+        return Measured(
+            groups=replace(given.groups, rewards=np.ldexp(given.groups.rewards, -of_rewards)),
+            score_norms=np.ldexp(given.score_norms, -of_norms),
+            gradient_norms=np.ldexp(given.gradient_norms, -whole),
+            gradient_products=np.ldexp(given.gradient_products, -whole),
+            exponent=whole,
+        )
 
 
 def impossible(

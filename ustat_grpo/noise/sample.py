@@ -15,8 +15,7 @@ from ustat_grpo.inputs.ids import identified
 from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line
 from ustat_grpo.noise.causes import likely_cause
 from ustat_grpo.noise.groups import Groups, grouped
-from ustat_grpo.noise.possible import impossible
-from ustat_grpo.noise.scale import Measured, in_own_units
+from ustat_grpo.noise.possible import Measured, impossible, in_own_units
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, exponent_of
 from ustat_grpo.inputs.checks import finite, generator, integer, not_negative, require_unmasked
-from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.noise.components import debiasing
 from ustat_grpo.noise.groups import MIN_OUTPUTS, Groups, grouped, require_signal
 

@@ -35,8 +35,8 @@ from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
 from ustat_grpo.lm.scores.gradient_error import brute_force_errors
 from ustat_grpo.lm.scores.pool import draw_pool
 from ustat_grpo.pools.errors import pool_errors
-from ustat_grpo.pools.moments import pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.measured_moments import pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
 COMPARED = {

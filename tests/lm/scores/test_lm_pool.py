@@ -29,7 +29,7 @@ from ustat_grpo.lm import Rollouts, sample_groups
 from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
 from ustat_grpo.lm.scores import pool
 from ustat_grpo.lm.scores.pool import draw_pool
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool
 
 MATCH = ExactMatch(SOLUTIONS)
 RAREST = [OUTPUTS[place] for place in problem()[1].probs.argmin(axis=1)]

@@ -22,7 +22,7 @@ from support.lm_problems import (
 )
 from ustat_grpo import Constant, SideInformation
 from ustat_grpo.estimators import Oracle
-from ustat_grpo.estimators.given import Critic
+from ustat_grpo.estimators.baselines import Critic
 from ustat_grpo.lm import Task, TrainingConfig, run_rng, solution_probs, train
 from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, draw_batch, train_step

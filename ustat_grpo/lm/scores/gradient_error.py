@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from ustat_grpo.estimators import Estimator, SideInformation
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs

@@ -9,8 +9,8 @@ from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scores.products import score_norms
 from ustat_grpo.lm.scoring import distinct, squared_norm
-from ustat_grpo.pools.moments import MeasuredMoments, exact_match_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS
+from ustat_grpo.pools.measured_moments import MeasuredMoments, exact_match_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS
 
 
 def norm_moments(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ustat_grpo.estimators import Grpo
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
@@ -20,7 +20,7 @@ from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scores.products import score_gram
 from ustat_grpo.lm.scoring import Answers, distinct, squared_norm, weighted_score
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 
 def draw_pool(
@@ -148,7 +148,7 @@ def _gradient_products(
     """Return the products of the gradients of the objective that parts of the pool estimate.
 
     Parts share no output, so T_k·T_l is unbiased for ‖∇J‖², given two outputs with a reward in each
-    part at each prompt. These are dealt out as `ustat_grpo.pools.moments` leaves them out.
+    part at each prompt. These are dealt out as `ustat_grpo.pools.measured_moments` leaves them out.
     """
     count = sum(len(rollouts.prompts) for rollouts, _ in drawn)
     parts = []

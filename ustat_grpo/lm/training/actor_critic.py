@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ustat_grpo.estimators.arrays import Scored, scorable
+from ustat_grpo.estimators.scored import Scored, scorable
 from ustat_grpo.inputs.checks import real
 from ustat_grpo.lm.language_model import LanguageModel, Rollouts
 from ustat_grpo.lm.sampling import sample_rows

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ustat_grpo.estimators import Estimator, SideInformation
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 from ustat_grpo.lm.questions.rewards import Reward
 from ustat_grpo.lm.sampling import sample_rows, uniforms
