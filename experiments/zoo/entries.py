@@ -65,7 +65,7 @@ class Problem:
 
     def law(self, advantages: GroupAdvantages) -> MinibatchLaw:
         """Return the law of one group at a random prompt."""
-        return binary.minibatch(advantages, self.moments, self.gram, num_groups=1)
+        return binary.minibatch_law(advantages, self.moments, self.gram, num_groups=1)
 
     def versions(self, levels: Array, chances: Array, group_size: int) -> MinibatchLaw:
         """Return the law of a baseline with several levels, shape (M, P), and their chances."""
@@ -84,7 +84,7 @@ class Problem:
         )
         gram = np.tile(self.gram, (copies, copies))
         advantages = binary.baseline(group_size, levels.ravel())
-        return binary.minibatch(advantages, moments, gram, num_groups=1)
+        return binary.minibatch_law(advantages, moments, gram, num_groups=1)
 
 
 def norm_squared(snapshot: Snapshot) -> float:

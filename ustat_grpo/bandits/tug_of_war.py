@@ -56,8 +56,8 @@ class TugOfWar:
             raise ValueError(f"signal must be at most 1, got {self.signal!r}")
         integer("num_axes", self.num_axes)
         integer("num_flat", self.num_flat, at_least=0)
-        given = self.separation
-        for distance in given if isinstance(given, tuple | list) else (given,):
+        distances = self.separation
+        for distance in distances if isinstance(distances, tuple | list) else (distances,):
             if real("separation", distance) < 0:
                 raise ValueError(f"separation must not be negative, got {distance!r}")
         if np.size(self.separation) not in (1, self.num_axes):
@@ -106,12 +106,12 @@ class TugOfWar:
         Raises:
             ValueError: if there are not r coordinates.
         """
-        given = np.atleast_1d(np.asarray(coordinates, dtype=float))
-        if given.shape not in ((1,), (self.num_axes,)):
+        array = np.atleast_1d(np.asarray(coordinates, dtype=float))
+        if array.shape not in ((1,), (self.num_axes,)):
             raise ValueError(
-                f"coordinates must be one number or {self.num_axes}, got shape {given.shape}"
+                f"coordinates must be one number or {self.num_axes}, got shape {array.shape}"
             )
-        return np.broadcast_to(given, self.num_axes) @ self.axes / 2
+        return np.broadcast_to(array, self.num_axes) @ self.axes / 2
 
     def at(self, theta: ArrayLike) -> Snapshot:
         """Return the problem at one parameter θ, shape (d,); see `SoftmaxBandit.at`."""

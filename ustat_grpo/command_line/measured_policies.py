@@ -30,7 +30,7 @@ NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
 _ACCURACY_OF_TASK = {"arithmetic": "number", "gsm8k": "math", "math": "math"}
 
 
-class Asked(NamedTuple):
+class MeasuredPolicy(NamedTuple):
     """A policy, what it is asked, and the reward of its outputs."""
 
     model: LanguageModel
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
     reward: Reward
 
 
-def asked(args: argparse.Namespace) -> Asked:
+def measured_policy(args: argparse.Namespace) -> MeasuredPolicy:
     """Return what the options name.
 
     Raises:
@@ -48,17 +48,17 @@ def asked(args: argparse.Namespace) -> Asked:
     return _shipped(args) if args.model is None else _in_folder(args)
 
 
-def _shipped(args: argparse.Namespace) -> Asked:
+def _shipped(args: argparse.Namespace) -> MeasuredPolicy:
     device = chosen_device(args.device)
     # In doubles, which cost these small models little: of ten digits every processor then makes the
     # same, and draws the same outputs.
     model = shipped_policy(args.policy, device=device, dtype=torch.float64)
     questions = Questions(_problems(args), device=device)
     require_context(model, questions.prompts, args.max_tokens, "--max-tokens")
-    return Asked(model, questions.prompts, questions.exact_match)
+    return MeasuredPolicy(model, questions.prompts, questions.exact_match)
 
 
-def _in_folder(args: argparse.Namespace) -> Asked:
+def _in_folder(args: argparse.Namespace) -> MeasuredPolicy:
     reward = args.reward or _ACCURACY_OF_TASK[args.task]
     accuracy = ACCURACIES[reward]()
     questions = _questions(args)
@@ -69,7 +69,7 @@ def _in_folder(args: argparse.Namespace) -> Asked:
     texts = [prompt_text(question) for question in questions]
     prompts = posed(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
     answers = [question.answer for question in questions]
-    return Asked(model, prompts, TextReward(answers, tokenizer, accuracy))
+    return MeasuredPolicy(model, prompts, TextReward(answers, tokenizer, accuracy))
 
 
 def _questions(args: argparse.Namespace) -> Sequence[Question]:

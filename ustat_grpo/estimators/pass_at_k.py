@@ -66,8 +66,8 @@ class PassAtK:
         failures = count - 1 - (xp.sum(values, axis=-1, keepdims=True) - values)
         chance = xp.ones_like(values)
         for drawn in range(self.k - 1):  # C(f, k−1)/C(n−1, k−1), one draw after the other
-            left = xp.where(failures > drawn, failures - drawn, 0.0)
-            chance = chance * left / xp.where(count - 1 > drawn, count - 1 - drawn, 1.0)
+            remaining = xp.where(failures > drawn, failures - drawn, 0.0)
+            chance = chance * remaining / xp.where(count - 1 > drawn, count - 1 - drawn, 1.0)
         weight = xp.where(count >= self.k, float(self.k) * chance, 0.0)
         return weight * z.masked(z.shifted - z.mean_of_others)
 

@@ -31,7 +31,7 @@ _FACTORS = [4.0 ** (sign * power) for power in range(1, 11) for sign in (1, -1)]
 """Up to a million: beyond, a larger column is not a cause but room for any mistake."""
 
 
-def likely_cause(what: str, given: Measured, batch: Int[Integers, " B"]) -> str:
+def likely_cause(what: str, measured: Measured, batch: Int[Integers, " B"]) -> str:
     """Return what probably went wrong, or all that usually does.
 
     Where no column of another size helps, none is named: a gradient of equal rewards must be 0 in
@@ -39,10 +39,10 @@ def likely_cause(what: str, given: Measured, batch: Int[Integers, " B"]) -> str:
 
     Args:
         what: is impossible.
-        given: what was measured, as it was given.
+        measured: what was measured, in the units in which it was.
         batch: the number of each prompt's batch, shape (B,).
     """
-    if are_normalised(given.groups):
+    if are_normalised(measured.groups):
         return NORMALISED
     if what == DEAD:
         return _ROWS
@@ -51,7 +51,7 @@ def likely_cause(what: str, given: Measured, batch: Int[Integers, " B"]) -> str:
             continue
         try:
             with np.errstate(over="ignore"):
-                other = in_own_units(mended(given))
+                other = in_own_units(mended(measured))
         except ValueError:  # squares that are no doubles: not that mistake
             continue
         if impossible(other, batch) is None:
@@ -59,7 +59,7 @@ def likely_cause(what: str, given: Measured, batch: Int[Integers, " B"]) -> str:
     columns = dict(_COLUMNS)
     if what in _OF_PRODUCTS:
         del columns["score_norms"]
-    return _scaled_column(in_own_units(given), batch, columns) or _UNKNOWN
+    return _scaled_column(in_own_units(measured), batch, columns) or _UNKNOWN
 
 
 def _scaled_column(
@@ -74,24 +74,24 @@ def _scaled_column(
     return None
 
 
-def _squared_scores(given: Measured) -> Measured:
-    return replace(given, score_norms=given.score_norms**2)
+def _squared_scores(measured: Measured) -> Measured:
+    return replace(measured, score_norms=measured.score_norms**2)
 
 
-def _squared_gradients(given: Measured) -> Measured:
-    return replace(given, gradient_norms=given.gradient_norms**2)
+def _squared_gradients(measured: Measured) -> Measured:
+    return replace(measured, gradient_norms=measured.gradient_norms**2)
 
 
-def _reversed_products(given: Measured) -> Measured:
-    return replace(given, gradient_products=-given.gradient_products)
+def _reversed_products(measured: Measured) -> Measured:
+    return replace(measured, gradient_products=-measured.gradient_products)
 
 
-def _means_for_sums(given: Measured) -> Measured:
-    squares = given.groups.sizes.astype(float) ** 2
+def _means_for_sums(measured: Measured) -> Measured:
+    squares = measured.groups.sizes.astype(float) ** 2
     return replace(
-        given,
-        gradient_norms=given.gradient_norms / squares,
-        gradient_products=given.gradient_products / squares,
+        measured,
+        gradient_norms=measured.gradient_norms / squares,
+        gradient_products=measured.gradient_products / squares,
     )
 
 
@@ -110,7 +110,7 @@ _MISTAKES: dict[str, Callable[[Measured], Measured]] = {
         _squared_gradients
     ),
     "it is possible with all norms squared: are they norms that were not squared?": (
-        lambda given: _squared_gradients(_squared_scores(given))
+        lambda measured: _squared_gradients(_squared_scores(measured))
     ),
     "it is possible with gradients over the number of outputs: are they sums, not means?": (
         _means_for_sums

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.noise.components import PromptStatistics
-from ustat_grpo.noise.groups import MIN_PROMPTS, Groups
+from ustat_grpo.noise.groups import MIN_PROMPTS, FlatGroups
 from ustat_grpo.noise.interval import mean_interval
 from ustat_grpo.noise.possible import Measured, length_bounds
 
@@ -53,24 +53,24 @@ NORMALISED = (
 
 
 def doubts_of_outputs(
-    given: Measured, statistics: PromptStatistics, contributions: Float[Array, "B 3"]
+    measured: Measured, statistics: PromptStatistics, contributions: Float[Array, "B 3"]
 ) -> tuple[str, ...]:
     """Return a sentence for everything that is improbable of measured outputs.
 
     Args:
-        given: what was measured.
+        measured: what was measured.
         statistics: of every prompt.
         contributions: of the prompts to c₁, c₂, c₃, shape (B, 3).
     """
     prompt, oracle, residual = contributions.T
     gradient = statistics.gradient_norm_squared
-    _, most, _ = length_bounds(given)
+    _, most, _ = length_bounds(measured)
     # A rare output is alone in its groups here; those that have it twice, and make up for what is
     # negative there, would be twice as long.
     square, product = float((2 * most.max()) ** 2), float(2 * most.max() * most.mean())
-    groups = given.groups
-    output = float((groups.sizes * groups.totals(groups.weights**2 * given.score_norms)).max())
-    found = [NORMALISED] if are_normalised(groups) else []
+    groups = measured.groups
+    output = float((groups.sizes * groups.totals(groups.weights**2 * measured.score_norms)).max())
+    doubts = [NORMALISED] if are_normalised(groups) else []
     columns = (
         Expectation("E‖g(X)‖²", gradient, square, _TOO_SHORT),
         Expectation("c₂", oracle, output, _TOO_LONG),
@@ -78,7 +78,7 @@ def doubts_of_outputs(
         Expectation("‖∇J‖²", gradient - prompt, product, _PRODUCTS),
         Expectation("c₁", prompt, square + product, _PROMPTS),
     )
-    return (*found, *_below_zero(columns))
+    return (*doubts, *_below_zero(columns))
 
 
 def doubts_of_blocks(contributions: Float[Array, "K 3"]) -> tuple[str, ...]:
@@ -111,17 +111,17 @@ class Expectation(NamedTuple):
 
 def _below_zero(columns: Sequence[Expectation]) -> list[str]:
     """Return a sentence for every expectation that is far below zero, each cause once."""
-    found: dict[str, str] = {}
+    doubts: dict[str, str] = {}
     for name, column, largest, cause in columns:
         unseen = largest * _UNSEEN / len(column)
         if mean_interval(column, FOUR_ERRORS).high < -unseen:
             error = float(column.std(ddof=1)) / np.sqrt(len(column))
             times = f"{-float(column.mean()) / error:.3g} standard errors" if error else "far"
-            found.setdefault(cause, f"{name} is estimated {times} below 0; {cause}")
-    return list(found.values())
+            doubts.setdefault(cause, f"{name} is estimated {times} below 0; {cause}")
+    return list(doubts.values())
 
 
-def are_normalised(groups: Groups) -> bool:
+def are_normalised(groups: FlatGroups) -> bool:
     """Return whether the rewards of all groups that are not equal have mean 0 and deviation 1.
 
     Two values, or few groups, may do so by chance.

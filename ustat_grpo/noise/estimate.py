@@ -187,8 +187,8 @@ def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) ->
     norms, products = measured.gradient_norms, measured.gradient_products
     statistics = prompt_statistics(measured.groups, measured.score_norms, norms)
     arguments = statistics, norms, products, sample.partners
-    whole, left = noise_components(*arguments), left_out_components(*arguments)
-    own = whole + (len(left) - 1) * (whole - left)
+    whole, left_out = noise_components(*arguments), left_out_components(*arguments)
+    own = whole + (len(left_out) - 1) * (whole - left_out)
     doubts = doubts_of_outputs(measured, statistics, own)
     return NoiseEstimate(np.ldexp(own, measured.exponent), level, doubts)
 

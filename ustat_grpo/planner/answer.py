@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate
 from ustat_grpo.planner.curve import (
@@ -144,7 +144,7 @@ class Plan:
         >>> answer.recommended, answer.optimal.value
         (Choice(batch_size=12, group_size=4), 4.0)
         >>> answer.near_optimal  # all whose error is within 5 % of the least
-        Interval(low=4, high=5)
+        GroupSizeRange(low=4, high=5)
     """
 
     budget: int
@@ -160,9 +160,9 @@ class Plan:
     best: GroupSizeEstimate
     decision: Decision
     decision_at_estimate: Decision
-    near_optimal: Interval | None
-    surely_near_optimal: Interval | None
-    possibly_near_optimal: Interval | None
+    near_optimal: GroupSizeRange | None
+    surely_near_optimal: GroupSizeRange | None
+    possibly_near_optimal: GroupSizeRange | None
     predictions: tuple[Prediction, ...]
     vanilla_crossover: float | None
     critic_break_even: float | None
@@ -419,7 +419,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     return [line.replace("\xa0", " ") for line in wrap(tied, width, subsequent_indent=indent)]
 
 
-def _range(interval: Interval | None) -> str:
+def _range(interval: GroupSizeRange | None) -> str:
     if interval is None:
         return "no G"
     low, high = interval
