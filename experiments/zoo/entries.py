@@ -27,7 +27,7 @@ from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import first_largest
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages, MinibatchLaw
-from ustat_grpo.moments import Moments, OutcomeMoments
+from ustat_grpo.moments import OF_PROMPTS, Moments, OutcomeMoments
 
 CRITIC_ERROR = 0.1
 """The root-mean-square error of the critic in the table: it says V(x) ± 0.1, either as likely."""
@@ -72,10 +72,10 @@ class Problem:
         copies = len(levels)
         probs = (chances * self.snapshot.prompt_probs).ravel()
         outcome = binary.outcome_moments(self.moments)
-        moments = replace(
-            self.moments,
-            prompt_probs=probs,
-            gradient_norm_squared=np.tile(self.moments.gradient_norm_squared, copies),
+        of_prompts = {name: np.tile(getattr(self.moments, name), copies) for name in OF_PROMPTS}
+        moments = Moments(
+            **of_prompts | {"prompt_probs": probs},
+            prompt_noise=self.moments.prompt_noise,
             outcome=OutcomeMoments(
                 np.tile(outcome.success_probability, copies),
                 np.tile(outcome.success_score_norm_squared, copies),

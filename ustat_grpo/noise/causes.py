@@ -26,7 +26,11 @@ _ROWS = (
     "are the gradients those of these rewards, prompt by prompt, and were they taken with "
     "advantages that are centred within each group?"
 )
+_PART_OF_BATCH = (
+    " Or is this a part of a batch, whose gradient_product is the one with all prompts of it?"
+)
 _OF_PRODUCTS = (NEGATIVE, TOO_LARGE, UNEQUAL)
+_REVERSED = "it is possible with gradient_product times −1: is its sign reversed?"
 _FACTORS = [4.0 ** (sign * power) for power in range(1, 11) for sign in (1, -1)]
 """Up to a million: beyond, a larger column is not a cause but room for any mistake."""
 
@@ -35,7 +39,9 @@ def likely_cause(what: str, measured: Measured, batch: Int[Integers, " B"]) -> s
     """Return what probably went wrong, or all that usually does.
 
     Where no column of another size helps, none is named: a gradient of equal rewards must be 0 in
-    every unit, and what products of gradients can be does not depend on the scores.
+    every unit, and what products of gradients can be does not depend on the scores. Where products
+    are too large, prompts that are missing would explain them as well as any factor: with the
+    gradients of enough others every product is possible.
 
     Args:
         what: is impossible.
@@ -46,8 +52,15 @@ def likely_cause(what: str, measured: Measured, batch: Int[Integers, " B"]) -> s
         return NORMALISED
     if what == DEAD:
         return _ROWS
+    is_of_products = what in _OF_PRODUCTS
+    cause = _mended(measured, batch, is_of_products=is_of_products)
+    return cause + _PART_OF_BATCH if is_of_products and cause != _REVERSED else cause
+
+
+def _mended(measured: Measured, batch: Int[Integers, " B"], *, is_of_products: bool) -> str:
+    """Return the mistake without which all is possible, or all that usually are."""
     for cause, mended in _MISTAKES.items():
-        if what in _OF_PRODUCTS and mended is _squared_scores:
+        if is_of_products and mended is _squared_scores:
             continue
         try:
             with np.errstate(over="ignore"):
@@ -57,7 +70,7 @@ def likely_cause(what: str, measured: Measured, batch: Int[Integers, " B"]) -> s
         if impossible(other, batch) is None:
             return cause
     columns = dict(_COLUMNS)
-    if what in _OF_PRODUCTS:
+    if is_of_products:
         del columns["score_norms"]
     return _scaled_column(in_own_units(measured), batch, columns) or _UNKNOWN
 
@@ -102,7 +115,7 @@ _COLUMNS = {
 }
 
 _MISTAKES: dict[str, Callable[[Measured], Measured]] = {
-    "it is possible with gradient_product times −1: is its sign reversed?": _reversed_products,
+    _REVERSED: _reversed_products,
     "it is possible with score_norm squared: are they norms that were not squared?": (
         _squared_scores
     ),
