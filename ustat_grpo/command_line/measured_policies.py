@@ -12,14 +12,14 @@ from ustat_grpo.lm.judging.text_rewards import TextReward
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
 from ustat_grpo.lm.models.checkpoints import shipped_policy
 from ustat_grpo.lm.models.huggingface import load
-from ustat_grpo.lm.questions.datasets import Item, Question, questions_of, select_questions
+from ustat_grpo.lm.questions.datasets import Entry, Question, questions_of, select_questions
 from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
 from ustat_grpo.lm.questions.rewards import Reward
 from ustat_grpo.lm.questions.text_tasks import (
     ACCURACIES,
     LOADERS,
-    posed,
     prompt_text,
+    prompts_for,
     require_judgeable,
 )
 from ustat_grpo.lm.sampling import require_context
@@ -67,7 +67,7 @@ def _in_folder(args: argparse.Namespace) -> MeasuredPolicy:
         args.model, dtype=args.dtype, device=args.device, chat=args.chat, name="--model"
     )
     texts = [prompt_text(question) for question in questions]
-    prompts = posed(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
+    prompts = prompts_for(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
     answers = [question.answer for question in questions]
     return MeasuredPolicy(model, prompts, TextReward(answers, tokenizer, accuracy))
 
@@ -87,7 +87,7 @@ def _problems(args: argparse.Namespace) -> Sequence[ArithmeticProblem]:
     return _drawn(held_out.problems, args, "questions of the task arithmetic")
 
 
-def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> Sequence[Item]:
+def _drawn(items: Sequence[Entry], args: argparse.Namespace, what: str) -> Sequence[Entry]:
     """Return some of the items, without replacement, in random order."""
     if args.prompts > len(items):
         raise ValueError(f"--prompts must be at most the {len(items)} {what}, got {args.prompts}")
