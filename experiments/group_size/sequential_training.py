@@ -27,7 +27,7 @@ from experiments.tasks.sequential import FrozenLake, Gym, TabularPanel
 from ustat_grpo import Estimator, Runs, TrainingConfig
 from ustat_grpo.environments import group_rollouts, optimize_mdp, snapshot, train
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
+from ustat_grpo.pools.measured_moments import MeasuredMoments, pool_moments
 
 COLUMNS = [
     "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "objective",

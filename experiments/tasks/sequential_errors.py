@@ -10,7 +10,7 @@ from experiments.tasks.pool_table import errors_of_pool
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo import Precision
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 _MOST_REPLICATIONS = 1_000_000
 """After which errors are as precise as they get: returns of few episodes vary too much for more."""

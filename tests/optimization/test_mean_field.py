@@ -13,7 +13,7 @@ from support.problems import naive_policy, random_problem
 from support.training_options import optimized
 from ustat_grpo import Constant, Practice, TugOfWar
 from ustat_grpo.bandits.expansion import Expansion
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import curvature, maximiser, mean_field
