@@ -63,6 +63,7 @@ class GapBound:
         """Check the ranges; a mistake is found before any work starts."""
         _ = self.tug_of_war
         integer("batch_size", self.batch_size)
+        integer("group_size", self.group_size)
         increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)

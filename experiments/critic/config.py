@@ -50,7 +50,7 @@ class CriticConfig:
         self.policy = small.starting_at(self.start)
         self.group_size = sizes_at(self.budget, self.group_size, default=(2, 4, 8, 16), fewest=1)
         self.critic_group_size = sizes_at(
-            self.budget, self.critic_group_size, default=(1, 4), fewest=1
+            self.budget, self.critic_group_size, default=(1, 4), fewest=1, name="critic_group_size"
         )
         leave_one_out_group_size(min(self.group_size))
         increasing("iterations", self.iterations)

@@ -58,7 +58,14 @@ class GroupSize:
         return resolve(self.estimators)
 
 
-def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: int = 2) -> list[int]:
+def sizes_at(
+    budget: int,
+    group_size: Any,
+    *,
+    default: Sequence[int],
+    fewest: int = 2,
+    name: str = "group_size",
+) -> list[int]:
     """Return the group sizes at a budget: those asked for, or what it allows of an app's default.
 
     Of the default list those are left out, with a line that says so, that do not divide the budget.
@@ -69,21 +76,22 @@ def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: in
         group_size: of a configuration, one or a list.
         default: what the app's configuration file holds.
         fewest: how many sizes the app needs.
+        name: of the parameter.
 
     Raises:
         ValueError: if a size that was asked for does not divide the budget, or the budget has no
             divisor.
     """
-    asked = group_sizes(group_size)
+    asked = group_sizes(group_size, name)
     integer("budget", budget, at_least=2)
     if asked != list(default):
-        require_divisors(budget, asked)
+        require_divisors(budget, asked, name)
         return asked
     kept = [size for size in asked if budget % size == 0]
     if len(kept) < fewest:
         kept = divisors(budget)
     if kept != asked:
-        _say_once(f"group_size: {kept}, which divide the budget {budget}, in place of {asked}")
+        _say_once(f"{name}: {kept}, which divide the budget {budget}, in place of {asked}")
     return kept
 
 

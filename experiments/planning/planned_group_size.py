@@ -22,7 +22,7 @@ from rich.progress import track
 
 from experiments.group_size.group_size_rules import nearest
 from experiments.planning.planned_config import GRID, PlannedGroupSize
-from experiments.planning.planned_panels import Panel, panels
+from experiments.planning.planned_panels import Panel, panels, tabled
 from experiments.planning.planned_sweeps import Sweep, fingerprint
 from experiments.running.app import App
 from experiments.tasks import bandits as tasks
@@ -188,7 +188,9 @@ def describe(config: PlannedGroupSize) -> str:
 
 def prepare(config: PlannedGroupSize) -> None:
     """Build the task, or raise."""
-    config.subject.prepare()
+    first = next(iter(config.subject.prepare()))
+    if config.sweep is not None:
+        tabled(Path(config.sweep), config.budgets, first)
 
 
 APP = App(NAME, PlannedGroupSize, run, describe, prepare)

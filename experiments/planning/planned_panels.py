@@ -48,7 +48,7 @@ def _panel(config: PlannedGroupSize, policy: FirstPolicy) -> Panel:
         sweeps, at_points = _run(config, policy.name)
         by_point = {point: wanted | {GAP_LAW: best} for point, best in at_points.items()}
         return Panel(policy.name, policy.draw, sweeps, by_point)
-    sweeps = _tabled(Path(config.sweep), config.budgets, policy.name)
+    sweeps = tabled(Path(config.sweep), config.budgets, policy.name)
     return Panel(policy.name, policy.draw, sweeps, {each.iteration: wanted for each in sweeps})
 
 
@@ -61,8 +61,12 @@ def _run(config: PlannedGroupSize, name: str) -> tuple[list[Sweep], dict[int, fl
     return sweeps, {law.iteration: law.best_group_size for law in at_points}
 
 
-def _tabled(path: Path, budgets: list[int] | None, name: str) -> list[Sweep]:
-    """Return a table's sweeps at the budgets that are asked for."""
+def tabled(path: Path, budgets: list[int] | None, name: str) -> list[Sweep]:
+    """Return a table's sweeps of a policy at the budgets that are asked for.
+
+    Raises:
+        ValueError: if the table has none of the policy, or at one of the budgets.
+    """
     found = list(tabled_sweeps(path, name))
     there = sorted({sweep.budget for sweep in found})
     for budget in budgets or []:

@@ -7,7 +7,7 @@ makes one object of the two. What only some kinds can do, an app asks through `k
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -71,8 +71,8 @@ class Subject(Protocol):
         """The task's name, with which those of its panels begin."""
         ...
 
-    def prepare(self) -> object:
-        """Build what may turn out impossible.
+    def prepare(self) -> Mapping[str, Any]:
+        """Build what may turn out impossible, and return the panels by name.
 
         Raises:
             ValueError: if task and policy do not go together, or a file is missing or wrong.

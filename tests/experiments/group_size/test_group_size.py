@@ -1,4 +1,4 @@
-"""The app `group_size`: the law of the gap against runs, columns, a kill half-way, mistakes."""
+"""The app `group_size`: the law of the gap against runs, mistakes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ import pytest
 from experiments.critic import critic
 from experiments.group_size import config as sweep_config
 from experiments.group_size import finite_prompts, group_size, group_size_rules, language_group_size
-from support.apps import call_main, checked, refuses, resumes
+from support.apps import call_main, checked, refuses
 from ustat_grpo import Grpo, Oracle
 from ustat_grpo.laws.path import ExpectedGap
 
 TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]", "scale.runs=50")
-COLUMNS = (
-    "task estimator budget group_size batch_size iteration runs gap std_error law path_gap optimal"
-)
 
 
 def measure(*overrides):
@@ -27,15 +24,9 @@ def measure(*overrides):
     return group_size.run(checked("group_size", *TINY, *overrides), Path("none"))
 
 
-def data_files(folder):
-    """Return the data of finished jobs by the name of the job."""
-    return {path.parent.name: path.read_bytes() for path in folder.rglob("data.csv")}
-
-
 class TestTable:
-    def test_columns_and_rows(self):
+    def test_rows(self):
         data = measure()
-        assert list(data) == COLUMNS.split()
         assert not data.isna().any(axis=None)
         keys = [
             (estimator, size, iteration)
@@ -86,15 +77,6 @@ class TestLaw:
 
 
 class TestJobs:
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
-        """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("budget=64,128", *TINY[:1], *TINY[2:], "threads=1")
-        killed, whole = tmp_path / "killed", tmp_path / "whole"
-        assert call_main(group_size, "-m", *sweep, f"output={whole}")[0] == 0
-        resumes(group_size, "measure", lambda config: config.budget == 128, killed, *sweep)
-        assert data_files(killed) == data_files(whole) and len(data_files(whole)) == 2
-
     def test_a_schedule_of_its_own_has_a_folder_of_its_own(self, tmp_path):
         """Would catch: a nested parameter that is left out of the folder's name."""
         for extra in ([], ["schedule.rate=0.5"], ["iterations=[5,10]"]):
@@ -121,7 +103,6 @@ MISTAKES = {
         ["group_size=[1,2]"],
         "group_size must be at least 2 for a leave-one-out baseline, got 1",
     ),
-    "no sizes": (["group_size=[]"], "group_size must hold at least one size, got []"),
     "prime budget": (
         ["budget=7", "group_size=null"],
         "budget must have a divisor from 2 on, got 7",
@@ -130,25 +111,6 @@ MISTAKES = {
         ["budget=3", "group_size=null"],
         "budget must be an integer of at least 4, got 3",
     ),
-    "iterations that go back": (
-        ["iterations=[20,5]"],
-        "iterations must be increasing, got [20, 5]",
-    ),
-    "iterations twice": (["iterations=[5,5]"], "iterations must be increasing, got [5, 5]"),
-    "no iterations": (["iterations=[]"], "iterations must be increasing, got []"),
-    "iteration zero": (
-        ["iterations=[0,5]"],
-        "iterations must be an integer of at least 1, got 0",
-    ),
-    "unknown schedule": (
-        ["schedule.kind=cosine"],
-        "schedule.kind must be among constant, decay, got 'cosine'",
-    ),
-    "rate zero": (
-        ["schedule.rate=0"],
-        "schedule.rate must be a finite number and above 0, got 0.0",
-    ),
-    "one run": (["scale.runs=1"], "scale.runs must be an integer of at least 2, got 1"),
 }
 
 

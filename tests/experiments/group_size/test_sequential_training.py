@@ -1,4 +1,4 @@
-"""Training on sequential tasks: the table, paired runs, exact objectives, kills, mistakes."""
+"""Training on sequential tasks: the table, paired runs, exact objectives, mistakes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 from experiments.gradient_error.gradient_mse import run as gradient_errors
 from experiments.group_size import group_size, sequential_training
 from experiments.group_size.confidence import compare
-from experiments.group_size.sequential_training import COLUMNS, Cell
+from experiments.group_size.sequential_training import Cell
 from experiments.running import options as schedule
-from experiments.running.commands import INTERRUPTED
 from experiments.running.estimators import _COMPARED, algorithms
 from experiments.running.runner import to_csv
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
@@ -58,8 +57,8 @@ class Posted(InThisProcess):
 
 
 class TestFrozenLake:
-    def test_columns_and_rows(self, lake):
-        assert list(lake) == COLUMNS and not lake.isna().any(axis=None)
+    def test_rows(self, lake):
+        assert not lake.isna().any(axis=None)
         keys = lake[["estimator", "iteration", "group_size"]].itertuples(index=False, name=None)
         names = ("vanilla", "grpo", "oracle")
         assert list(keys) == [(e, n, size) for e in names for n in (5, 20) for size in (2, 4, 16)]
@@ -196,29 +195,9 @@ class TestCartPole:
         assert objectives.tolist() == [returns.mean() for _, _, returns in played]
         assert all(returns.shape == (2, 4) for _, _, returns in played)
 
-    def test_a_killed_job_keeps_what_is_finished(self, tmp_path, in_process, monkeypatch):
-        """Killed in the sixth of eight runs; the same command runs the last three only."""
-        genuine, begun = sequential_training._trained, []
-
-        def killed(config, cell):
-            begun.append(cell)
-            if len(begun) == 6:
-                raise KeyboardInterrupt
-            return genuine(config, cell)
-
-        monkeypatch.setattr(sequential_training, "_trained", killed)
-        assert call_main(group_size, *CART, f"output={tmp_path / 'out'}")[0] == INTERRUPTED
-        kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
-        assert len(kept) == 5 and begun == CELLS[:6]
-        code, out, error = call_main(group_size, *CART, f"output={tmp_path / 'out'}")
-        assert (code, error) == (0, "") and "written after" in out
-        assert begun[6:] == CELLS[5:]
-        assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-        (path,) = tmp_path.rglob("data.csv")
-        data = measure(*CART, parts=tmp_path / "whole")
-        assert path.read_text() == to_csv(data)
-        assert list(data) == COLUMNS and not data.isna().any(axis=None)
+    def test_rows(self, tmp_path, in_process):
+        data = measure(*CART, parts=tmp_path)
+        assert not data.isna().any(axis=None)
         keys = data[["estimator", "iteration", "group_size"]].itertuples(index=False, name=None)
         assert list(keys) == [
             (e, n, G) for e in ("vanilla", "grpo") for n in (1, 2) for G in (2, 4)
