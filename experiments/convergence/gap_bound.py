@@ -157,7 +157,8 @@ def run(config: GapBound) -> pd.DataFrame:
         for name, each in track(config.compared.items(), panel):
             noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
-                columns = summary(measure(config, panel, start, each, schedule))
+                runs = measure(config, panel, start, each, schedule)
+                columns = summary(runs.gap, config.iterations)
                 columns["law"] = predicted(config, start, each, schedule)
                 columns |= bounds(config, start, each, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())

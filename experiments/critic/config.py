@@ -1,7 +1,6 @@
 """What the comparison with a learned critic is asked: its configuration, methods and cells."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
@@ -89,6 +88,7 @@ class Cell(NamedTuple):
     method: Method
     seed: int
 
-    def path(self, parts: Path) -> Path:
-        """Return where its table lies."""
-        return parts / f"{self.method.name}_G{self.method.group_size}_seed{self.seed}.csv"
+    @property
+    def name(self) -> str:
+        """The name of its table."""
+        return f"{self.method.name}_G{self.method.group_size}_seed{self.seed}"

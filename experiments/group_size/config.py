@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from omegaconf import MISSING
@@ -17,6 +18,9 @@ from experiments.running.options import (
     require_divisors,
     require_seed_and_threads,
 )
+from experiments.running.parts import KeptRuns, Parts
+from experiments.tasks.resolve import trained_subject
+from experiments.tasks.subject import TrainedSubject, TrainingAsked
 from ustat_grpo.inputs.checks import increasing, integer
 
 DEFAULT_SIZES = (2, 4, 8, 16, 32, 64, 128)
@@ -56,6 +60,36 @@ class GroupSize:
     def compared(self) -> dict[str, Compared]:
         """The estimators with their laws, by name."""
         return resolve(self.estimators)
+
+    @property
+    def subject(self) -> TrainedSubject:
+        """The task, with the verbs of every task on which sweeps train."""
+        return trained_subject(self.task)
+
+    def asked(
+        self, parts: Path | None = None, *, panel: str | None = None, estimator: str | None = None
+    ) -> TrainingAsked:
+        """Return what is asked of the subject.
+
+        Args:
+            parts: folder of the tables of single runs, on tasks where these take long.
+            panel: the only policy to begin at, if any.
+            estimator: the only one to train with, if any.
+        """
+        keep = None if parts is None else lambda module: KeptRuns(Parts(module, self), parts)
+        only = {} if estimator is None else {estimator: self.compared[estimator]}
+        return TrainingAsked(
+            only or self.compared,
+            self.budget,
+            self.group_size,
+            self.iterations,
+            self.schedule,
+            self.scale.runs,
+            self.seed,
+            self.threads,
+            keep,
+            panel,
+        )
 
 
 def sizes_at(
@@ -110,12 +144,6 @@ class SweepAsked(Protocol):
     schedule: ScheduleConfig
     seed: int
     threads: int | None
-
-
-class RunsAsked(SweepAsked, Protocol):
-    """What several apps ask of the runs at one budget, beside the group size."""
-
-    budget: int
 
 
 def grpo_sweep(config: SweepAsked, budget: int, sizes: list[int]) -> GroupSize:

@@ -11,7 +11,7 @@ from experiments.tasks.language_subject import LanguageSubject
 from experiments.tasks.policies import Policies, PosedTask
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.sequential_subject import EpisodeSubject, TableSubject
-from experiments.tasks.subject import Subject
+from experiments.tasks.subject import Subject, TrainedSubject
 
 
 def subject(task: Any, policies: Policies | None = None) -> Subject:
@@ -25,6 +25,23 @@ def subject(task: Any, policies: Policies | None = None) -> Subject:
     )
 
 
+def trained_subject(task: Any) -> TrainedSubject:
+    """Return the subject of a sweep that trains.
+
+    Raises:
+        ValueError: if it is a task that has no starts, or a language task.
+    """
+    wanted = "task must be a bandit that is trained on, or an environment"
+    return for_kind(task, _TRAINED, wanted)(task)
+
+
+_TRAINED: dict[type, Callable[[Any], TrainedSubject]] = {
+    ArithmeticChoice: FiniteSubject,
+    Bandit: FiniteSubject,
+    TugOfWarTask: FiniteSubject,
+    FrozenLake: TableSubject,
+    Gym: EpisodeSubject,
+}
 _SUBJECTS: dict[type, Callable[[Any, Any], Subject]] = {
     ArithmeticChoice: lambda task, _: FiniteSubject(task),
     Bandit: lambda task, _: FiniteSubject(task),

@@ -6,6 +6,7 @@ from rich.progress import track
 
 from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
+from experiments.tasks.errors_table import simulated
 from experiments.tasks.pool_table import errors_of_pool
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.subject import ErrorsAsked
@@ -30,13 +31,8 @@ def on_table(task: FrozenLake, asked: ErrorsAsked) -> pd.DataFrame:
             num_threads=asked.threads,
         )
         moments = snapshot(panel.mdp, panel.policy, panel.theta).moments
-        table.insert(0, "task", name)
-        table["law"] = [
-            asked.compared[each].law(moments, size, asked.batch_size)
-            for each, size in zip(table["estimator"], table["group_size"], strict=True)
-        ]
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True).assign(law_std_error=0.0, evidence="simulation")
+        tables.append(simulated(table, asked, name, moments))
+    return pd.concat(tables, ignore_index=True)
 
 
 def from_episodes(task: Gym, asked: ErrorsAsked) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.tasks import sequential_errors
 from experiments.tasks.pool_table import require_pool
 from experiments.tasks.sequential import FrozenLake, Gym, SampledPanel, TabularPanel
-from experiments.tasks.subject import Draw, ErrorsAsked, FirstBatch, FirstPolicy
+from experiments.tasks.subject import Draw, ErrorsAsked, FirstBatch, FirstPolicy, TrainingAsked
 from ustat_grpo.noise import OutputSample
 
 
@@ -35,6 +35,12 @@ class TableSubject:
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Simulate minibatches; laws are exact."""
         return sequential_errors.on_table(self.task, asked)
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Run Algorithm 1 compiled, from the first policy; objectives are exact."""
+        from experiments.tasks import sequential_training
+
+        return sequential_training.on_table(self.task, asked)
 
     @contextmanager
     def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:
@@ -68,6 +74,12 @@ class EpisodeSubject:
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Measure them by a pool of episodes."""
         return sequential_errors.from_episodes(self.task, asked)
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Play and learn, a process a run, from the first policy; objectives are mean returns."""
+        from experiments.tasks import sequential_training
+
+        return sequential_training.on_environment(self.task, asked)
 
     @contextmanager
     def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.running.estimators import Compared
+from experiments.running.options import ScheduleConfig
+from experiments.running.parts import KeptRuns
 from ustat_grpo import NoiseComponents
 from ustat_grpo.noise import OutputSample
 
@@ -36,6 +38,35 @@ class ErrorsAsked:
     precision: float
     seed: int
     threads: int | None
+
+
+@dataclass(frozen=True)
+class TrainingAsked:
+    """What is asked of runs of Algorithm 1 at one budget.
+
+    Args:
+        compared: the estimators by name.
+        budget: N = B·G, outputs a step.
+        group_size: every G, each of which divides the budget.
+        iterations: n, after which the runs are looked at, unless the task says when.
+        schedule: of the learning rate, which is the task's own if it has none.
+        num_runs: R of each, of which a task takes fewer where a run takes long.
+        seed: of the draws; runs of a number share them, whatever estimator and group size.
+        threads: at most so many, or processes where a run takes long; None leaves it open.
+        keep: from the module that trains to what keeps single runs, where a run takes long.
+        panel: the only policy to begin at; None takes all at which runs begin.
+    """
+
+    compared: Mapping[str, Compared]
+    budget: int
+    group_size: Sequence[int]
+    iterations: Sequence[int]
+    schedule: ScheduleConfig
+    num_runs: int
+    seed: int
+    threads: int | None
+    keep: Callable[[str], KeptRuns] | None = None
+    panel: str | None = None
 
 
 class FirstBatch(NamedTuple):
@@ -88,7 +119,11 @@ class Subject(Protocol):
         ...
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
-        """Measure every estimator at every group size on every panel, each beside its law."""
+        """Measure every estimator at every group size on every panel, each beside its law.
+
+        Returns:
+            A table with the columns of `experiments.tasks.errors_table.GradientError`.
+        """
         ...
 
     def first_policies(self, threads: int | None) -> AbstractContextManager[Iterator[FirstPolicy]]:
@@ -96,5 +131,21 @@ class Subject(Protocol):
 
         Args:
             threads: of torch, at most; None leaves it to the task.
+        """
+        ...
+
+
+class TrainedSubject(Subject, Protocol):
+    """A subject on which sweeps train, and measure nothing but the objective at checkpoints.
+
+    Language models are none: their sweeps take an optimizer, look at the noise on the way, and
+    train several runs as one ensemble; see `experiments.group_size.language_training`.
+    """
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Train from the policies at which runs begin, one row a run and checkpoint.
+
+        Returns:
+            A table with the columns of `experiments.tasks.runs_table`.
         """
         ...

@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.gradient_error import gradient_mse
-from experiments.group_size import language_group_size, sequential_training
+from experiments.group_size import language_group_size
+from experiments.tasks import sequential_training
 
 GROUPS = ("task", "policy", "estimator", "scale")
 _CHOICE = re.compile(rf"({'|'.join(GROUPS)})=\w+")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.gradient_error import gradient_mse
-from experiments.gradient_error.gradient_mse import COLUMNS
+from experiments.tasks.errors_table import COLUMNS
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
 from support.apps import call_main, checked

@@ -146,7 +146,7 @@ class TestCommand:
     def test_a_finished_job_prints_its_table_again(self, tmp_path, monkeypatch):
         code, first, _ = call_main(find_group_size, *TINY, f"output={tmp_path}")
         assert code == 0
-        monkeypatch.setattr(find_group_size, "measure", None)  # nothing is measured twice
+        monkeypatch.setattr(find_group_size, "measured_gaps", None)  # nothing is measured twice
         code, again, _ = call_main(find_group_size, *TINY, f"output={tmp_path}")
         assert code == 0
         (path,) = tmp_path.rglob("data.csv")

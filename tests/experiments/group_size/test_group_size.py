@@ -12,6 +12,7 @@ import pytest
 from experiments.critic import critic
 from experiments.group_size import config as sweep_config
 from experiments.group_size import finite_prompts, group_size, group_size_rules, language_group_size
+from experiments.tasks.finite_subject import train_bandit
 from support.apps import call_main, checked, refuses
 from ustat_grpo import Grpo, Oracle
 from ustat_grpo.laws.path import ExpectedGap
@@ -121,13 +122,17 @@ def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     refuses(group_size, message, folder, *TINY, *overrides)
 
 
+def trained(config, panel, estimator):
+    return train_bandit(config.asked(), config.task, panel, estimator, 4).gap
+
+
 def test_measured_runs_are_shared_between_group_sizes():
     """Would catch: a stream of its own for each size, which makes differences as noisy as sums."""
     config = checked("group_size", *TINY, "scale.runs=400")
-    ((panel, start),) = config.task.starts.items()
-    few, same = (group_size.measure(config, panel, start, Grpo(), 4).gap for _ in range(2))
+    (panel,) = config.task.starts
+    few, same = (trained(config, panel, Grpo()) for _ in range(2))
     np.testing.assert_array_equal(few, same)
-    other = group_size.measure(config, panel, start, Oracle(), 4).gap
+    other = trained(config, panel, Oracle())
     assert np.corrcoef(few[:, -1], other[:, -1])[0, 1] > 0.5
 
 

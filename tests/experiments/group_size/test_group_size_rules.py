@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.group_size import group_size, group_size_rules
+from experiments.group_size import group_size_rules
 from experiments.group_size.group_size_rules import MEASURED_BEST, RULES, Known, nearest
 from experiments.running.runner import to_csv
+from experiments.tasks.finite_subject import train_bandit
 from support.apps import checked, refuses
 from ustat_grpo import Grpo, NoiseComponents
 from ustat_grpo.laws.path import ExpectedGap
@@ -32,9 +33,10 @@ def gaps():
     found = {}
     for budget in (32, 64):
         config = checked("group_size_rules", *TINY).sweep(budget)
-        ((panel, start),) = config.task.starts.items()
+        (panel,) = config.task.starts
         runs = [
-            group_size.measure(config, panel, start, Grpo(), size).gap for size in config.group_size
+            train_bandit(config.asked(), config.task, panel, Grpo(), size).gap
+            for size in config.group_size
         ]
         for point, iteration in enumerate(config.iterations):
             table = np.stack(runs, axis=1)[:, :, point]

@@ -209,7 +209,7 @@ class TestTogether:
 
         monkeypatch.setattr(language_model, "chosen_device", lambda _: SimpleNamespace(type="cuda"))
         monkeypatch.setattr(language_training, "train_together", together)
-        Parts(language_group_size.__name__, made).write(CELLS[0].path(tmp_path), grpo)
+        Parts(language_group_size.__name__, made).write(tmp_path / f"{CELLS[0].name}.csv", grpo)
         assert len(run(made, tmp_path)) == 3 * len(CELLS) and taken == CELLS[1:]
 
     @pytest.mark.gpu

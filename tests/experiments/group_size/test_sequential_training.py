@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 from experiments.gradient_error.gradient_mse import run as gradient_errors
-from experiments.group_size import group_size, sequential_training
+from experiments.group_size import group_size
 from experiments.group_size.confidence import compare
-from experiments.group_size.sequential_training import Cell
 from experiments.running import options as schedule
 from experiments.running.estimators import _COMPARED, algorithms
 from experiments.running.runner import to_csv
+from experiments.tasks import sequential_training
+from experiments.tasks.sequential_training import EnvironmentRun
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
@@ -26,7 +27,12 @@ LAKE = ("task=frozenlake", "task.objectives=[0.1]", "budget=32", "group_size=[2,
 CART = ("task=cartpole", "budget=4", "group_size=[2,4]", "task.iterations=[1,2]",
         "task.num_prompts=2", "task.num_outputs=32", "task.num_copies=4", "task.trained=[0]",
         "scale.runs=100", "task.share_of_runs=0.02")  # fmt: skip
-CELLS = [Cell(name, size, run) for name in ("vanilla", "grpo") for size in (2, 4) for run in (0, 1)]
+CELLS = [
+    EnvironmentRun(name, size, run)
+    for name in ("vanilla", "grpo")
+    for size in (2, 4)
+    for run in (0, 1)
+]
 
 
 def measure(*overrides, parts=Path("none")):
@@ -131,11 +137,17 @@ class TestFrozenLake:
         ((panel, start),) = config.task.snapshots.items()
         estimators = algorithms(config.compared)
         one, *others = (
-            sequential_training._compiled(config, panel, start, estimators[name], size).objective
+            sequential_training.train_on_table(
+                config.asked(), config.task, panel, start, estimators[name], size
+            ).objective
             for name, size in (("grpo", 4), ("oracle", 4), ("grpo", 16))
         )
         for other in others:
             assert np.corrcoef(one[:, -1], other[:, -1])[0, 1] > 4 / np.sqrt(2000)
+
+
+def trained(config, cell):
+    return sequential_training.train_on_environment(config.task, config.asked(), cell)
 
 
 def reached(panel, theta):
@@ -149,14 +161,14 @@ class TestCartPole:
         """Would catch: streams keyed by the place of a size, or that all runs share."""
         config = checked("group_size", *CART)
         wider = checked("group_size", *CART, "group_size=[4,2]", "scale.runs=500", "threads=7")
-        found = {cell: sequential_training._trained(config, cell) for cell in CELLS}
+        found = {cell: trained(config, cell) for cell in CELLS}
         assert all(objectives.shape == (2,) for objectives in found.values())
         for cell in CELLS[4:]:
-            again = sequential_training._trained(wider, cell)
+            again = trained(wider, cell)
             np.testing.assert_array_equal(again, found[cell])
         assert len({tuple(objectives) for objectives in found.values()}) > 4
         other = checked("group_size", *CART, "seed=1")
-        assert (sequential_training._trained(other, CELLS[4]) != found[CELLS[4]]).any()
+        assert (trained(other, CELLS[4]) != found[CELLS[4]]).any()
 
     def test_runs_share_starts_and_episodes(self, monkeypatch):
         """One stream for all sizes of a run. Would catch: sizes compared on starts of their own."""
@@ -169,7 +181,7 @@ class TestCartPole:
         genuine = sequential_training.train
         monkeypatch.setattr(sequential_training, "train", look)
         for cell in CELLS[4:]:
-            sequential_training._trained(checked("group_size", *CART), cell)
+            trained(checked("group_size", *CART), cell)
         states = {0: set(), 1: set()}
         for cell, named in seen.items():
             assert named["batch_size"] * cell.group_size == 4
@@ -189,7 +201,7 @@ class TestCartPole:
 
         genuine = sequential_training.group_rollouts
         monkeypatch.setattr(sequential_training, "group_rollouts", look)
-        objectives = sequential_training._trained(checked("group_size", *CART), CELLS[4])
+        objectives = trained(checked("group_size", *CART), CELLS[4])
         assert [list(seeds) for _, seeds, _ in played] == [[0, 1]] * 2
         assert (played[0][0] != played[1][0]).any() and (played[0][0] != 0).any()
         assert objectives.tolist() == [returns.mean() for _, _, returns in played]

@@ -7,10 +7,10 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from experiments.gradient_error import fixed_budget, gradient_mse
-from experiments.gradient_error.gradient_mse import COLUMNS
 from experiments.group_size import finite_prompts, group_size
 from experiments.tasks import bandits
 from experiments.tasks.bandits import Bandit, TokenBanditTask, TugOfWarTask
+from experiments.tasks.errors_table import COLUMNS
 from experiments.tasks.kinds import for_kind, of_kind
 from experiments.tasks.language import Arithmetic
 from experiments.tasks.policies import PosedTask, SmallPolicies
