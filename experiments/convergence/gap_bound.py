@@ -18,7 +18,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.convergence.limit_law import enclosed_tug_of_war, require_no_escape
-from experiments.group_size.group_size import summary
+from experiments.group_size.group_size import gap_columns
 from experiments.running.app import App
 from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
@@ -158,7 +158,7 @@ def run(config: GapBound) -> pd.DataFrame:
             noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
                 runs = measure(config, panel, start, each, schedule)
-                columns = summary(runs.gap, config.iterations)
+                columns = gap_columns(runs.gap, config.iterations)
                 columns["law"] = predicted(config, start, each, schedule)
                 columns |= bounds(config, start, each, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())

@@ -66,26 +66,26 @@ class CriticConfig:
         """The task with the policy at which runs begin."""
         return PosedTask(self.task, self.policy)
 
-    def methods(self) -> list["Method"]:
+    def methods(self) -> list["TrainingMethod"]:
         """Return what is compared."""
         return [
-            *(Method(GRPO, size) for size in self.group_size),
-            *(Method(CRITIC, size) for size in self.critic_group_size),
-            Method(TOKEN_CRITIC, 1),
+            *(TrainingMethod(GRPO, size) for size in self.group_size),
+            *(TrainingMethod(CRITIC, size) for size in self.critic_group_size),
+            TrainingMethod(TOKEN_CRITIC, 1),
         ]
 
 
-class Method(NamedTuple):
+class TrainingMethod(NamedTuple):
     """GRPO or a critic, with a group size."""
 
     name: str
     group_size: int
 
 
-class Cell(NamedTuple):
+class CriticRun(NamedTuple):
     """One run: a method and a seed."""
 
-    method: Method
+    method: TrainingMethod
     seed: int
 
     @property

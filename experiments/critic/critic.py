@@ -19,12 +19,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.critic.config import NAME, Cell, CriticConfig
+from experiments.critic.config import NAME, CriticConfig, CriticRun
 from experiments.running.app import App
 from experiments.running.parts import KeptRuns, Parts
 from experiments.running.threads import use_threads
 
-Job = Callable[[], pd.DataFrame]
+Work = Callable[[], pd.DataFrame]
 
 COLUMNS = [
     "task", "method", "group_size", "batch_size", "budget", "optimizer", "iteration", "seed",
@@ -43,7 +43,7 @@ def run(config: CriticConfig, parts: Path) -> pd.DataFrame:
 
     use_threads(config.threads)
     sets = config.posed.training_sets()
-    cells = [Cell(method, seed) for method in config.methods() for seed in range(config.seeds)]
+    cells = [CriticRun(method, seed) for method in config.methods() for seed in range(config.seeds)]
     jobs = {"costs": partial(costs, config, sets)}
     jobs |= {cell.name: partial(train, config, sets, cell) for cell in cells}
     kept = KeptRuns(Parts(__name__, config), parts)
@@ -51,7 +51,7 @@ def run(config: CriticConfig, parts: Path) -> pd.DataFrame:
     return pd.concat(tables.values(), ignore_index=True)
 
 
-def _tables(jobs: Sequence[Job]) -> Iterator[tuple[Job, pd.DataFrame]]:
+def _tables(jobs: Sequence[Work]) -> Iterator[tuple[Work, pd.DataFrame]]:
     yield from ((job, job().reindex(columns=COLUMNS)) for job in jobs)
 
 

@@ -19,10 +19,10 @@ from experiments.running.app import App
 from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import (
     Scale,
-    divisors,
     group_sizes,
     require_divisors,
     require_seed_and_threads,
+    sizes_of_budget,
 )
 from experiments.tasks.bandits import finite_task
 from experiments.tasks.finite_subject import FiniteSubject
@@ -54,7 +54,7 @@ class FixedBudget:
         """Check the ranges; a mistake is found before any work starts."""
         integer("budget", self.budget, at_least=4)
         every = self.group_size is None
-        self.group_size = divisors(self.budget) if every else group_sizes(self.group_size)
+        self.group_size = sizes_of_budget(self.budget) if every else group_sizes(self.group_size)
         require_divisors(self.budget, self.group_size)
         require_seed_and_threads(self.seed, self.threads)
         require_group_size(self.compared, min(self.group_size))

@@ -13,10 +13,10 @@ from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import (
     Scale,
     ScheduleConfig,
-    divisors,
     group_sizes,
     require_divisors,
     require_seed_and_threads,
+    sizes_of_budget,
 )
 from experiments.running.parts import KeptRuns, Parts
 from experiments.tasks.resolve import trained_subject
@@ -48,7 +48,7 @@ class GroupSize:
         """Check the ranges; a mistake is found before any work starts."""
         every = self.group_size is None
         self.group_size = (
-            divisors(self.budget)
+            sizes_of_budget(self.budget)
             if every
             else sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
         )
@@ -123,7 +123,7 @@ def sizes_at(
         return asked
     kept = [size for size in asked if budget % size == 0]
     if len(kept) < fewest:
-        kept = divisors(budget)
+        kept = sizes_of_budget(budget)
     if kept != asked:
         _say_once(f"{name}: {kept}, which divide the budget {budget}, in place of {asked}")
     return kept

@@ -18,7 +18,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.group_size.config import sizes_at
-from experiments.group_size.group_size import summary
+from experiments.group_size.group_size import gap_columns
 from experiments.running.app import App
 from experiments.running.estimators import resolve
 from experiments.running.options import Scale, ScheduleConfig, require_seed_and_threads
@@ -164,7 +164,7 @@ def _columns(config: FinitePrompts, runs: Runs, law: Sequence[float], size: int)
             "budget": config.budget,
             "group_size": size,
             "batch_size": config.budget // size,
-            **summary(runs.gap, config.iterations),
+            **gap_columns(runs.gap, config.iterations),
             "law": law,
         }
     )

@@ -64,7 +64,7 @@ def _run_bandit(config: GroupSize, _: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def summary(gap: Float[Array, "R C"], iterations: Sequence[int]) -> dict[str, Any]:
+def gap_columns(gap: Float[Array, "R C"], iterations: Sequence[int]) -> dict[str, Any]:
     """Return the columns that say what runs have reached: a mean gap with its standard error."""
     return {
         "iteration": iterations,
@@ -124,7 +124,7 @@ def _columns(
         "budget": config.budget,
         "group_size": size,
         "batch_size": batch_size,
-        **summary(gap, config.iterations),
+        **gap_columns(gap, config.iterations),
         "law": [law.gap(batch_size=batch_size, group_size=size) for law in laws],
         "path_gap": [law.path_gap for law in laws],
         "optimal": [law.best_group_size for law in laws],

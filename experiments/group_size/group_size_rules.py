@@ -20,7 +20,7 @@ from experiments.group_size.confidence import compare
 from experiments.group_size.config import GroupSize, grpo_sweep
 from experiments.group_size.group_size import measured_gaps, predicted
 from experiments.running.app import App
-from experiments.running.options import Scale, ScheduleConfig, divisors, group_sizes
+from experiments.running.options import Scale, ScheduleConfig, group_sizes, sizes_of_budget
 from experiments.tasks.bandits import Start, bandit_task, prepare
 from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.laws.path import ExpectedGap
@@ -104,7 +104,7 @@ class GroupSizeRules:
         """Return the sweep over the group sizes that a budget allows, or raise if it has none."""
         sizes = [size for size in self.group_size if budget % size == 0 and 2 * size <= budget]
         if not sizes and self.group_size == DEFAULT_SIZES:
-            sizes = divisors(budget)
+            sizes = sizes_of_budget(budget)
         if not sizes:
             raise ValueError(
                 f"group_size must hold a divisor of budget {budget} of at most half of it, "

@@ -89,7 +89,7 @@ class LanguageGroupSize:
             )
 
 
-class Cell(NamedTuple):
+class SeededRun(NamedTuple):
     """One run: a group size and a seed."""
 
     group_size: int

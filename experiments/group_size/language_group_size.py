@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
-from experiments.group_size.language_config import NAME, Cell, LanguageGroupSize
+from experiments.group_size.language_config import NAME, LanguageGroupSize, SeededRun
 from experiments.group_size.resolution import summary
 from experiments.running.app import App
 from experiments.running.parts import KeptRuns, Parts
@@ -42,21 +42,21 @@ def run(config: LanguageGroupSize, parts: Path) -> pd.DataFrame:
         parts: folder of the runs' own tables.
     """
     kept = KeptRuns(Parts(__name__, config), parts)
-    cells = [Cell(*each) for each in product(config.group_size, range(config.seeds))]
+    cells = [SeededRun(*each) for each in product(config.group_size, range(config.seeds))]
     names = {cell.name: cell for cell in cells}
     tables = kept.tables(names, partial(_tables, config), config.task.name)
     return pd.concat(tables.values(), ignore_index=True)
 
 
 def _tables(
-    config: LanguageGroupSize, cells: Sequence[Cell]
-) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    config: LanguageGroupSize, cells: Sequence[SeededRun]
+) -> Iterator[tuple[SeededRun, pd.DataFrame]]:
     yield from ((cell, table.reindex(columns=COLUMNS)) for cell, table in _trained(config, cells))
 
 
 def _trained(
-    config: LanguageGroupSize, cells: Sequence[Cell]
-) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    config: LanguageGroupSize, cells: Sequence[SeededRun]
+) -> Iterator[tuple[SeededRun, pd.DataFrame]]:
     """Yield each run as it ends.
 
     Small policies train one a process on a CPU, and all at once on a GPU; Hugging Face models one

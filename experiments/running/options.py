@@ -68,7 +68,7 @@ def group_sizes(value: Any, name: str = "group_size") -> list[int]:
     return [integer(name, size) for size in sizes]
 
 
-def divisors(budget: int) -> list[int]:
+def sizes_of_budget(budget: int) -> list[int]:
     """Return every divisor from 2 to half of the budget, or raise if there is none."""
     total = integer("budget", budget, at_least=4, at_most=2**53)
     sizes = law.divisors(total)[1:-1]

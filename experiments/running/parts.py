@@ -41,7 +41,7 @@ class Parts:
         self._digest = self._origin.digest
         self._stale = config.stale
 
-    def left(self, paths: Sequence[Path]) -> list[Path]:
+    def missing(self, paths: Sequence[Path]) -> list[Path]:
         """Return the paths of the tables that are not there, and say why if they seemed to be.
 
         Raises:
@@ -110,7 +110,7 @@ class KeptRuns:
             title: of the bar that shows how far it is.
         """
         paths = {run: self._folder / f"{name}.csv" for name, run in names.items()}
-        absent = set(self._parts.left(list(paths.values())))
+        absent = set(self._parts.missing(list(paths.values())))
         missing = [run for run, path in paths.items() if path in absent]
         computed = compute(missing) if missing else ()
         for run, table in track(computed, title, total=len(missing)):

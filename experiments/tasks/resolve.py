@@ -8,13 +8,13 @@ from experiments.tasks.finite_subject import FiniteSubject
 from experiments.tasks.kinds import for_kind
 from experiments.tasks.language import Arithmetic, TextTask
 from experiments.tasks.language_subject import LanguageSubject
-from experiments.tasks.policies import Policies, PosedTask
+from experiments.tasks.policies import PolicySource, PosedTask
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.sequential_subject import EpisodeSubject, TableSubject
 from experiments.tasks.subject import Subject, TrainedSubject
 
 
-def subject(task: Any, policies: Policies | None = None) -> Subject:
+def subject(task: Any, policies: PolicySource | None = None) -> Subject:
     """Return the subject of an experiment: a task, and to a language task its policies.
 
     Raises:

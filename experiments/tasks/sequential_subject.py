@@ -6,12 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from rich.progress import track
 
-from experiments.tasks import sequential_errors
-from experiments.tasks.pool_table import require_pool
+from experiments.running.estimators import algorithms
+from experiments.tasks.bandits import panel_rng
+from experiments.tasks.errors_table import simulated
+from experiments.tasks.pool_table import errors_of_pool, require_pool
 from experiments.tasks.sequential import FrozenLake, Gym, SampledPanel, TabularPanel
-from experiments.tasks.subject import Draw, ErrorsAsked, FirstBatch, FirstPolicy, TrainingAsked
+from experiments.tasks.subject import (
+    DrawFirstBatch,
+    ErrorsAsked,
+    FirstBatch,
+    FirstPolicy,
+    TrainingAsked,
+)
 from ustat_grpo.noise import OutputSample
+from ustat_grpo.pools.moments import pool_moments
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,24 @@ class TableSubject:
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Simulate minibatches; laws are exact."""
-        return sequential_errors.on_table(self.task, asked)
+        from ustat_grpo.environments import gradient_errors, snapshot
+
+        estimators, tables = algorithms(asked.compared), []
+        for name, panel in track(self.task.snapshots.items(), self.task.name):
+            table = gradient_errors(
+                panel.mdp,
+                panel.policy,
+                panel.theta,
+                estimators,
+                asked.group_size,
+                asked.batch_size,
+                precision=asked.precision,
+                rng=panel_rng(asked.seed, name),
+                num_threads=asked.threads,
+            )
+            moments = snapshot(panel.mdp, panel.policy, panel.theta).moments
+            tables.append(simulated(table, asked, name, moments))
+        return pd.concat(tables, ignore_index=True)
 
     def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
         """Run Algorithm 1 compiled, from the first policy; objectives are exact."""
@@ -73,7 +100,14 @@ class EpisodeSubject:
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Measure them by a pool of episodes."""
-        return sequential_errors.from_episodes(self.task, asked)
+        tables = []
+        with self.task.copies() as copies:
+            for name, panel in track(self.task.snapshots.items(), self.task.name):
+                # Not the stream of the panel, by which the pool is cut into groups.
+                rng = np.random.default_rng(panel_rng(asked.seed, name).integers(2**63))
+                pool = self.task.pool(copies, panel, rng)
+                tables.append(errors_of_pool(asked, name, pool, pool_moments(pool)))
+        return pd.concat(tables, ignore_index=True)
 
     def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
         """Play and learn, a process a run, from the first policy; objectives are mean returns."""
@@ -89,7 +123,7 @@ class EpisodeSubject:
 
 
 @contextmanager
-def episodes(task: FrozenLake | Gym) -> Iterator[Draw]:
+def episodes(task: FrozenLake | Gym) -> Iterator[DrawFirstBatch]:
     """Open copies of a task's environment, and yield what plays first batches of its first policy.
 
     Starts are drawn i.i.d., as runs draw them; see `start_seeds` of the task.

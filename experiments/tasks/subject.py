@@ -76,7 +76,7 @@ class FirstBatch(NamedTuple):
     num_outputs: int
 
 
-Draw = Callable[[FirstBatch, np.random.Generator], OutputSample]
+DrawFirstBatch = Callable[[FirstBatch, np.random.Generator], OutputSample]
 """Takes a first batch of outputs, and measures it."""
 
 
@@ -90,7 +90,7 @@ class FirstPolicy(NamedTuple):
     """
 
     name: str
-    draw: Draw
+    draw: DrawFirstBatch
     noise: NoiseComponents | None
 
 

@@ -185,6 +185,6 @@ class TestSizesOfABudget:
     def test_lists_in_the_code_are_those_of_the_configuration_files(self):
         """Would catch: a list that is changed in one place, and then refused at most budgets."""
         for app in APPS:
-            with mock.patch.object(sweep_config, "divisors", side_effect=AssertionError):
+            with mock.patch.object(sweep_config, "sizes_of_budget", side_effect=AssertionError):
                 overrides = ["budgets=[36]"] if app == "group_size_rules" else ["budget=36"]
                 assert checked(app, *overrides)

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from experiments.group_size import language_group_size, language_training
-from experiments.group_size.language_group_size import Cell, report, run
+from experiments.group_size.language_group_size import SeededRun, report, run
 from experiments.group_size.resolution import summary
 from experiments.running.parts import Parts
 from experiments.tasks.policies import PosedTask
@@ -38,7 +38,7 @@ FEW = (
     "noise_questions=10",
     "learning_rate=0.5",
 )
-CELLS = [Cell(size, seed) for size in (2, 4) for seed in (0, 1)]
+CELLS = [SeededRun(size, seed) for size in (2, 4) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +173,10 @@ class TestPairing:
             asked[cell] = []
             trained(config("noise_seeds=1"), cell)
         for seed in (0, 1):
-            large, small = ([*asked[Cell(size, seed)]] for size in (2, 4))
+            large, small = ([*asked[SeededRun(size, seed)]] for size in (2, 4))
             assert [len(step) for step in large] == [8] * 3
             assert [step[:4] for step in large] == small
-        assert asked[Cell(2, 0)] != asked[Cell(2, 1)]
+        assert asked[SeededRun(2, 0)] != asked[SeededRun(2, 1)]
 
     def test_another_seed_or_budget_draws_anew(self, config):
         def rewards(*more):
@@ -191,7 +191,7 @@ class TestTogether:
     def test_an_ensemble_is_what_its_runs_are_alone(self, config):
         """Would catch: noise components of one seed measured by the draws of another."""
         both = config("noise_seeds=2", "seeds=3", "iterations=[2]")
-        cells = [*CELLS, Cell(2, 2), Cell(4, 2)]
+        cells = [*CELLS, SeededRun(2, 2), SeededRun(4, 2)]
         together = dict(language_training.train_together(both, cells))
         assert together.keys() == set(cells)
         for cell, table in together.items():

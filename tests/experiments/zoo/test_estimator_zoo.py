@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments.zoo import estimator_zoo
-from experiments.zoo.entries import CRITIC_ERROR, ZOO, Problem
+from experiments.zoo.entries import CRITIC_ERROR, ZOO, PromptProblem
 from experiments.zoo.estimator_zoo import MEASURES, measures
 from experiments.zoo.moments import MeanAndSecond
 from experiments.zoo.table import show
@@ -78,7 +78,7 @@ class TestLaws:
         mean, second, kept = enumerated(estimator, snapshot, size, keep)
         norm, target = mean @ mean, snapshot.gradient
         wanted = [mean @ target / np.sqrt(norm * (target @ target)), norm, second / norm - 1]
-        problem = Problem(snapshot)
+        problem = PromptProblem(snapshot)
         np.testing.assert_allclose(entry.law(problem, size), wanted, rtol=1e-11, atol=1e-12)
         mutant = entry.law(problem, size + 1).scale_free_error
         assert abs(mutant / wanted[2] - 1) > 1e-3
@@ -90,7 +90,7 @@ class TestLaws:
     def test_dead_groups(self, kind):
         snapshot = SNAPSHOTS[kind]
         _, _, kept = enumerated(ZOO["rloo"].estimator, snapshot, 4, mixed)
-        assert Problem(snapshot).dead_groups(4) == pytest.approx(1 - kept, rel=1e-12)
+        assert PromptProblem(snapshot).dead_groups(4) == pytest.approx(1 - kept, rel=1e-12)
 
 
 class TestShipped:
