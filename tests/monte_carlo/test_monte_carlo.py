@@ -29,7 +29,7 @@ from ustat_grpo import (
 from ustat_grpo.monte_carlo import gradient_mse, label
 from ustat_grpo.monte_carlo import harness as monte_carlo
 from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
-from ustat_grpo.monte_carlo.simulation import affine_form
+from ustat_grpo.monte_carlo.simulation import form_of
 
 NAMED = {name: estimator for name, (estimator, _) in ESTIMATORS.items()}
 SIZES = [2, 4, 9, 300]
@@ -81,7 +81,7 @@ def test_every_estimator_of_the_compiled_loop_is_measured_here():
         for name, contract in CONTRACTS.items()
         if contract.reads in told
         and contract.rewards != "binary"
-        and affine_form(contract.make(1, 0), 4, problem("three levels")) is not None
+        and form_of(contract.make(1, 0), 4, problem("three levels")) is not None
     }
     here = {type(estimator).__name__ for estimator in NAMED.values()}
     assert here | {"EmpiricalBayes", "KeepSingletons"} == affine

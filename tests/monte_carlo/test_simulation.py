@@ -23,7 +23,8 @@ from ustat_grpo import (
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
 from ustat_grpo.monte_carlo import kernels, simulation
-from ustat_grpo.monte_carlo.simulation import Simulation, affine_form, tables_of
+from ustat_grpo.monte_carlo.layout import Draws
+from ustat_grpo.monte_carlo.simulation import Simulation, form_of, tables_of
 
 ESTIMATORS: dict[str, Estimator] = {
     "vanilla": Vanilla(),
@@ -103,7 +104,7 @@ def problem(name: str) -> Snapshot:
 def both_paths(monkeypatch, snapshot, batch_size, sizes, replications=20):
     """Errors and gradient sums by the fused loop, then by the plain path."""
     results = [Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY).run(0, replications, 1)]
-    monkeypatch.setattr(simulation, "affine_form", lambda *_: None)
+    monkeypatch.setattr(simulation, "form_of", lambda *_: None)
     plain = Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY)
     return *results, plain.run(0, replications, 1)
 
@@ -146,7 +147,8 @@ def test_replicates_are_algorithm_1_on_the_counted_outputs(name, batch_size):
     tables, slots = tables_of(snapshot, sizes), run.num_slots
     prompts = np.empty((replications, slots), np.int64)
     counts = np.zeros((2, replications, slots, len(tables.cell_rewards)), np.int64)
-    kernels.count_cells(tables, np.array(sizes), KEY, batch_size is None, 0, prompts, counts)
+    draws = Draws(KEY, first=0, all_once=batch_size is None)
+    kernels.count_cells(tables, np.array(sizes), draws, prompts, counts)
     weights = snapshot.prompt_probs if batch_size is None else np.full(slots, 1 / slots)
     scores, num_actions = snapshot.dense_scores(), snapshot.action_probs.shape[1]
     for s, e, r in product(range(2), range(len(ESTIMATORS)), range(replications)):
@@ -191,14 +193,14 @@ def test_affine_form_recovers_the_coefficients(name, group_size):
     }
     assert expected.keys() == ESTIMATORS.keys()
     for label, estimator in ESTIMATORS.items():
-        form = affine_form(estimator, group_size, snapshot)
+        form = form_of(estimator, group_size, snapshot)
         assert form is not None
         for got, known in zip(form, expected[label], strict=True):
             np.testing.assert_allclose(got, np.broadcast_to(known, np.shape(got)), atol=1e-14)
 
 
 def test_a_group_of_one_has_no_others():
-    form = affine_form(Vanilla(), 1, problem("tabular"))
+    form = form_of(Vanilla(), 1, problem("tabular"))
     assert form is not None and form.other == 0.0
 
 
@@ -215,7 +217,7 @@ NOT_AFFINE = [
 def test_affine_form_refuses_what_is_not_affine(estimator):
     snapshot = random_snapshot(np.random.default_rng(0), 3, 4, reward_levels=(0.0, 1.0, 5.0))
     for group_size in (3, 4, 16):
-        assert affine_form(estimator, group_size, snapshot) is None
+        assert form_of(estimator, group_size, snapshot) is None
 
 
 def enumerated_mse(snapshot: Snapshot, estimator: Estimator, group_size: int) -> float:

@@ -25,7 +25,7 @@ from ustat_grpo import (
     Whitened,
 )
 from ustat_grpo.estimators import NOTHING
-from ustat_grpo.monte_carlo.simulation import Simulation, affine_form
+from ustat_grpo.monte_carlo.simulation import Simulation, form_of
 
 KEY = np.uint64(2**63 + 12345)
 BEYOND = {
@@ -104,7 +104,7 @@ def test_groups_handed_out_one_by_one_are_rejected(name):
 def test_no_affine_form(estimator, num_prompts, group_size):
     """Would catch: a problem of one prompt, whose batches are then thought to be groups."""
     snapshot = random_snapshot(np.random.default_rng(0), num_prompts, 3)
-    assert affine_form(estimator, group_size, snapshot) is None
+    assert form_of(estimator, group_size, snapshot) is None
 
 
 @pytest.mark.parametrize("features", [None, 3], ids=["tabular", "dense"])
@@ -179,6 +179,6 @@ def test_what_a_bandit_does_not_know(estimator, missing):
 
 def test_two_outputs_weigh_the_same_without_each_other():
     """At G = 2 the score-weighted mean of the others is GRPO's, compiled loop and all."""
-    form = affine_form(ScoreWeightedMean(), 2, tiny())
+    form = form_of(ScoreWeightedMean(), 2, tiny())
     assert form is not None and (form.own, form.other) == (1.0, -1.0)
-    assert affine_form(Shrinkage(0.5), 2, tiny()) is not None
+    assert form_of(Shrinkage(0.5), 2, tiny()) is not None

@@ -118,7 +118,7 @@ def optimize_mdp(
     def part(first: int, last: int) -> None:
         own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
         state = _state(tables, batch_size, shared)
-        mdp_ascent.ascend(tables, rule, shared, state, key, first, own)
+        mdp_ascent.ascend(tables, rule, shared, state, ascent.ThreadRuns(key, first, own))
 
     in_parts(num_runs, threads, part)
     ascent.require_finite(left, points, rates)

@@ -182,17 +182,18 @@ class _Loop(NamedTuple):
 
     def run(self, left: ascent.Checkpoints, num_threads: int) -> None:
         """Fill `left`, a part of the runs on each thread."""
-        problem = self.tables, self.rule, self.bounds, self.shared
+        problem = ascent.AscentProblem(self.tables, self.rule, self.bounds)
 
         def part(first: int, last: int) -> None:
             own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
+            runs = ascent.ThreadRuns(self.key, first, own)
             state = ascent_layout.state(self.tables, self.batch_size, self.shared)
             if self.update is None:
-                ascent.ascend(*problem, state, self.key, first, own)
+                ascent.ascend(problem, self.shared, state, runs)
                 return
             reuse = ascent_layout.reuse(self.tables)
             practical_ascent.ascend_in_practice(
-                *problem, self.update, state, reuse, self.key, first, own
+                problem, self.shared, self.update, state, reuse, runs
             )
 
         in_parts(len(left.objective), num_threads, part)
