@@ -42,7 +42,7 @@ from theory.claims import (
 from theory.enumeration import gradient_distribution, outcomes, unordered_groups
 from theory.problems import random_problem
 from ustat_grpo import Decay, Estimator, Grpo, Practice, Snapshot, optimize
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import Gain, curvature, maximiser, mean_field

@@ -72,7 +72,7 @@ class LanguageGroupSize:
 
     def _require_knowledge(self) -> None:
         """Raise if an estimator or the noise components need what is not known of a task."""
-        from ustat_grpo.pools.pool import NUM_BLOCKS
+        from ustat_grpo.pools.prompt_pools import NUM_BLOCKS
 
         exact = self.posed.is_exact
         unknown = {"optimal_baseline"} if exact else {"optimal_baseline", "oracle"}

@@ -114,7 +114,7 @@ def optimal(rows: pd.DataFrame) -> Float[Array, " n"]:
     )
 
 
-def predicted_interval(rows: pd.DataFrame) -> law.Interval:
+def predicted_interval(rows: pd.DataFrame) -> law.GroupSizeRange:
     """Return the group sizes within 5 % of the least gradient error at the start of training."""
     start = rows.loc[(rows["iteration"] == 0) & rows["prompt"].notna()]
     return law.near_optimal(components(start))
@@ -145,7 +145,7 @@ class Resolution(NamedTuple):
     rivals: Comparison
     noise: NoiseFloor
     optimal: float
-    predicted: law.Interval
+    predicted: law.GroupSizeRange
 
 
 def summary(data: pd.DataFrame) -> list[Resolution]:

@@ -20,7 +20,7 @@ from experiments.tasks.runs_table import by_group_size
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.sequential_training import without_values
 from ustat_grpo.environments import snapshot
-from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
+from ustat_grpo.pools.measured_moments import MeasuredMoments, pool_moments
 
 COLUMNS = [
     "task", "estimator", "budget", "group_size", "batch_size", "iteration", "runs", "objective",

@@ -23,7 +23,7 @@ from experiments.running.app import App
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks.bandits import panel_rng
 from ustat_grpo import Decay, Estimator, Grpo, Practice, SoftmaxBandit, optimize
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised, StdNormalised
 from ustat_grpo.inputs.checks import increasing, integer, real
 from ustat_grpo.laws import binary
@@ -54,7 +54,7 @@ LAW_SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass
 class Problem:
-    """Prompts that share one coordinate; see `ustat_grpo.bandits.one_axis`."""
+    """Prompts that share one coordinate; see `ustat_grpo.bandits.tug_of_war`."""
 
     name: str = "two_prompts"
     success: list[list[float]] = MISSING

@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo import Moments
-from ustat_grpo.pools.moments import MeasuredMoments
+from ustat_grpo.pools.measured_moments import MeasuredMoments
 
 SIMULATION, POOL, BRUTE_FORCE = "simulation", "pool", "brute force"
 

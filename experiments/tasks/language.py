@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.questions.datasets import Question
     from ustat_grpo.lm.questions.questions import Questions
     from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
+    from ustat_grpo.lm.task import Task
 
 
 @dataclass
@@ -58,11 +59,16 @@ class Panel(NamedTuple):
     outputs_at_once: int
 
     @property
+    def task(self) -> "Task":
+        """The questions, the reward and the length of outputs, as the library takes them."""
+        from ustat_grpo.lm.task import Task
+
+        return Task(self.prompts, self.reward, self.max_tokens)
+
+    @property
     def is_exact(self) -> bool:
         """Whether the one right output to each question is known, and with it V(x) and g(x)."""
-        from ustat_grpo.lm.questions.rewards import ExactMatch
-
-        return isinstance(self.reward, ExactMatch)
+        return self.task.is_exact
 
     @property
     def exact_match(self) -> "ExactMatch":
@@ -71,14 +77,7 @@ class Panel(NamedTuple):
         Raises:
             ValueError: if the reward knows no such output.
         """
-        from ustat_grpo.lm.questions.rewards import ExactMatch
-
-        if not isinstance(self.reward, ExactMatch):
-            raise ValueError(
-                "reward must know the one right output to each question, got "
-                f"{type(self.reward).__name__}"
-            )
-        return self.reward
+        return self.task.exact_match
 
     def first(self, number: int) -> "Panel":
         """Return the policy with the first questions only."""

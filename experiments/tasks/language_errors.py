@@ -13,7 +13,7 @@ from experiments.tasks.errors_table import BRUTE_FORCE, GradientError, measured
 from experiments.tasks.language import LanguageTask, Panel
 from experiments.tasks.pool_table import errors_of_pool
 from experiments.tasks.subject import ErrorsAsked
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def measure(task: LanguageTask, panels: Mapping[str, Panel], asked: ErrorsAsked)
     """
     import torch
 
-    from ustat_grpo.lm.scores.pool import draw_pool
+    from ustat_grpo.lm.scores.output_pool import draw_pool
 
     use_threads(asked.threads or 1)
     tables = []
@@ -37,10 +37,8 @@ def measure(task: LanguageTask, panels: Mapping[str, Panel], asked: ErrorsAsked)
         rng = torch.Generator().manual_seed(int(tasks.panel_rng(asked.seed, name).integers(2**62)))
         pool = draw_pool(
             panel.model,
-            panel.prompts,
-            panel.reward,
+            panel.task,
             task.num_outputs,
-            max_tokens=panel.max_tokens,
             rng=rng,
             outputs_at_once=panel.outputs_at_once,
         )
@@ -59,19 +57,17 @@ def _brute_force(
 
     The optimal baseline is left out: it is measured, by the pool.
     """
-    from ustat_grpo.lm.scores.gradient_error import brute_force_errors
+    from ustat_grpo.lm.scores.known_solutions import brute_force_errors
 
     if not (task.brute_force_replications and panel.is_exact and asked.batch_size is None):
         return
     estimators = algorithms(asked.compared)
     found = brute_force_errors(
         panel.model,
-        panel.prompts,
-        panel.exact_match,
+        panel.task,
         {each: rule for each, rule in estimators.items() if each != "optimal_baseline"},
         task.brute_force_group_size,
         num_replications=task.brute_force_replications,
-        max_tokens=panel.max_tokens,
         rng=rng,
     )
     for estimator, errors in found.items():

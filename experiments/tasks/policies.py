@@ -246,10 +246,10 @@ class HuggingFacePolicy:
         questions: Sequence["Question"],
         ask: Callable[["Question"], str],
     ) -> Panel:
-        from ustat_grpo.lm.questions.text_tasks import posed
+        from ustat_grpo.lm.questions.text_tasks import prompts_for
 
         texts = [ask(question) for question in questions]
-        prompts = posed(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
+        prompts = prompts_for(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
         reward = task.reward_in_words(questions, loaded.tokenizer)
         return Panel(loaded.model, prompts, reward, task.max_tokens, self.outputs_at_once)
 
@@ -263,10 +263,9 @@ class _Loaded(NamedTuple):
 
 def _ask(way: str) -> Callable[["Question"], str]:
     """Return what turns a question into a prompt: a way that is asked of arithmetic, or math."""
-    from ustat_grpo.lm.questions import instructions
-    from ustat_grpo.lm.questions.text_tasks import prompt_text
+    from ustat_grpo.lm.questions.text_tasks import example_problems, prompt_text
 
-    examples = instructions.example_problems() if way == "examples" else ()
+    examples = example_problems() if way == "examples" else ()
     return partial(prompt_text, examples=examples)
 
 

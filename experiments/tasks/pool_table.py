@@ -11,8 +11,8 @@ from experiments.tasks.errors_table import POOL, GradientError, measured
 from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import PromptErrors, pool_errors
-from ustat_grpo.pools.moments import MeasuredMoments
-from ustat_grpo.pools.pool import Pool, whole_blocks
+from ustat_grpo.pools.measured_moments import MeasuredMoments
+from ustat_grpo.pools.prompt_pools import Pool, whole_blocks
 
 
 def require_pool(num_outputs: int, asked: ErrorsAsked) -> None:

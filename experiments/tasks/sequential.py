@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ustat_grpo import Grpo
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import increasing, integer, real
-from ustat_grpo.pools.pool import Pool, whole_blocks
+from ustat_grpo.pools.prompt_pools import Pool, whole_blocks
 
 if TYPE_CHECKING:
     from ustat_grpo.environments.copies import EnvironmentCopies

@@ -21,7 +21,7 @@ from experiments.tasks.subject import (
     TrainingAsked,
 )
 from ustat_grpo.noise import OutputSample
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.pools.measured_moments import pool_moments
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from ustat_grpo.estimators import (
     ScoreWeightedMean,
     Sign,
 )
-from ustat_grpo.estimators.arrays import Array as AnyArray
+from ustat_grpo.estimators.scored import Array as AnyArray
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import first_largest
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages, MinibatchLaw
-from ustat_grpo.moments import Moments, OutcomeMoments
+from ustat_grpo.moments import OF_PROMPTS, Moments, OutcomeMoments
 
 CRITIC_ERROR = 0.1
 """The root-mean-square error of the critic in the table: it says V(x) ± 0.1, either as likely."""
@@ -65,17 +65,17 @@ class PromptProblem:
 
     def law(self, advantages: GroupAdvantages) -> MinibatchLaw:
         """Return the law of one group at a random prompt."""
-        return binary.minibatch(advantages, self.moments, self.gram, num_groups=1)
+        return binary.minibatch_law(advantages, self.moments, self.gram, num_groups=1)
 
     def versions(self, levels: Array, chances: Array, group_size: int) -> MinibatchLaw:
         """Return the law of a baseline with several levels, shape (M, P), and their chances."""
         copies = len(levels)
         probs = (chances * self.snapshot.prompt_probs).ravel()
         outcome = binary.outcome_moments(self.moments)
-        moments = replace(
-            self.moments,
-            prompt_probs=probs,
-            gradient_norm_squared=np.tile(self.moments.gradient_norm_squared, copies),
+        of_prompts = {name: np.tile(getattr(self.moments, name), copies) for name in OF_PROMPTS}
+        moments = Moments(
+            **of_prompts | {"prompt_probs": probs},
+            prompt_noise=self.moments.prompt_noise,
             outcome=OutcomeMoments(
                 np.tile(outcome.success_probability, copies),
                 np.tile(outcome.success_score_norm_squared, copies),
@@ -84,7 +84,7 @@ class PromptProblem:
         )
         gram = np.tile(self.gram, (copies, copies))
         advantages = binary.baseline(group_size, levels.ravel())
-        return binary.minibatch(advantages, moments, gram, num_groups=1)
+        return binary.minibatch_law(advantages, moments, gram, num_groups=1)
 
 
 def norm_squared(snapshot: Snapshot) -> float:

@@ -19,8 +19,8 @@ from ustat_grpo.environments.rollouts import episode_scores, group_rollouts
 from ustat_grpo.estimators import Grpo
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import pool_errors
-from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool
+from ustat_grpo.pools.measured_moments import MeasuredMoments, pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool
 
 SEEDS = [0, 1, 2, 3]
 LEVELS = np.array([0.0, 1.0, 2.5])

@@ -12,7 +12,7 @@ from scipy.linalg import block_diag
 from support.problems import naive_policy, random_problem
 from ustat_grpo import Constant, Practice, TugOfWar, optimize
 from ustat_grpo.bandits.expansion import Expansion
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import curvature, maximiser, mean_field

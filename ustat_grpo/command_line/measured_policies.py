@@ -12,14 +12,14 @@ from ustat_grpo.lm.judging.text_rewards import TextReward
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
 from ustat_grpo.lm.models.checkpoints import shipped_policy
 from ustat_grpo.lm.models.huggingface import load
-from ustat_grpo.lm.questions.datasets import Item, Question, questions_of, select_questions
+from ustat_grpo.lm.questions.datasets import Entry, Question, questions_of, select_questions
 from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
 from ustat_grpo.lm.questions.rewards import Reward
 from ustat_grpo.lm.questions.text_tasks import (
     ACCURACIES,
     LOADERS,
-    posed,
     prompt_text,
+    prompts_for,
     require_judgeable,
 )
 from ustat_grpo.lm.sampling import require_context
@@ -30,7 +30,7 @@ NUM_HELD_OUT, HELD_OUT_SEED = 500, 2603
 _ACCURACY_OF_TASK = {"arithmetic": "number", "gsm8k": "math", "math": "math"}
 
 
-class Asked(NamedTuple):
+class MeasuredPolicy(NamedTuple):
     """A policy, what it is asked, and the reward of its outputs."""
 
     model: LanguageModel
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
     reward: Reward
 
 
-def asked(args: argparse.Namespace) -> Asked:
+def measured_policy(args: argparse.Namespace) -> MeasuredPolicy:
     """Return what the options name.
 
     Raises:
@@ -48,17 +48,17 @@ def asked(args: argparse.Namespace) -> Asked:
     return _shipped(args) if args.model is None else _in_folder(args)
 
 
-def _shipped(args: argparse.Namespace) -> Asked:
+def _shipped(args: argparse.Namespace) -> MeasuredPolicy:
     device = chosen_device(args.device)
     # In doubles, which cost these small models little: of ten digits every processor then makes the
     # same, and draws the same outputs.
     model = shipped_policy(args.policy, device=device, dtype=torch.float64)
     questions = Questions(_problems(args), device=device)
     require_context(model, questions.prompts, args.max_tokens, "--max-tokens")
-    return Asked(model, questions.prompts, questions.exact_match)
+    return MeasuredPolicy(model, questions.prompts, questions.exact_match)
 
 
-def _in_folder(args: argparse.Namespace) -> Asked:
+def _in_folder(args: argparse.Namespace) -> MeasuredPolicy:
     reward = args.reward or _ACCURACY_OF_TASK[args.task]
     accuracy = ACCURACIES[reward]()
     questions = _questions(args)
@@ -67,9 +67,9 @@ def _in_folder(args: argparse.Namespace) -> Asked:
         args.model, dtype=args.dtype, device=args.device, chat=args.chat, name="--model"
     )
     texts = [prompt_text(question) for question in questions]
-    prompts = posed(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
+    prompts = prompts_for(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
     answers = [question.answer for question in questions]
-    return Asked(model, prompts, TextReward(answers, tokenizer, accuracy))
+    return MeasuredPolicy(model, prompts, TextReward(answers, tokenizer, accuracy))
 
 
 def _questions(args: argparse.Namespace) -> Sequence[Question]:
@@ -87,7 +87,7 @@ def _problems(args: argparse.Namespace) -> Sequence[ArithmeticProblem]:
     return _drawn(held_out.problems, args, "questions of the task arithmetic")
 
 
-def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> Sequence[Item]:
+def _drawn(items: Sequence[Entry], args: argparse.Namespace, what: str) -> Sequence[Entry]:
     """Return some of the items, without replacement, in random order."""
     if args.prompts > len(items):
         raise ValueError(f"--prompts must be at most the {len(items)} {what}, got {args.prompts}")

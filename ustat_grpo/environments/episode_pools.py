@@ -10,7 +10,7 @@ from ustat_grpo.environments.rollouts import episode_scores, group_rollouts, req
 from ustat_grpo.estimators import Grpo, gradient
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import generator
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 
 def episode_pool(
@@ -70,8 +70,8 @@ def _gradients_of_parts(
 ) -> Float[Array, "K d"]:
     """Return the gradient that each part of the episodes of a prompt estimates.
 
-    Parts are dealt out as `ustat_grpo.pools.moments` leaves them out, and share no episode: so
-    products of two of them, averaged over prompts, are unbiased for ‖∇J‖².
+    Parts are dealt out as `ustat_grpo.pools.measured_moments` leaves them out, and share no
+    episode: so products of two of them, averaged over prompts, are unbiased for ‖∇J‖².
     """
     shares = returns.reshape(-1, NUM_BLOCKS).T
     dealt = scores.reshape(-1, NUM_BLOCKS, scores.shape[1]).swapaxes(0, 1)

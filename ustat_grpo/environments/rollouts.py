@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.features import OneHot
-from ustat_grpo.environments.playing import Plan, Tape, play
+from ustat_grpo.environments.playing import EpisodeStreams, Tape, play
 from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import finite, integer, real
@@ -93,10 +93,10 @@ def group_rollouts(
     """
     parameter = require_policy(copies, policy, theta)
     starts, size = require_seeds(seeds), integer("group_size", group_size)
-    plan = Plan(starts, size, require_discount(discount), draw_key(rng), draw_key(rng))
-    tape = Tape(np.zeros(plan.num_episodes, dtype=np.int64), np.zeros(plan.num_episodes))
+    streams = EpisodeStreams(starts, size, require_discount(discount), draw_key(rng), draw_key(rng))
+    tape = Tape(np.zeros(streams.num_episodes, dtype=np.int64), np.zeros(streams.num_episodes))
     with np.errstate(over="ignore", invalid="ignore"):  # see what follows, and `play`
-        play(copies, plan, lambda seen: policy.logits(parameter, seen), tape)
+        play(copies, streams, lambda seen: policy.logits(parameter, seen), tape)
     if not np.isfinite(tape.returns).all():
         raise ValueError(
             "returns must be finite, but the sum of the rewards of an episode has overflowed"

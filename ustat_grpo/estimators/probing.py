@@ -144,25 +144,25 @@ def _advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array)
             "estimator must look at one group at a time, and at no more than its rewards, V and "
             f"b*, for many runs at once, got {estimator!r}"
         )
-    ask = _Asked(estimator, group_size)
+    probe = _Probe(estimator, group_size)
     nothing = np.zeros(group_size)
     first = nothing.copy()
     first[0] = 1.0
-    constant = ask(nothing)[0]
-    response = ask(first) - constant
+    constant = probe(nothing)[0]
+    response = probe(first) - constant
     own, other = _own_and_other(response)
     rule = AdvantageRule(
         own=own,
         other=other,
         constant=float(constant),
-        value=float(ask(nothing, value=1.0)[0] - constant),
-        optimal_baseline=float(ask(nothing, best=1.0)[0] - constant),
+        value=float(probe(nothing, value=1.0)[0] - constant),
+        optimal_baseline=float(probe(nothing, best=1.0)[0] - constant),
         tabulated=np.empty((0, 2)),
     )
-    if _holds(rule, ask, reward_levels):
+    if _holds(rule, probe, reward_levels):
         return rule
-    rule = rule._replace(tabulated=_table(ask, reward_levels))
-    if len(reward_levels) == 2 and _holds(rule, ask, reward_levels):
+    rule = rule._replace(tabulated=_table(probe, reward_levels))
+    if len(reward_levels) == 2 and _holds(rule, probe, reward_levels):
         return rule
     raise ValueError(
         "estimator must be affine in the rewards, or depend on 0/1 rewards through their number "
@@ -202,9 +202,9 @@ def tabulate(estimator: Estimator, group_size: int) -> Array:
     table = np.stack([answers[:, -1], answers[:, 0]], axis=-1)
     table[-1, 0] = table[0, 1] = 0.0
     for order in (slice(None), slice(None, None, -1), _irregular_order(size)):
-        asked = rewards[:, order]
-        expected = np.take_along_axis(table, asked.astype(int), axis=-1)
-        if not np.allclose(estimator.advantages(asked), expected, rtol=1e-12, atol=1e-12):
+        reordered = rewards[:, order]
+        expected = np.take_along_axis(table, reordered.astype(int), axis=-1)
+        if not np.allclose(estimator.advantages(reordered), expected, rtol=1e-12, atol=1e-12):
             raise ValueError(
                 f"estimator must not look at the order of the outputs, got {estimator!r}"
             )
@@ -298,7 +298,7 @@ def _irregular_order(size: int) -> NDArray[np.intp]:
     return np.argsort(np.sin(np.arange(1.0, size + 1)))
 
 
-class _Asked:
+class _Probe:
     """An estimator with its group size."""
 
     def __init__(self, estimator: Estimator, group_size: int) -> None:
@@ -318,12 +318,12 @@ class _Asked:
         return True
 
 
-def _table(ask: _Asked, levels: Array) -> Array:
+def _table(probe: _Probe, levels: Array) -> Array:
     """The advantages of both levels for each number k of outputs that have the second."""
-    size = ask.group_size
+    size = probe.group_size
     table = np.zeros((size + 1, 2))
     for count in range(size + 1):
-        answer = ask(_with_count(size, count, levels))
+        answer = probe(_with_count(size, count, levels))
         table[count] = answer[-1], answer[0]
     return table
 
@@ -333,9 +333,9 @@ def _with_count(size: int, count: int, levels: Array) -> Array:
     return np.where(np.arange(size) < count, levels[-1], levels[0])
 
 
-def _holds(rule: AdvantageRule, ask: _Asked, levels: Array) -> bool:
+def _holds(rule: AdvantageRule, probe: _Probe, levels: Array) -> bool:
     """Compare with answers to irregular, mixed and equal rewards, in another order too."""
-    size = ask.group_size
+    size = probe.group_size
     irregular = _irregular((size,))
     mixed, *equal = _with_levels((size,), levels)
     cases = [mixed, mixed[::-1].copy(), *equal]
@@ -343,13 +343,13 @@ def _holds(rule: AdvantageRule, ask: _Asked, levels: Array) -> bool:
         counts = np.unique(np.linspace(0, size, _COUNTS_CHECKED).astype(int))
         cases += [_with_count(size, count, levels)[::-1].copy() for count in counts]
     if len(rule.tabulated) == 0:
-        if not ask.accepts(irregular):  # some take no rewards but 0 and 1
+        if not probe.accepts(irregular):  # some take no rewards but 0 and 1
             return False
         cases.append(irregular)
     sides = (0.0, 0.0), (0.3, -0.7), (1.1, 0.4)
     return all(
         np.allclose(
-            ask(rewards, *side), _predicted(rule, rewards, *side, levels), rtol=1e-12, atol=1e-12
+            probe(rewards, *side), _predicted(rule, rewards, *side, levels), rtol=1e-12, atol=1e-12
         )
         for rewards in cases
         for side in sides

@@ -22,7 +22,7 @@ class TrainingConfig:
     """One run of Algorithm 1, θ ← Π(θ + η_i ĝ(θ)), or with `practice` of Algorithm 2.
 
     Bandits (`optimize`), decision processes (`environments.optimize_mdp`), environments
-    (`environments.train`) and language models (`lm.train`) all take it.
+    (`environments.train`) and language models (`lm.train`, in an `lm.ModelTraining`) all take it.
 
     Args:
         estimator: turns the rewards of each group into advantages.

@@ -20,7 +20,7 @@ from support.apps import checked, refuses
 from support.optimisation_tables import assert_apart, legend_names
 from ustat_grpo.lm.exact import solution_probs
 from ustat_grpo.lm.training.actor_critic import Learner
-from ustat_grpo.lm.training.optimizers import AdamW, Sgd
+from ustat_grpo.lm.training.model_training import AdamW, Sgd
 
 MEGA = 1_000_000
 FEW = (

@@ -16,7 +16,7 @@ from figures import implied_objective as figure
 from support.apps import checked, refuses
 from theory import implied_objective as chapter
 from ustat_grpo import Practice
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import mean_field
 

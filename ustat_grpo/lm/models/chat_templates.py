@@ -38,7 +38,7 @@ LONGEST = 200
 """Characters of a template's own message that an error quotes."""
 
 
-def asked(tokenizer: Any, text: str) -> str:
+def chat_prompt(tokenizer: Any, text: str) -> str:
     """Return the prompt that a tokenizer's template makes of what a user says.
 
     Args:
@@ -68,7 +68,7 @@ def try_out(tokenizer: Any, text: str) -> None:
     """Ask a template once, in a fork first, where no step can last or fill the memory.
 
     Raises:
-        ValueError: as `asked`, and if the fork had to be ended.
+        ValueError: as `chat_prompt`, and if the fork had to be ended.
     """
     if hasattr(os, "fork"):  # elsewhere nothing forks
         with warnings.catch_warnings():
@@ -77,7 +77,7 @@ def try_out(tokenizer: Any, text: str) -> None:
         if child == 0:
             _try_and_exit(tokenizer, text)
         _require_survival(child)
-    asked(tokenizer, text)
+    chat_prompt(tokenizer, text)
 
 
 def _try_and_exit(tokenizer: Any, text: str) -> None:
@@ -87,7 +87,7 @@ def _try_and_exit(tokenizer: Any, text: str) -> None:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, LIMIT + _GRACE)
         _limit_memory()
-        asked(tokenizer, text)
+        chat_prompt(tokenizer, text)
     except BaseException as error:
         code = _TOO_MUCH if isinstance(error.__cause__ or error, MemoryError) else 0
     finally:
