@@ -18,7 +18,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.convergence.limit_law import enclosed_tug_of_war, require_no_escape
-from experiments.group_size.group_size import summary
+from experiments.group_size.group_size import gap_columns
 from experiments.running.app import App
 from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
@@ -63,6 +63,7 @@ class GapBound:
         """Check the ranges; a mistake is found before any work starts."""
         _ = self.tug_of_war
         integer("batch_size", self.batch_size)
+        integer("group_size", self.group_size)
         increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)
@@ -156,7 +157,8 @@ def run(config: GapBound) -> pd.DataFrame:
         for name, each in track(config.compared.items(), panel):
             noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
-                columns = summary(measure(config, panel, start, each, schedule))
+                runs = measure(config, panel, start, each, schedule)
+                columns = gap_columns(runs.gap, config.iterations)
                 columns["law"] = predicted(config, start, each, schedule)
                 columns |= bounds(config, start, each, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())

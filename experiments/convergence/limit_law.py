@@ -65,6 +65,7 @@ class LimitLaw:
         """Check the ranges; a mistake is found before any work starts."""
         _ = self.tug_of_war
         integer("batch_size", self.batch_size)
+        integer("group_size", self.group_size)
         if self.iterations is None:  # more runs see smaller departures from the limit
             self.iterations = [250, 1000] if self.scale.runs < 1000 else [250, 1000, 4000]
         increasing("iterations", self.iterations)

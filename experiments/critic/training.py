@@ -29,7 +29,7 @@ from ustat_grpo.lm.training.model_training import OPTIMIZERS, AdamW, Optimizer, 
 from ustat_grpo.lm.training.training import run_rng
 
 if TYPE_CHECKING:
-    from experiments.critic.config import Cell, CriticConfig, Method
+    from experiments.critic.config import CriticConfig, CriticRun, TrainingMethod
 
 _STILL = 1e-12
 """A learning rate that moves no weight of single precision."""
@@ -58,7 +58,7 @@ class _Run:
 def _begin(
     config: "CriticConfig",
     sets: Sets,
-    method: "Method",
+    method: "TrainingMethod",
     *,
     seed: int,
     optimizer: Optimizer,
@@ -84,7 +84,7 @@ def _begin(
     return _Run(ActorCritic(learner, critic), sets, training, rng)
 
 
-def train(config: "CriticConfig", sets: Sets, cell: "Cell") -> pd.DataFrame:
+def train(config: "CriticConfig", sets: Sets, cell: "CriticRun") -> pd.DataFrame:
     """Train one run, and return its table."""
     run = _begin(
         config, sets, cell.method, seed=cell.seed, optimizer=Sgd(), critic_optimizer=AdamW()
@@ -199,7 +199,7 @@ def _memory(run: _Run, iteration: int) -> Iterator[tuple[str, str, float]]:
 
 
 def _table(
-    config: "CriticConfig", method: "Method", numbers: Numbers, *, iteration: int
+    config: "CriticConfig", method: "TrainingMethod", numbers: Numbers, *, iteration: int
 ) -> pd.DataFrame:
     rows = pd.DataFrame(list(numbers), columns=["quantity", "part", "value"])
     return rows.assign(

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
@@ -90,12 +89,13 @@ class LanguageGroupSize:
             )
 
 
-class Cell(NamedTuple):
+class SeededRun(NamedTuple):
     """One run: a group size and a seed."""
 
     group_size: int
     seed: int
 
-    def path(self, parts: Path) -> Path:
-        """Return where its table lies."""
-        return parts / f"G{self.group_size}_seed{self.seed}.csv"
+    @property
+    def name(self) -> str:
+        """The name of its table."""
+        return f"G{self.group_size}_seed{self.seed}"

@@ -22,10 +22,10 @@ from ustat_grpo.lm.training.training import Checkpoint, Evaluate, run_rng, train
 from ustat_grpo.pools.measured_moments import pool_moments
 
 if TYPE_CHECKING:
-    from experiments.group_size.language_config import Cell, LanguageGroupSize
+    from experiments.group_size.language_config import LanguageGroupSize, SeededRun
 
 
-def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
+def train_alone(config: "LanguageGroupSize", cell: "SeededRun") -> pd.DataFrame:
     """Train one run, and return its table."""
     use_threads(config.threads)
     sets = config.posed.training_sets()
@@ -43,8 +43,8 @@ def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
 
 
 def train_together(
-    config: "LanguageGroupSize", cells: Sequence["Cell"]
-) -> Iterator[tuple["Cell", pd.DataFrame]]:
+    config: "LanguageGroupSize", cells: Sequence["SeededRun"]
+) -> Iterator[tuple["SeededRun", pd.DataFrame]]:
     """Train runs as a few ensembles, and yield each; only the rounding is not `train_alone`'s."""
     sets = config.posed.training_sets()
     for some in _alike(config, cells):
@@ -63,7 +63,9 @@ def train_together(
         yield from zip(some, map(pd.DataFrame, tables), strict=True)
 
 
-def _alike(config: "LanguageGroupSize", cells: Sequence["Cell"]) -> Iterator[Sequence["Cell"]]:
+def _alike(
+    config: "LanguageGroupSize", cells: Sequence["SeededRun"]
+) -> Iterator[Sequence["SeededRun"]]:
     """Part the runs whose noise components are measured, by seed, from the others.
 
     What looks at a model draws by the seed, and is common to an ensemble.
@@ -76,7 +78,7 @@ def _alike(config: "LanguageGroupSize", cells: Sequence["Cell"]) -> Iterator[Seq
             yield some
 
 
-def _measures_noise(config: "LanguageGroupSize", cell: "Cell") -> bool:
+def _measures_noise(config: "LanguageGroupSize", cell: "SeededRun") -> bool:
     return cell.seed < config.noise_seeds
 
 
@@ -89,7 +91,7 @@ def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
     )
 
 
-def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> ModelTraining:
+def _training(config: "LanguageGroupSize", cell: "SeededRun", sets: Sets) -> ModelTraining:
     (compared,) = config.compared.values()
     gain = compared.gain(cell.group_size)
     run = TrainingConfig(
@@ -105,12 +107,12 @@ def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> ModelTra
     )
 
 
-def _rng(config: "LanguageGroupSize", cell: "Cell") -> torch.Generator:
+def _rng(config: "LanguageGroupSize", cell: "SeededRun") -> torch.Generator:
     """Return a run's generator; the group size is no part of its key, so runs are paired."""
     return run_rng(config.seed, config.budget, cell.seed)
 
 
-def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "Cell") -> Evaluate:
+def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "SeededRun") -> Evaluate:
     """Return what looks at a model: accuracy always, noise components for some of the seeds."""
 
     def look(model: Any) -> Mapping[str, float]:
@@ -163,7 +165,7 @@ def _moments(
 
 def _row(
     config: "LanguageGroupSize",
-    cell: "Cell",
+    cell: "SeededRun",
     measured: Mapping[str, float],
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ questions are asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,8 +13,7 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from experiments.tasks.operands import Ranges
-from ustat_grpo.arithmetic.problems import KINDS
+from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
 from ustat_grpo.inputs.checks import integer
 
 if TYPE_CHECKING:
@@ -24,6 +23,22 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.questions.questions import Questions
     from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
     from ustat_grpo.lm.task import Task
+
+
+@dataclass
+class Ranges:
+    """From where the numbers of arithmetic questions are drawn; see `ustat_grpo.arithmetic`."""
+
+    sums: list[int] = field(default_factory=lambda: [1, 20])
+    factors: list[int] = field(default_factory=lambda: [2, 99])
+    multipliers: list[int] | None = field(default_factory=lambda: [2, 9])
+    divisors: list[int] = field(default_factory=lambda: [2, 9])
+    quotients: list[int] = field(default_factory=lambda: [2, 99])
+
+    def build(self) -> OperandRanges:
+        """Return the ranges of the library."""
+        ranges = {name: pair and tuple(pair) for name, pair in asdict(self).items()}
+        return OperandRanges(**ranges)
 
 
 class Panel(NamedTuple):

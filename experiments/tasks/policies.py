@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SHIPPED = Path(str(files("ustat_grpo"))) / "lm" / "policies"
 
 
-class Policies(Protocol):
+class PolicySource(Protocol):
     """The policies of a configuration."""
 
     name: str
@@ -47,7 +47,7 @@ class Policies(Protocol):
         """Whether they answer in tokens in which the one right output is known."""
         ...
 
-    def starting_at(self, start: str) -> "Policies":
+    def starting_at(self, start: str) -> "PolicySource":
         """Return the policy at which runs begin, where there are several."""
         ...
 
@@ -279,7 +279,7 @@ class PosedTask:
     """
 
     task: LanguageTask
-    policies: Policies
+    policies: PolicySource
 
     @property
     def start(self) -> str:
@@ -300,7 +300,7 @@ class PosedTask:
         return self.policies.training_sets(self.task)
 
 
-def posed(task: Any, policies: Policies) -> PosedTask:
+def posed(task: Any, policies: PolicySource) -> PosedTask:
     """Return a task of a configuration with its policies.
 
     Raises:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from experiments.gradient_error import gradient_mse
-from experiments.gradient_error.gradient_mse import COLUMNS
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
+from experiments.tasks.errors_table import COLUMNS
 from support.apps import call_main, checked
 from ustat_grpo import Moments
 from ustat_grpo.environments.contextual_bandit import ContextualBanditEnv
