@@ -24,7 +24,7 @@ from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
-from ustat_grpo import Constant, Decay, Runs, Snapshot, TugOfWar, optimize
+from ustat_grpo import Constant, Decay, Runs, Snapshot, TrainingConfig, TugOfWar, optimize
 from ustat_grpo.bandits.expansion import Expansion, expand
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import increasing, integer, real
@@ -173,21 +173,18 @@ def measure(
     config: GapBound, panel: str, start: Start, compared: Compared, schedule: Constant | Decay
 ) -> Runs:
     """Run Algorithm 1; the same generator each time, so that estimators and schedules share."""
-    return optimize(
-        start.bandit,
-        compared.estimator,
+    training = TrainingConfig(
+        estimator=compared.estimator,
         batch_size=config.batch_size,
         group_size=config.group_size,
         num_iterations=config.iterations[-1],
         schedule=schedule,
-        num_runs=config.scale.runs,
-        theta0=start.theta0,
         checkpoints=config.iterations,
-        projection=start.projection if config.project else None,
         keep_theta=False,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
+        projection=start.projection if config.project else None,
     )
+    rng, num_runs = tasks.panel_rng(config.seed, panel), config.scale.runs
+    return optimize(start.bandit, training, theta0=start.theta0, num_runs=num_runs, rng=rng)
 
 
 def predicted(

@@ -31,7 +31,7 @@ from ustat_grpo.inputs.checks import increasing, leave_one_out_group_size
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.epochs import prompt_effect
 from ustat_grpo.laws.path import ExpectedGap, expected_gap, without_replacement
-from ustat_grpo.optimization.runs import PROMPT_SAMPLING
+from ustat_grpo.optimization.training_config import PROMPT_SAMPLING
 
 COLUMNS = [
     "task", "prompt_sampling", "num_prompts", "budget", "group_size", "batch_size", "iteration",

@@ -14,7 +14,15 @@ from experiments.tasks.bandits import FiniteTask, Start, bandit_task, panel_rng
 from experiments.tasks.errors_table import simulated
 from experiments.tasks.runs_table import runs_table
 from experiments.tasks.subject import ErrorsAsked, FirstPolicy, TrainingAsked
-from ustat_grpo import Estimator, Runs, Snapshot, gradient_mse, optimize
+from ustat_grpo import (
+    Estimator,
+    Precision,
+    Runs,
+    Snapshot,
+    TrainingConfig,
+    gradient_mse,
+    optimize,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,8 @@ class FiniteSubject:
                 algorithms(asked.compared),
                 asked.group_size,
                 asked.batch_size,
-                precision=asked.precision,
+                replications=Precision(asked.precision),
                 rng=panel_rng(asked.seed, panel),
-                num_threads=asked.threads,
             )
             tables.append(simulated(table, asked, panel, snapshot.moments))
         return pd.concat(tables, ignore_index=True)
@@ -78,22 +85,19 @@ def train_bandit(
 ) -> Runs:
     """Run Algorithm 1; the same generator each time, so that divisions and estimators share."""
     start, rate = task.starts[panel], bandit_task(task).learning_rate
-    return optimize(
-        start.bandit,
-        estimator,
+    training = TrainingConfig(
+        estimator=estimator,
         batch_size=asked.budget // group_size,
         group_size=group_size,
         num_iterations=asked.iterations[-1],
         schedule=asked.schedule.build(rate),
-        num_runs=asked.num_runs,
-        theta0=start.theta0,
         checkpoints=asked.iterations,
+        keep_theta=False,
         projection=start.projection,
         prompt_sampling=prompt_sampling,
-        keep_theta=False,
-        rng=panel_rng(asked.seed, panel),
-        num_threads=asked.threads,
     )
+    rng = panel_rng(asked.seed, panel)
+    return optimize(start.bandit, training, theta0=start.theta0, num_runs=asked.num_runs, rng=rng)
 
 
 def _first_policy(name: str, start: Start) -> FirstPolicy:

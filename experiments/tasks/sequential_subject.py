@@ -20,8 +20,12 @@ from experiments.tasks.subject import (
     FirstPolicy,
     TrainingAsked,
 )
+from ustat_grpo import Precision
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.pools.measured_moments import pool_moments
+
+_MOST_REPLICATIONS = 1_000_000
+"""After which errors are as precise as they get: returns of few episodes vary too much for more."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,16 @@ class TableSubject:
 
         estimators, tables = algorithms(asked.compared), []
         for name, panel in track(self.task.snapshots.items(), self.task.name):
+            here = snapshot(panel.mdp, panel.policy, panel.theta)
             table = gradient_errors(
-                panel.mdp,
-                panel.policy,
-                panel.theta,
+                here,
                 estimators,
                 asked.group_size,
                 asked.batch_size,
-                precision=asked.precision,
+                replications=Precision(asked.precision, _MOST_REPLICATIONS),
                 rng=panel_rng(asked.seed, name),
-                num_threads=asked.threads,
             )
-            moments = snapshot(panel.mdp, panel.policy, panel.theta).moments
-            tables.append(simulated(table, asked, name, moments))
+            tables.append(simulated(table, asked, name, here.moments))
         return pd.concat(tables, ignore_index=True)
 
     def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
@@ -136,13 +137,7 @@ def episodes(task: FrozenLake | Gym) -> Iterator[DrawFirstBatch]:
         def draw(size: FirstBatch, rng: np.random.Generator) -> OutputSample:
             seeds = task.start_seeds(size.num_prompts, rng)
             played = group_rollouts(
-                copies,
-                panel.policy,
-                panel.theta,
-                seeds,
-                size.num_outputs,
-                discount=task.discount,
-                rng=rng,
+                copies, panel.policy, panel.theta, seeds, size.num_outputs, rng=rng
             )
             scores = episode_scores(panel.policy, panel.theta, played)
             return OutputSample.from_scores(list(scores), list(played.returns))

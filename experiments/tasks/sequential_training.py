@@ -16,7 +16,7 @@ from experiments.tasks.bandits import panel_rng
 from experiments.tasks.runs_table import runs_table
 from experiments.tasks.sequential import FrozenLake, Gym, TabularPanel
 from experiments.tasks.subject import TrainingAsked
-from ustat_grpo import Estimator, Runs
+from ustat_grpo import Estimator, Runs, TrainingConfig
 from ustat_grpo.environments import group_rollouts, optimize_mdp, train
 from ustat_grpo.inputs.arrays import Array
 
@@ -59,20 +59,17 @@ def train_on_table(
     group_size: int,
 ) -> Runs:
     """Run one division; the same generator each time, so that divisions and estimators share."""
-    return optimize_mdp(
-        start.mdp,
-        estimator,
-        features=None,
+    training = TrainingConfig(
+        estimator=estimator,
         batch_size=asked.budget // group_size,
         group_size=group_size,
         num_iterations=asked.iterations[-1],
         schedule=asked.schedule.build(task.learning_rate),
-        num_runs=asked.num_runs,
-        theta0=start.theta,
         checkpoints=asked.iterations,
-        rng=panel_rng(asked.seed, panel),
-        num_threads=asked.threads,
+        keep_theta=False,
     )
+    rng = panel_rng(asked.seed, panel)
+    return optimize_mdp(start.mdp, training, theta0=start.theta, num_runs=asked.num_runs, rng=rng)
 
 
 def on_environment(task: Gym, asked: TrainingAsked) -> pd.DataFrame:
@@ -113,32 +110,26 @@ def train_on_environment(
     points = task.iterations or asked.iterations
     panel, start = next(iter(task.snapshots.items()))
     # The group size is no part of the key: runs are paired.
-    training, evaluation = panel_rng(asked.seed, f"{panel}, run {run.run}").spawn(2)
+    training_rng, evaluation = panel_rng(asked.seed, f"{panel}, run {run.run}").spawn(2)
+    training = TrainingConfig(
+        estimator=asked.compared[run.estimator].estimator,
+        batch_size=asked.budget // run.group_size,
+        group_size=run.group_size,
+        num_iterations=points[-1],
+        schedule=asked.schedule.build(task.learning_rate),
+        checkpoints=points,
+    )
     with task.copies() as copies:
         runs = train(
             copies,
             start.policy,
-            asked.compared[run.estimator].estimator,
+            training,
             seeds=task.prompts,
-            batch_size=asked.budget // run.group_size,
-            group_size=run.group_size,
-            num_iterations=points[-1],
-            learning_rate=asked.schedule.rate or task.learning_rate,
             theta0=start.theta,
-            checkpoints=points,
-            discount=task.discount,
-            rng=training,
+            rng=training_rng,
         )
         played = [
-            group_rollouts(
-                copies,
-                start.policy,
-                theta,
-                task.prompts,
-                _EVALUATED,
-                discount=task.discount,
-                rng=rng,
-            )
+            group_rollouts(copies, start.policy, theta, task.prompts, _EVALUATED, rng=rng)
             for theta, rng in zip(runs.theta, evaluation.spawn(len(points)), strict=True)
         ]
     return np.array([episodes.returns.mean() for episodes in played])

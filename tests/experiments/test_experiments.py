@@ -43,7 +43,8 @@ COLUMNS = {
 
 def measure(app, *overrides):
     """Return what `run` of an app computes."""
-    return APPS[app].run(OmegaConf.to_object(configuration(app, *overrides)))
+    config = OmegaConf.to_object(configuration(app, *overrides))
+    return APPS[app].APP.compute(config, Path("none"))
 
 
 def command(app, *overrides):

@@ -20,7 +20,6 @@ def episode_pool(
     seeds: ArrayLike,
     num_episodes: int,
     *,
-    discount: float = 1.0,
     rng: np.random.Generator,
 ) -> Pool:
     """Play M episodes from the start of each seed and take the inner products of their scores.
@@ -30,12 +29,11 @@ def episode_pool(
     are the beginnings of larger ones.
 
     Args:
-        copies: play the episodes.
+        copies: play the episodes, and discount their returns.
         policy: π.
         theta: θ, shape (d,).
         seeds: reset seeds: all the P prompts there are, equally likely.
         num_episodes: M, of each seed; a multiple of `NUM_BLOCKS`, and at least twice that.
-        discount: γ in (0, 1].
         rng: source of randomness.
 
     Raises:
@@ -58,7 +56,7 @@ def episode_pool(
     prompts = []
     parts = np.zeros((NUM_BLOCKS, policy.dimension))
     for start in starts[:, None]:
-        episodes = group_rollouts(copies, policy, theta, start, count, discount=discount, rng=rng)
+        episodes = group_rollouts(copies, policy, theta, start, count, rng=rng)
         scores, returns = episode_scores(policy, theta, episodes)[0], episodes.returns[0]
         prompts.append(PromptPool(scores @ scores.T, np.arange(count), returns))
         parts += _gradients_of_parts(scores, returns) / len(starts)

@@ -23,7 +23,6 @@ class EpisodeStreams:
 
     seeds: NDArray[np.int64]
     group_size: int
-    discount: float
     noise_key: np.uint64
     action_key: np.uint64
 
@@ -140,7 +139,7 @@ def _step(
         rewards.append(reward)
         if terminated or truncated:
             ended.append(place)
-    tape.returns[live.episode] += streams.discount**live.taken * np.array(rewards)
+    tape.returns[live.episode] += copies.discount**live.taken * np.array(rewards)
     live.taken[:] += 1
     late = live.taken >= copies.max_steps
     late[ended] = False

@@ -6,7 +6,6 @@ counts, through its public interface, batch by batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.compiled.draws import alias_tables, padded_size, poisson_tables
+from ustat_grpo.compiled.threads import in_parts
 from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.estimators.probing import AffineForm, affine_form
 from ustat_grpo.inputs.arrays import Array, Integers
@@ -50,7 +50,7 @@ class Simulation:
         """Groups in a minibatch."""
         return len(self.snapshot.value) if self.batch_size is None else self.batch_size
 
-    def run(self, first: int, replications: int, num_threads: int) -> tuple[Array, Array]:
+    def run(self, first: int, replications: int) -> tuple[Array, Array]:
         """Run replicates from number `first` on, a multiple of `REPLICATES_PER_BLOCK`.
 
         Returns:
@@ -58,12 +58,19 @@ class Simulation:
             the last one possibly short, shape (blocks, S, E, d).
         """
         bounds = np.append(np.arange(0, replications, REPLICATES_PER_BLOCK), replications)
-        num_parts = min(num_threads, len(bounds) - 1)
-        cuts = bounds[np.linspace(0, len(bounds) - 1, num_parts + 1).astype(int)]
+        columns = len(self.group_sizes), len(self.estimators)
+        errors = np.empty((replications, *columns))
+        sums = np.empty((len(bounds) - 1, *columns, self.snapshot.dimension))
         _ = self._forms, self._tables  # worked out once, before the threads ask for them
-        with ThreadPoolExecutor(num_parts) as pool:
-            done = list(pool.map(self._run_part, first + cuts[:-1], np.diff(cuts)))
-        return np.concatenate([e for e, _ in done]), np.concatenate([g for _, g in done])
+
+        def part(start: int, end: int) -> None:
+            rows = slice(bounds[start], bounds[end])
+            errors[rows], sums[start:end] = self._run_part(
+                first + rows.start, rows.stop - rows.start
+            )
+
+        in_parts(len(sums), part)
+        return errors, sums
 
     @cached_property
     def _forms(self) -> list[list[AffineForm | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ BOUNDS = ["bound", "recursive_bound"]
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return gap_bound.run(checked("gap_bound", *TINY, *overrides))
+    return gap_bound.APP.compute(checked("gap_bound", *TINY, *overrides), Path("none"))
 
 
 @pytest.fixture(scope="module", params=["tug_of_war", "weak_tug_of_war"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from scipy import stats
 from experiments.convergence import limit_law
 from experiments.running.estimators import resolve
 from support.apps import checked, refuses
-from ustat_grpo import Constant, SideInformation, Vanilla, optimize
+from support.training_options import optimized
+from ustat_grpo import Constant, SideInformation, Vanilla
 from ustat_grpo.laws.weighted_chi_squared import WeightedChiSquared
 
 TINY = ("scale.runs=10", "iterations=[20,80]", "task.coordinates=[0]", "threads=1")
@@ -22,7 +24,7 @@ RANKS = {"tug_of_war": 1, "tug_of_war_rank3": 3}
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return limit_law.run(checked("limit_law", *TINY, *overrides))
+    return limit_law.APP.compute(checked("limit_law", *TINY, *overrides), Path("none"))
 
 
 def predicted(task, name="grpo", *overrides):
@@ -165,7 +167,7 @@ class TestProjection:
     def test_no_run_travels_farther_than_the_bound(self):
         """Single outputs come close: would catch a bound that is half of what it should be."""
         ((_, start),) = checked("limit_law", *TINY).task.starts.items()
-        runs = optimize(
+        runs = optimized(
             start.bandit, Vanilla(), batch_size=1, group_size=1, num_iterations=1,
             schedule=Constant(5.0), num_runs=500, theta0=-3 * start.bandit.features[0, 1],
             rng=np.random.default_rng(0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +27,7 @@ CART = ("task=cartpole", "task.num_prompts=4", "task.num_copies=16", "task.train
 
 def measure(*overrides):
     """Return what the app computes."""
-    return gradient_mse.run(checked("gradient_mse", *overrides))
+    return gradient_mse.APP.compute(checked("gradient_mse", *overrides), Path("none"))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ BANDIT = (
 
 def measure(*overrides, tiny=TINY):
     """Return what `run` computes."""
-    return finite_prompts.run(checked("finite_prompts", *tiny, *overrides))
+    config = checked("finite_prompts", *tiny, *overrides)
+    return finite_prompts.APP.compute(config, Path("none"))
 
 
 @pytest.fixture(scope="module")

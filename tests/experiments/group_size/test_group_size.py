@@ -22,7 +22,7 @@ TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return group_size.run(checked("group_size", *TINY, *overrides), Path("none"))
+    return group_size.APP.compute(checked("group_size", *TINY, *overrides), Path("none"))
 
 
 class TestTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.running.runner import to_csv
 from experiments.tasks import sequential_training
 from experiments.tasks.sequential_training import EnvironmentRun
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
+from ustat_grpo import Constant
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
 
@@ -37,7 +39,7 @@ CELLS = [
 
 def measure(*overrides, parts=Path("none")):
     """Return what the app computes."""
-    return group_size.run(checked("group_size", *overrides), parts)
+    return group_size.APP.compute(checked("group_size", *overrides), parts)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +86,8 @@ class TestFrozenLake:
         """
         runs = []
 
-        def look(*arguments, **named):
-            runs.append(genuine(*arguments, **named, keep_theta=True))
+        def look(mdp, training, **named):
+            runs.append(genuine(mdp, replace(training, keep_theta=True), **named))
             return runs[-1]
 
         genuine = sequential_training.optimize_mdp
@@ -174,20 +176,20 @@ class TestCartPole:
         """One stream for all sizes of a run. Would catch: sizes compared on starts of their own."""
         seen = {}
 
-        def look(copies, policy, estimator, **named):
-            seen[cell] = named
-            return genuine(copies, policy, estimator, **named)
+        def look(copies, policy, training, **named):
+            seen[cell] = training, named["rng"].bit_generator.state
+            return genuine(copies, policy, training, **named)
 
         genuine = sequential_training.train
         monkeypatch.setattr(sequential_training, "train", look)
         for cell in CELLS[4:]:
             trained(checked("group_size", *CART), cell)
         states = {0: set(), 1: set()}
-        for cell, named in seen.items():
-            assert named["batch_size"] * cell.group_size == 4
-            assert (named["num_iterations"], named["checkpoints"]) == (2, [1, 2])
-            assert named["learning_rate"] == 0.001
-            states[cell.run].add(str(named["rng"].bit_generator.state))
+        for cell, (training, state) in seen.items():
+            assert training.group_size == cell.group_size and training.budget == 4
+            assert (training.num_iterations, training.checkpoints) == (2, (1, 2))
+            assert training.schedule == Constant(0.001)
+            states[cell.run].add(str(state))
         assert [len(each) for each in states.values()] == [1, 1] and states[0] != states[1]
 
     def test_objectives_are_mean_returns_of_the_policy_reached(self, monkeypatch):
