@@ -125,11 +125,6 @@ def _require_on_table(config: GroupSize) -> None:
 
 
 def _require_on_environment(config: GroupSize) -> None:
-    if config.schedule.kind != "constant":
-        raise ValueError(
-            "schedule.kind must be constant on environments of which only episodes can be had, "
-            f"got {config.schedule.kind}"
-        )
     for name in config.estimators:
         if name not in _valueless(config):
             print(f"{name}: V(x) is not known on {config.task.name}, left out")

@@ -52,7 +52,7 @@ class TrainingAsked:
         schedule: of the learning rate, which is the task's own if it has none.
         num_runs: R of each, of which a task takes fewer where a run takes long.
         seed: of the draws; runs of a number share them, whatever estimator and group size.
-        threads: at most so many, or processes where a run takes long; None leaves it open.
+        threads: processes at a time, where a run takes long; None leaves it open.
         keep: from the module that trains to what keeps single runs, where a run takes long.
         panel: the only policy to begin at; None takes all at which runs begin.
     """

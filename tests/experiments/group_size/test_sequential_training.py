@@ -19,7 +19,7 @@ from experiments.running.runner import to_csv
 from experiments.tasks import sequential_training
 from experiments.tasks.sequential_training import EnvironmentRun
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
-from ustat_grpo import Constant
+from ustat_grpo import Constant, Decay
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
 
@@ -192,6 +192,19 @@ class TestCartPole:
             states[cell.run].add(str(state))
         assert [len(each) for each in states.values()] == [1, 1] and states[0] != states[1]
 
+    def test_rates_may_fall(self, monkeypatch):
+        """Would catch: a constant rate whatever the schedule."""
+        seen = []
+
+        def look(copies, policy, training, **named):
+            seen.append(training.schedule)
+            return genuine(copies, policy, training, **named)
+
+        genuine = sequential_training.train
+        monkeypatch.setattr(sequential_training, "train", look)
+        trained(checked("group_size", *CART, "schedule.kind=decay"), CELLS[4])
+        assert seen == [Decay(0.001)]
+
     def test_objectives_are_mean_returns_of_the_policy_reached(self, monkeypatch):
         """Would catch: J at the start, or at the last checkpoint for all."""
         played = []
@@ -278,11 +291,6 @@ MISTAKES = {
     "unknown value": (
         [*CART, "estimator=grpo", "~estimators.grpo", "+estimators.oracle={}"],
         "estimators must hold one that needs no V(x) on cartpole, got ['oracle']",
-    ),
-    "schedule": (
-        [*CART, "schedule.kind=decay"],
-        "schedule.kind must be constant on environments of which only episodes can be had, "
-        "got decay",
     ),
     "few outputs": (
         [*CART, "task.num_outputs=40"],

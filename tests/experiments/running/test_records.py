@@ -433,7 +433,7 @@ class TestSources:
         within = (
             "monte_carlo/harness",
             "monte_carlo/kernels",
-            "lm/scores/gradient_error",
+            "lm/scores/known_solutions",
             "environments/mdp_errors",
         )
         for file in (LAW, *(f"ustat_grpo/{each}.py" for each in within)):
