@@ -9,7 +9,7 @@ from benchmarks import plain_optimization
 from benchmarks.plain import WAYS
 from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import ESTIMATORS
-from ustat_grpo import Constant, Grpo, Snapshot, laws, optimize
+from ustat_grpo import Constant, Grpo, Snapshot, TrainingConfig, laws, optimize
 from ustat_grpo.monte_carlo import gradient_mse
 
 LARGEST_SCORE = 4.0
@@ -59,17 +59,15 @@ def objectives_reached(
     for name, way in plain_optimization.WAYS.items():
         ends = way(ascent, num_runs, num_iterations, rng)
         reached[name] = np.array([bandit.at(theta).objective for theta in ends])
-    runs = optimize(
-        bandit,
-        Grpo(),
+    config = TrainingConfig(
+        estimator=Grpo(),
         batch_size=ascent.batch_size,
         group_size=ascent.group_size,
         num_iterations=num_iterations,
         schedule=Constant(ascent.rate),
-        num_runs=num_runs,
-        theta0=np.zeros(bandit.dimension),
-        rng=rng,
     )
+    start = np.zeros(bandit.dimension)
+    runs = optimize(bandit, config, theta0=start, num_runs=num_runs, rng=rng)
     return reached | {"optimize": runs.objective[:, -1]}
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.score_norms import forward_backward, scores_one_by_one
-from benchmarks.timing import Row, median_time, row
+from benchmarks.timing import AtMost, Row, median_time, row
 from ustat_grpo.lm import Prompts, Rollouts, Transformer, TransformerShape, measured_outputs
 from ustat_grpo.lm.scoring import answers_of
 from ustat_grpo.noise import OutputSample
 
-LARGEST_TIME_RATIO = 1.5
-LARGEST_ERROR = 1e-6
+LARGEST_TIME_RATIO = AtMost(1.5)
+LARGEST_ERROR = AtMost(1e-6)
 GROUP_SIZE = 8
 
 

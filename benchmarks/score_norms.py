@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.timing import COLUMNS, Row, median_time, peak_memory, row
+from benchmarks.timing import COLUMNS, AtMost, Row, median_time, peak_memory, row
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs
 from ustat_grpo.lm.scores.products import score_gram, score_norms
 
-LARGEST_TIME_RATIO = 1.5
-LARGEST_MEMORY_RATIO = 1.3
-LARGEST_ERROR = {torch.float32: 1e-6, torch.float64: 1e-9}
+LARGEST_TIME_RATIO = AtMost(1.5)
+LARGEST_MEMORY_RATIO = AtMost(1.3)
+LARGEST_ERROR = {torch.float32: AtMost(1e-6), torch.float64: AtMost(1e-9)}
 
 VOCABULARY, PROMPT, OUTPUT, OUTPUTS_PER_PROMPT = 19, 11, 6, 16  # a row reads 16 tokens
 ROWS, ROWS_IN_MEMORY, ROWS_COMPARED = 512, 2048, 64

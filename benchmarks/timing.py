@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,35 @@ COLUMNS = ["quantity", "group_size", "way", "unit", "value", "required", "verdic
 
 Row = dict[str, object]
 Run = Callable[[int], object]  # how much to do: replicates, or iterations of all runs together
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """What a value must not exceed."""
+
+    bound: float
+
+    def is_met(self, value: float) -> bool:
+        """Say whether a value fulfils it."""
+        return value <= self.bound
+
+    def __str__(self) -> str:
+        return f"≤ {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """What a value must reach."""
+
+    bound: float
+
+    def is_met(self, value: float) -> bool:
+        """Say whether a value fulfils it."""
+        return value >= self.bound
+
+    def __str__(self) -> str:
+        return f"≥ {self.bound:g}"
+
 
 _PRINT_PEAK = """
 import resource
@@ -83,16 +113,12 @@ def row(
     way: str,
     unit: str,
     value: float,
-    at_most: float | None = None,
-    *,
-    at_least: float | None = None,
+    required: AtMost | AtLeast | None = None,
 ) -> Row:
     """One line of the table; the verdict is empty where nothing is required."""
-    bound = at_most if at_least is None else at_least
-    required, verdict = None, ""
-    if bound is not None:
-        met = value <= bound if at_least is None else value >= bound
-        required = f"{'≤' if at_least is None else '≥'} {bound:g}"
-        verdict = "met" if met else "missed"
-    entries = (quantity, group_size, way, unit, value, required, verdict)
+    bound, verdict = None, ""
+    if required is not None:
+        bound = str(required)
+        verdict = "met" if required.is_met(value) else "missed"
+    entries = (quantity, group_size, way, unit, value, bound, verdict)
     return dict(zip(COLUMNS, entries, strict=True))

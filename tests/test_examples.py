@@ -184,9 +184,9 @@ def test_exceptions_are_by_kind():
     """Would catch: a rule that excepts what can be called."""
     from ustat_grpo import Estimator, Grpo, gradient
     from ustat_grpo.estimators import LIBRARIES, NOTHING
-    from ustat_grpo.laws.group_size import Interval
+    from ustat_grpo.laws.group_size import GroupSizeRange
 
-    assert [needs_example(thing) for thing in (Grpo, gradient, Interval)] == [True] * 3
+    assert [needs_example(thing) for thing in (Grpo, gradient, GroupSizeRange)] == [True] * 3
     assert [needs_example(thing) for thing in (Estimator, LIBRARIES, NOTHING)] == [False] * 3
 
 

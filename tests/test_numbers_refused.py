@@ -13,8 +13,9 @@ from support.number_cases import CASES, Case
 from ustat_grpo import laws, noise, planner
 
 RECORDS = {
-    "Band", "Choice", "Curvature", "ExpectedGap", "GroupSizeEstimate", "Interval", "MinibatchLaw",
-    "NoiseMatrices", "Plan", "Prediction", "PromptValues", "SecondOrder", "StdNormalisation",
+    "Band", "Choice", "Curvature", "ExpectedGap", "GroupSizeEstimate", "GroupSizeRange",
+    "Interval", "MinibatchLaw", "NoiseMatrices", "Plan", "Prediction", "PromptValues",
+    "SecondOrder", "StdNormalisation",
 }  # fmt: skip
 """What functions return: nobody makes them by hand. Their methods are tested all the same."""
 

@@ -17,10 +17,12 @@ from ustat_grpo import (
     NoiseComponents,
     OutputSample,
     Practice,
+    Precision,
     PromptValues,
     SideInformation,
     SoftmaxBandit,
     StdNormalised,
+    TrainingConfig,
     TugOfWar,
     Vanilla,
     estimate_noise,
@@ -104,8 +106,9 @@ def measured_and_exact(rng: np.random.Generator) -> list[tuple[int, float, float
     bandit = SoftmaxBandit.tabular([0, 1], np.concatenate([1 - success, success], axis=-1))
     policy = bandit.at(np.zeros(bandit.dimension))
     # pandas has no types of its own for columns; whoever checks strictly says so.
+    precision = Precision(0.1, max_replications=200)
     table: Any = gradient_mse(
-        policy, {"grpo": Grpo()}, [2, 4], batch_size=4, replications=200, rng=rng
+        policy, {"grpo": Grpo()}, [2, 4], batch_size=4, replications=precision, rng=rng
     )
     measured: list[float] = table["mse"].tolist()
     found: list[tuple[int, float, float]] = []
@@ -134,19 +137,16 @@ def learned(rng: np.random.Generator) -> tuple[float, float, float]:
     """Algorithms 1 and 2 on a tug of war, the law of the mean gap, a certificate."""
     task = TugOfWar(signal=0.8)
     start = task.theta(0.0)
-    runs = optimize(
-        task.bandit,
-        Grpo(),
+    config = TrainingConfig(
+        estimator=Grpo(),
         batch_size=4,
         group_size=4,
         num_iterations=10,
         schedule=Decay(rate=4.0, offset=4.0),
-        num_runs=4,
-        theta0=start,
         projection=Box(-3.0, 3.0),
         practice=Practice(num_minibatches=2, clip=(0.2, 0.2)),
-        rng=rng,
     )
+    runs = optimize(task.bandit, config, theta0=start, num_runs=4, rng=rng)
     (law,) = laws.path.expected_gap(
         expand(task.at),
         laws.covariance.grpo,

@@ -31,6 +31,7 @@ from ustat_grpo import (
     Box,
     Constant,
     Grpo,
+    TrainingConfig,
     TugOfWar,
     arithmetic_choice,
     optimize,
@@ -81,24 +82,20 @@ def _laws(problem: TugOfWar, rate: float = _RATE) -> list[ExpectedGap]:
 
 def _gaps(problem: TugOfWar, budget: int) -> np.ndarray:
     """Gaps of runs that share their random numbers, shape (sizes, runs, checkpoints)."""
-    return np.stack(
-        [
-            optimize(
-                problem.bandit,
-                Grpo(),
-                batch_size=budget // size,
-                group_size=size,
-                num_iterations=_CHECKPOINTS[-1],
-                schedule=Constant(_RATE),
-                num_runs=_RUNS,
-                theta0=problem.theta(0.0),
-                checkpoints=_CHECKPOINTS,
-                projection=Box(-1.0, 3.0, problem.axes),
-                rng=np.random.default_rng(7),
-            ).gap
-            for size in _SIZES
-        ]
-    )
+    gaps = []
+    for size in _SIZES:
+        config = TrainingConfig(
+            estimator=Grpo(),
+            batch_size=budget // size,
+            group_size=size,
+            num_iterations=_CHECKPOINTS[-1],
+            schedule=Constant(_RATE),
+            checkpoints=_CHECKPOINTS,
+            projection=Box(-1.0, 3.0, problem.axes),
+        )
+        rng, start = np.random.default_rng(7), problem.theta(0.0)
+        gaps.append(optimize(problem.bandit, config, theta0=start, num_runs=_RUNS, rng=rng).gap)
+    return np.stack(gaps)
 
 
 def _law_of_the_mean(laws: Sequence[ExpectedGap], gaps: np.ndarray, budget: int) -> Iterator[Claim]:

@@ -193,7 +193,7 @@ def _dynamic_sampling() -> Iterator[Claim]:
     kept = Distribution(np.concatenate(gradients), joint / alive)
     mean = kept.mean()
     gram = problem.prompt_gradients @ problem.prompt_gradients.T
-    every = binary.minibatch(binary.sign(size), problem.moments, gram, num_groups=drawn)
+    every = binary.minibatch_law(binary.sign(size), problem.moments, gram, num_groups=drawn)
     expected = np.sqrt(every.mean_norm_squared) / alive
     yield equal("a kept group's mean is 1/q times as long", ENUMERATION, expected, _norm(mean))
     cosine = float(mean @ problem.gradient) / _norm(mean) / _norm(problem.gradient)

@@ -41,8 +41,8 @@ from theory.claims import (
 )
 from theory.enumeration import gradient_distribution, outcomes, unordered_groups
 from theory.problems import random_problem
-from ustat_grpo import Decay, Estimator, Grpo, Practice, Snapshot, optimize
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo import Decay, Estimator, Grpo, Practice, Snapshot, TrainingConfig, optimize
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import Gain, curvature, maximiser, mean_field
@@ -228,19 +228,16 @@ def _runs() -> Iterator[Claim]:
     practice = Practice(num_minibatches=2, penalty="k3", penalty_weight=WEIGHT)
     own = Objective(normalised(8), "k3")
     least = float(curvature(own.field, own.maximiser())[0, 0])
-    runs = optimize(
-        BANDIT,
-        ESTIMATOR,
+    config = TrainingConfig(
+        estimator=ESTIMATOR,
         batch_size=32,
         group_size=8,
         num_iterations=2000,
         schedule=Decay(1.0 / least, 20.0),  # two updates an iteration: 2/λ
-        num_runs=100,
-        theta0=[0.0],
         practice=practice,
-        reference=REFERENCE,
-        rng=np.random.default_rng(13),
     )
+    rng = np.random.default_rng(13)
+    runs = optimize(BANDIT, config, theta0=[0.0], num_runs=100, rng=rng, reference=REFERENCE)
     ends = runs.theta[:, 0, 0]
     yield simulated("G = 8, K3, m = 2: runs end at the maximiser of E F₈ − κ KL(π_ref ‖ π_θ)",
                     float(own.maximiser()[0]), ends)  # fmt: skip

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theory.claims import IDENTITY, SIMULATION, Claim, below, equal, refuted, simulated
-from ustat_grpo import Box, Decay, Grpo, Runs, TugOfWar, optimize
+from ustat_grpo import Box, Decay, Grpo, Runs, TrainingConfig, TugOfWar, optimize
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.laws import limit
 from ustat_grpo.laws.covariance import grpo
@@ -71,19 +71,18 @@ class Setting:
 
     def run(self) -> Runs:
         """Run Algorithm 1 from half a unit before the optimum, off the shortest θ."""
-        return optimize(
-            self.problem.bandit,
-            Grpo(),
+        config = TrainingConfig(
+            estimator=Grpo(),
             batch_size=self.batch_size,
             group_size=self.group_size,
             num_iterations=self.iterations,
             schedule=Decay(self.rate, self.offset),
-            num_runs=_RUNS,
-            theta0=self.problem.theta(self.problem.separations / 2 - 0.5) + self.flat_start,
             checkpoints=[self.iterations // _HALFWAY, self.iterations],
             projection=Box(-1.0, self.high, self.problem.axes),
-            rng=np.random.default_rng(8),
         )
+        start = self.problem.theta(self.problem.separations / 2 - 0.5) + self.flat_start
+        rng = np.random.default_rng(8)
+        return optimize(self.problem.bandit, config, theta0=start, num_runs=_RUNS, rng=rng)
 
 
 RANK_ONE = Setting("rank 1", TugOfWar(), 2000, 20.0, 3.0)

@@ -34,7 +34,7 @@ from theory.enumeration import Outcomes, ordered_groups, outcomes
 from theory.problems import random_problem, tiny_problems
 from ustat_grpo import Grpo, Snapshot, gradient
 from ustat_grpo.noise.components import prompt_statistics
-from ustat_grpo.noise.groups import Groups
+from ustat_grpo.noise.groups import FlatGroups
 
 ITEM = "Theorem 7 (its inputs)"
 TITLE = "noise can be learned from three outputs a prompt, not from two"
@@ -79,7 +79,7 @@ def _every_group(possible: Outcomes, size: int) -> tuple[Array, Array, Array]:
     gradients = gradient(Grpo(), scores, rewards)
     group = np.repeat(np.arange(len(probs)), size)
     found = prompt_statistics(
-        Groups(rewards.ravel(), group, np.full(len(probs), size)),
+        FlatGroups(rewards.ravel(), group, np.full(len(probs), size)),
         np.sum(scores**2, axis=-1).ravel(),
         np.sum(gradients**2, axis=-1),
     )
@@ -106,7 +106,7 @@ def _closed_form(possible: Outcomes) -> Claim:
     """Compare τ̂ and ŝσ² with loops over distinct outputs, in a group of four."""
     cells = np.array([0, 3, 1, 2])
     rewards, norms = possible.rewards[cells], np.sum(possible.scores[cells] ** 2, axis=-1)
-    groups = Groups(rewards, np.zeros(4, dtype=np.int64), np.array([4]))
+    groups = FlatGroups(rewards, np.zeros(4, dtype=np.int64), np.array([4]))
     found = prompt_statistics(groups, norms, np.zeros(1))
     triples = np.array(list(permutations(range(4), 3))).T
     (z, first, second), own = rewards[triples], norms[triples[0]]

@@ -18,7 +18,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from theory.claims import IDENTITY, SIMULATION, Claim, below, refuted
-from ustat_grpo import Box, Constant, Decay, Grpo, Schedule, Snapshot, TugOfWar, optimize
+from ustat_grpo import (
+    Box,
+    Constant,
+    Decay,
+    Grpo,
+    Schedule,
+    Snapshot,
+    TrainingConfig,
+    TugOfWar,
+    optimize,
+)
 from ustat_grpo.laws import gap, mse
 from ustat_grpo.optimization.certificate import Certificate, certify_tug_of_war, largest_error
 
@@ -93,19 +103,17 @@ def _certificate(problem: TugOfWar, certificate: Certificate) -> Iterator[Claim]
 
 
 def _holds(name: str, problem: TugOfWar, schedule: Schedule, bound: np.ndarray) -> Iterator[Claim]:
-    runs = optimize(
-        problem.bandit,
-        Grpo(),
+    config = TrainingConfig(
+        estimator=Grpo(),
         batch_size=_BATCH_SIZE,
         group_size=_GROUP_SIZE,
         num_iterations=_CHECKPOINTS[-1],
         schedule=schedule,
-        num_runs=_RUNS,
-        theta0=problem.theta(0.0),
         checkpoints=_CHECKPOINTS,
         projection=Box(_LOW, _HIGH, problem.axes),
-        rng=np.random.default_rng(6),
     )
+    rng, start = np.random.default_rng(6), problem.theta(0.0)
+    runs = optimize(problem.bandit, config, theta0=start, num_runs=_RUNS, rng=rng)
     mean = runs.gap.mean(axis=0)
     safe = mean + _CAUTION * runs.gap.std(axis=0, ddof=1) / np.sqrt(_RUNS)
     yield below(

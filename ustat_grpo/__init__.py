@@ -46,7 +46,7 @@ from ustat_grpo.estimators import (
 )
 from ustat_grpo.estimators.flat import from_flat, from_index
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
-from ustat_grpo.monte_carlo import gradient_mse
+from ustat_grpo.monte_carlo import Precision, gradient_mse
 from ustat_grpo.noise import OutputSample, estimate_noise, load_sample, save_sample, sign_probes
 from ustat_grpo.optimization import (
     Box,
@@ -89,6 +89,7 @@ __all__ = [
     "PassAtK",
     "Plan",
     "Practice",
+    "Precision",
     "PromptValues",
     "RunningRewards",
     "Runs",

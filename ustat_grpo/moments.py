@@ -1,6 +1,6 @@
 """The shared vocabulary of laws and simulators: per-prompt moments and noise components."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,10 +8,30 @@ import numpy as np
 from jaxtyping import Float
 
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.checks import ROUNDING, without_rounding
+from ustat_grpo.inputs.checks import (
+    PROBABILITY_TOLERANCE,
+    ROUNDING,
+    numbers,
+    real,
+    without_rounding,
+)
 
 _SQUARED_ROUNDING = 1e-28
 """c₁ is a sum of squared deviations g(x) − g, each of them off by rounding where prompts agree."""
+
+OF_PROMPTS = (
+    "prompt_probs",
+    "value",
+    "reward_variance",
+    "score_norm_squared",
+    "oracle_norm_squared",
+    "score_norm_reward_covariance",
+    "gradient_norm_squared",
+)
+"""The fields of `Moments` that are numbers of every prompt."""
+
+_BEYOND_ONE = 1e-6
+"""What a probability that was summed in single precision may be above one."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +46,9 @@ class OutcomeMoments:
         success_score_norm_squared: E[‖W‖²∣Z=1, x], shape (P,); 0 where success is impossible.
         failure_score_norm_squared: E[‖W‖²∣Z=0, x], shape (P,); 0 where failure is impossible.
 
+    Raises:
+        ValueError: if shapes differ, a number is not finite, or a probability none.
+
     Examples:
         >>> from ustat_grpo import SoftmaxBandit
         >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # a wrong and a right answer
@@ -37,6 +60,14 @@ class OutcomeMoments:
     success_probability: Float[Array, " P"]
     success_score_norm_squared: Float[Array, " P"]
     failure_score_norm_squared: Float[Array, " P"]
+
+    def __post_init__(self) -> None:
+        """Raise unless the fields are numbers of the same prompts."""
+        count = _require_one_a_prompt(vars(self), len(np.atleast_1d(self.success_probability)))
+        low, high = self.success_probability.min(), self.success_probability.max()
+        if count and not (low >= -ROUNDING and high <= 1 + _BEYOND_ONE):
+            wrong = low if low < -ROUNDING else high
+            raise ValueError(f"success_probability must lie in [0, 1], got {wrong:g}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +134,14 @@ class Moments:
         prompt_noise: c₁ = E‖g(X) − g‖².
         outcome: the success and failure moments, for 0/1 rewards only.
 
+    Raises:
+        ValueError: if shapes differ, a number is not finite, `prompt_probs` are no probabilities,
+            or σ² is negative.
+
+    Note:
+        Unbiased estimates of s, τ, ‖g(x)‖² and c₁ may be negative where the truth is small, and
+        those of a pool are taken as they are. `noise` refuses what is negative on average.
+
     Examples:
         >>> from ustat_grpo import SoftmaxBandit
         >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # a wrong and a right answer
@@ -122,6 +161,28 @@ class Moments:
     gradient_norm_squared: Float[Array, " P"]
     prompt_noise: float
     outcome: OutcomeMoments | None = None
+
+    def __post_init__(self) -> None:
+        """Raise unless the fields are numbers that some problem could have, up to estimation."""
+        of_prompts = {name: getattr(self, name) for name in OF_PROMPTS}
+        count = _require_one_a_prompt(of_prompts, len(np.atleast_1d(self.prompt_probs)))
+        total = float(self.prompt_probs.sum())
+        if not (
+            self.prompt_probs.min(initial=0.0) >= -ROUNDING
+            and abs(total - 1) <= PROBABILITY_TOLERANCE
+        ):
+            raise ValueError(
+                "prompt_probs must be probabilities that sum to 1, got a sum of "
+                f"{total:g} and a smallest of {self.prompt_probs.min(initial=0.0):g}"
+            )
+        least = self.reward_variance.min()
+        if least < 0:  # by more than rounding beside E[Z²], of which it may be a difference
+            size = (np.abs(self.reward_variance) + self.value**2).max()
+            if least < -ROUNDING * size:
+                raise ValueError(f"reward_variance must not be negative, got {least:g}")
+        real("prompt_noise", self.prompt_noise)
+        if self.outcome is not None:
+            _require_one_a_prompt({"outcome": self.outcome.success_probability}, count)
 
     @cached_property
     def objective_gradient_norm_squared(self) -> float:
@@ -144,6 +205,19 @@ class Moments:
             oracle=float(self.prompt_probs @ oracle),
             residual=float(self.prompt_probs @ self.residual_norm_squared),
         )
+
+
+def _require_one_a_prompt(columns: Mapping[str, Array], count: int) -> int:
+    """Return the number of prompts, or raise unless all columns have a finite number for each."""
+    for name, column in columns.items():
+        if np.shape(column) != (count,):
+            raise ValueError(
+                f"{name} must have one number a prompt, shape ({count},), got {np.shape(column)}"
+            )
+    if not np.isfinite(np.array([*columns.values()])).all():
+        for name, column in columns.items():
+            numbers(name, column)  # which says so
+    return count
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,13 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.convergence.limit_law import enclosed_tug_of_war, require_no_escape
-from experiments.group_size.group_size import summary
+from experiments.group_size.group_size import gap_columns
 from experiments.running.app import App
 from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
-from ustat_grpo import Constant, Decay, Runs, Snapshot, TugOfWar, optimize
+from ustat_grpo import Constant, Decay, Runs, Snapshot, TrainingConfig, TugOfWar, optimize
 from ustat_grpo.bandits.expansion import Expansion, expand
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import increasing, integer, real
@@ -63,6 +63,7 @@ class GapBound:
         """Check the ranges; a mistake is found before any work starts."""
         _ = self.tug_of_war
         integer("batch_size", self.batch_size)
+        integer("group_size", self.group_size)
         increasing("iterations", self.iterations)
         real("constant_factor", self.constant_factor, above=0.0)
         real("decay_factor", self.decay_factor, above=0.0)
@@ -156,7 +157,8 @@ def run(config: GapBound) -> pd.DataFrame:
         for name, each in track(config.compared.items(), panel):
             noise = largest_noise(config, each)
             for kind, schedule in build_schedules(config, known).items():
-                columns = summary(measure(config, panel, start, each, schedule))
+                runs = measure(config, panel, start, each, schedule)
+                columns = gap_columns(runs.gap, config.iterations)
                 columns["law"] = predicted(config, start, each, schedule)
                 columns |= bounds(config, start, each, schedule, noise)
                 table = pd.DataFrame(columns | known._asdict())
@@ -171,21 +173,18 @@ def measure(
     config: GapBound, panel: str, start: Start, compared: Compared, schedule: Constant | Decay
 ) -> Runs:
     """Run Algorithm 1; the same generator each time, so that estimators and schedules share."""
-    return optimize(
-        start.bandit,
-        compared.estimator,
+    training = TrainingConfig(
+        estimator=compared.estimator,
         batch_size=config.batch_size,
         group_size=config.group_size,
         num_iterations=config.iterations[-1],
         schedule=schedule,
-        num_runs=config.scale.runs,
-        theta0=start.theta0,
         checkpoints=config.iterations,
-        projection=start.projection if config.project else None,
         keep_theta=False,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
+        projection=start.projection if config.project else None,
     )
+    rng, num_runs = tasks.panel_rng(config.seed, panel), config.scale.runs
+    return optimize(start.bandit, training, theta0=start.theta0, num_runs=num_runs, rng=rng)
 
 
 def predicted(

@@ -24,7 +24,7 @@ from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, TugOfWarTask
 from experiments.tasks.kinds import of_kind
-from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, optimize
+from ustat_grpo import Box, Decay, SideInformation, SoftmaxBandit, TrainingConfig, optimize
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import increasing, integer, real
@@ -65,6 +65,7 @@ class LimitLaw:
         """Check the ranges; a mistake is found before any work starts."""
         _ = self.tug_of_war
         integer("batch_size", self.batch_size)
+        integer("group_size", self.group_size)
         if self.iterations is None:  # more runs see smaller departures from the limit
             self.iterations = [250, 1000] if self.scale.runs < 1000 else [250, 1000, 4000]
         increasing("iterations", self.iterations)
@@ -198,20 +199,22 @@ def measure(config: LimitLaw, panel: str, start: Start, compared: Compared) -> S
     problem, rng = config.tug_of_war.problem, tasks.panel_rng(config.seed, panel)
     flat = null_space(problem.axes)
     places = FLAT_STARTS if flat.size else (0.0,)
+    training = TrainingConfig(
+        estimator=compared.estimator,
+        batch_size=config.batch_size,
+        group_size=config.group_size,
+        num_iterations=config.iterations[-1],
+        schedule=Decay(config.rate_factor / least_curvature(config.tug_of_war), config.offset),
+        checkpoints=config.iterations,
+        projection=start.projection if config.project else None,
+    )
     parts = [
         optimize(
             start.bandit,
-            compared.estimator,
-            batch_size=config.batch_size,
-            group_size=config.group_size,
-            num_iterations=config.iterations[-1],
-            schedule=Decay(config.rate_factor / least_curvature(config.tug_of_war), config.offset),
-            num_runs=RUNS * config.scale.runs // len(places),
+            training,
             theta0=start.theta0 + place * flat.sum(axis=1),
-            checkpoints=config.iterations,
-            projection=start.projection if config.project else None,
+            num_runs=RUNS * config.scale.runs // len(places),
             rng=rng,
-            num_threads=config.threads,
         )
         for place in places
     ]

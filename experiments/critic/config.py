@@ -1,7 +1,6 @@
 """What the comparison with a learned critic is asked: its configuration, methods and cells."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
@@ -50,7 +49,7 @@ class CriticConfig:
         self.policy = small.starting_at(self.start)
         self.group_size = sizes_at(self.budget, self.group_size, default=(2, 4, 8, 16), fewest=1)
         self.critic_group_size = sizes_at(
-            self.budget, self.critic_group_size, default=(1, 4), fewest=1
+            self.budget, self.critic_group_size, default=(1, 4), fewest=1, name="critic_group_size"
         )
         leave_one_out_group_size(min(self.group_size))
         increasing("iterations", self.iterations)
@@ -67,28 +66,29 @@ class CriticConfig:
         """The task with the policy at which runs begin."""
         return PosedTask(self.task, self.policy)
 
-    def methods(self) -> list["Method"]:
+    def methods(self) -> list["TrainingMethod"]:
         """Return what is compared."""
         return [
-            *(Method(GRPO, size) for size in self.group_size),
-            *(Method(CRITIC, size) for size in self.critic_group_size),
-            Method(TOKEN_CRITIC, 1),
+            *(TrainingMethod(GRPO, size) for size in self.group_size),
+            *(TrainingMethod(CRITIC, size) for size in self.critic_group_size),
+            TrainingMethod(TOKEN_CRITIC, 1),
         ]
 
 
-class Method(NamedTuple):
+class TrainingMethod(NamedTuple):
     """GRPO or a critic, with a group size."""
 
     name: str
     group_size: int
 
 
-class Cell(NamedTuple):
+class CriticRun(NamedTuple):
     """One run: a method and a seed."""
 
-    method: Method
+    method: TrainingMethod
     seed: int
 
-    def path(self, parts: Path) -> Path:
-        """Return where its table lies."""
-        return parts / f"{self.method.name}_G{self.method.group_size}_seed{self.seed}.csv"
+    @property
+    def name(self) -> str:
+        """The name of its table."""
+        return f"{self.method.name}_G{self.method.group_size}_seed{self.seed}"

@@ -10,19 +10,21 @@ One step of each method is timed, and its memory counted by the allocator. Try
 A run that is finished is kept: a killed job goes on with the runs that are left.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from experiments.critic.config import NAME, Cell, CriticConfig
+from experiments.critic.config import NAME, CriticConfig, CriticRun
 from experiments.running.app import App
-from experiments.running.parts import Parts
+from experiments.running.parts import KeptRuns, Parts
 from experiments.running.threads import use_threads
+
+Work = Callable[[], pd.DataFrame]
 
 COLUMNS = [
     "task", "method", "group_size", "batch_size", "budget", "optimizer", "iteration", "seed",
@@ -41,13 +43,16 @@ def run(config: CriticConfig, parts: Path) -> pd.DataFrame:
 
     use_threads(config.threads)
     sets = config.posed.training_sets()
-    cells = [Cell(method, seed) for method in config.methods() for seed in range(config.seeds)]
-    kept = Parts(__name__, config)
-    jobs = {parts / "costs.csv": partial(costs, config, sets)}
-    jobs |= {cell.path(parts): partial(train, config, sets, cell) for cell in cells}
-    for path in track(kept.left(list(jobs)), config.task.name):
-        kept.write(path, jobs[path]().reindex(columns=COLUMNS))
-    return pd.concat([kept.read(path) for path in jobs], ignore_index=True)
+    cells = [CriticRun(method, seed) for method in config.methods() for seed in range(config.seeds)]
+    jobs = {"costs": partial(costs, config, sets)}
+    jobs |= {cell.name: partial(train, config, sets, cell) for cell in cells}
+    kept = KeptRuns(Parts(__name__, config), parts)
+    tables = kept.tables(jobs, _tables, config.task.name)
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def _tables(jobs: Sequence[Work]) -> Iterator[tuple[Work, pd.DataFrame]]:
+    yield from ((job, job().reindex(columns=COLUMNS)) for job in jobs)
 
 
 def report(data: pd.DataFrame) -> Table:

@@ -13,18 +13,23 @@ from numpy.typing import NDArray
 
 from experiments.critic.cost import held_bytes, phase_bytes, phase_seconds
 from experiments.tasks.language import Panel, Sets
-from ustat_grpo import Constant
+from ustat_grpo import Constant, Grpo, TrainingConfig
 from ustat_grpo.laws import critic as law
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
-from ustat_grpo.lm.scores.moments import norm_moments
-from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, Phase, train_step
-from ustat_grpo.lm.training.critic import value_network
-from ustat_grpo.lm.training.optimizers import OPTIMIZERS, AdamW, Optimizer, Sgd
-from ustat_grpo.lm.training.policy_gradient import Task
-from ustat_grpo.lm.training.training import TrainingConfig, run_rng
+from ustat_grpo.lm.scores.known_solutions import norm_moments
+from ustat_grpo.lm.training.actor_critic import (
+    ActorCritic,
+    LearnedCritic,
+    Learner,
+    Phase,
+    train_step,
+    value_network,
+)
+from ustat_grpo.lm.training.model_training import OPTIMIZERS, AdamW, Optimizer, Sgd
+from ustat_grpo.lm.training.training import run_rng
 
 if TYPE_CHECKING:
-    from experiments.critic.config import Cell, CriticConfig, Method
+    from experiments.critic.config import CriticConfig, CriticRun, TrainingMethod
 
 _STILL = 1e-12
 """A learning rate that moves no weight of single precision."""
@@ -37,24 +42,23 @@ Numbers = Iterable[tuple[str, str, float]]
 class _Run:
     """A policy with its critic, if any, and where it learns."""
 
-    policy: Learner
-    critic: LearnedCritic | None
+    learners: ActorCritic
     sets: Sets
     config: TrainingConfig
     rng: torch.Generator
 
     def step(self, iteration: int, phase: Phase | None = None) -> float:
         """Take a step, and return its mean reward."""
-        task = Task(self.sets.train.prompts, self.sets.train.reward)
-        watched = {} if phase is None else {"phase": phase}
-        return train_step(self.policy, self.critic, task, self.config, rng=self.rng,
-                          iteration=iteration, **watched)  # fmt: skip
+        task, watched = self.sets.train.task, {} if phase is None else {"phase": phase}
+        return train_step(
+            self.learners, task, self.config, rng=self.rng, iteration=iteration, **watched
+        )
 
 
 def _begin(
     config: "CriticConfig",
     sets: Sets,
-    method: "Method",
+    method: "TrainingMethod",
     *,
     seed: int,
     optimizer: Optimizer,
@@ -68,19 +72,19 @@ def _begin(
         learner = Learner(network, config.critic_learning_rate, critic_optimizer)
         critic = LearnedCritic(learner, per_token=method.name == "token_critic")
     training = TrainingConfig(
+        estimator=Grpo(),
         batch_size=config.budget // method.group_size,
         group_size=method.group_size,
         num_iterations=config.iterations[-1],
-        max_tokens=config.task.max_tokens,
         schedule=Constant(config.learning_rate),
         checkpoints=config.iterations,
     )
     rng = run_rng(config.seed, config.budget, seed)
     learner = Learner(policy, config.learning_rate, optimizer)
-    return _Run(learner, critic, sets, training, rng)
+    return _Run(ActorCritic(learner, critic), sets, training, rng)
 
 
-def train(config: "CriticConfig", sets: Sets, cell: "Cell") -> pd.DataFrame:
+def train(config: "CriticConfig", sets: Sets, cell: "CriticRun") -> pd.DataFrame:
     """Train one run, and return its table."""
     run = _begin(
         config, sets, cell.method, seed=cell.seed, optimizer=Sgd(), critic_optimizer=AdamW()
@@ -98,17 +102,18 @@ def train(config: "CriticConfig", sets: Sets, cell: "Cell") -> pd.DataFrame:
 
 def _look(config: "CriticConfig", run: _Run, seed: int) -> Iterator[tuple[str, str, float]]:
     """Yield accuracy, the critic's error, and for some seeds what it costs the gradient."""
-    panel = run.sets.train._replace(model=run.policy.network)
+    panel = run.sets.train._replace(model=run.learners.policy.network)
     held_out = run.sets.held_out.exact_match
     yield "accuracy", "", expected_accuracy(panel.model, held_out.solutions)
-    if run.critic is None:
+    critic = run.learners.critic
+    if critic is None:
         return
     value = solution_probs(panel.model, panel.exact_match.solutions).double().numpy()
-    prediction = _predictions(run.critic, panel)
+    prediction = _predictions(critic, panel)
     yield "critic_rmse", "", float(np.sqrt(np.mean((prediction - value) ** 2)))
     yield "critic_bias", "", float(np.mean(prediction - value))
     yield "reward_variance", "", float(np.mean(value * (1 - value)))
-    if not run.critic.per_token and seed < config.noise_seeds:
+    if not critic.per_token and seed < config.noise_seeds:
         yield from _gradient_error(config, panel, prediction, run_rng(config.seed, seed))
 
 
@@ -127,10 +132,8 @@ def _gradient_error(
     first = panel.first(config.noise_questions)
     moments = norm_moments(
         first.model,
-        first.prompts,
-        first.exact_match,
+        first.task,
         config.noise_outputs,
-        max_tokens=panel.max_tokens,
         rng=rng,
     ).moments
     square = (prediction[some] - moments.value) ** 2
@@ -181,9 +184,9 @@ def _medians(steps: list[dict[str, float]]) -> Numbers:
 
 def _memory(run: _Run, iteration: int) -> Iterator[tuple[str, str, float]]:
     """Yield bytes that networks hold, those beyond them in each part of a step, and the peak."""
-    networks = {"policy": run.policy}
-    if run.critic is not None:
-        networks["critic"] = run.critic.learner
+    networks = {"policy": run.learners.policy}
+    if run.learners.critic is not None:
+        networks["critic"] = run.learners.critic.learner
     held = 0
     for name, learner in networks.items():
         for what, size in held_bytes(learner).items():
@@ -196,7 +199,7 @@ def _memory(run: _Run, iteration: int) -> Iterator[tuple[str, str, float]]:
 
 
 def _table(
-    config: "CriticConfig", method: "Method", numbers: Numbers, *, iteration: int
+    config: "CriticConfig", method: "TrainingMethod", numbers: Numbers, *, iteration: int
 ) -> pd.DataFrame:
     rows = pd.DataFrame(list(numbers), columns=["quantity", "part", "value"])
     return rows.assign(

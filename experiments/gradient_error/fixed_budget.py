@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import track
 
 from experiments.running.app import App
-from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
-from experiments.running.options import Scale, group_sizes, require_seed_and_threads
-from experiments.tasks import bandits as tasks
-from ustat_grpo import NoiseComponents, Snapshot, gradient_mse, laws
+from experiments.running.estimators import Compared, require_group_size, resolve
+from experiments.running.options import (
+    Scale,
+    group_sizes,
+    require_divisors,
+    require_seed_and_threads,
+    sizes_of_budget,
+)
+from experiments.tasks.bandits import finite_task
+from experiments.tasks.finite_subject import FiniteSubject
+from experiments.tasks.subject import ErrorsAsked
+from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.inputs.checks import integer
 
 COLUMNS = [
@@ -46,15 +53,9 @@ class FixedBudget:
     def __post_init__(self) -> None:
         """Check the ranges; a mistake is found before any work starts."""
         integer("budget", self.budget, at_least=4)
-        if self.group_size is None:
-            divisors = range(2, self.budget // 2 + 1)
-            self.group_size = [size for size in divisors if self.budget % size == 0]
-            if not self.group_size:
-                raise ValueError(f"budget must have a divisor from 2 on, got {self.budget}")
-        self.group_size = group_sizes(self.group_size)
-        for size in self.group_size:
-            if self.budget % size:
-                raise ValueError(f"group_size must divide the budget {self.budget}, got {size}")
+        every = self.group_size is None
+        self.group_size = sizes_of_budget(self.budget) if every else group_sizes(self.group_size)
+        require_divisors(self.budget, self.group_size)
         require_seed_and_threads(self.seed, self.threads)
         require_group_size(self.compared, min(self.group_size))
 
@@ -63,34 +64,31 @@ class FixedBudget:
         """The estimators with their laws, by name."""
         return resolve(self.estimators)
 
+    def asked(self, size: int) -> ErrorsAsked:
+        """Return what is asked at one division; all divisions share their prompts."""
+        return ErrorsAsked(
+            self.compared,
+            [size],
+            self.budget // size,
+            self.scale.precision,
+            self.seed,
+            self.threads,
+        )
+
 
 def run(config: FixedBudget) -> pd.DataFrame:
     """Measure every estimator at every division of the budget, for each panel of the task."""
-    tables = []
-    for panel, snapshot in tasks.finite_task(config.task).snapshots.items():
-        for size in track(config.group_size, panel):
-            table = _measure(config, panel, snapshot, size)
-            tables.append(table.assign(**_predictions(snapshot.noise)))
+    subject = FiniteSubject(finite_task(config.task))
+    errors = pd.concat(
+        [subject.gradient_errors(config.asked(size)) for size in config.group_size],
+        ignore_index=True,
+    )
+    tables = [
+        errors[errors["task"] == panel].assign(**_predictions(snapshot.noise))
+        for panel, snapshot in subject.prepare().items()
+    ]
     data = pd.concat(tables, ignore_index=True)
     return data.assign(budget=config.budget).reindex(columns=COLUMNS)
-
-
-def _measure(config: FixedBudget, panel: str, snapshot: Snapshot, size: int) -> pd.DataFrame:
-    """Measure one division; the same generator each time, so that divisions share prompts."""
-    batch_size = config.budget // size
-    table = gradient_mse(
-        snapshot,
-        algorithms(config.compared),
-        [size],
-        batch_size,
-        precision=config.scale.precision,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
-    )
-    exact = [
-        config.compared[name].law(snapshot.moments, size, batch_size) for name in table["estimator"]
-    ]
-    return table.assign(task=panel, law=exact)
 
 
 def _predictions(noise: NoiseComponents) -> dict[str, float]:
@@ -111,7 +109,7 @@ def describe(config: FixedBudget) -> str:
 
 def prepare(config: FixedBudget) -> None:
     """Build the task, or raise."""
-    _ = tasks.finite_task(config.task).snapshots
+    FiniteSubject(finite_task(config.task)).prepare()
 
 
 APP = App("fixed_budget", FixedBudget, run, describe, prepare)

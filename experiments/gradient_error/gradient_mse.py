@@ -22,11 +22,6 @@ from experiments.tasks.resolve import subject
 from experiments.tasks.subject import ErrorsAsked, Subject
 from ustat_grpo.inputs.checks import integer
 
-COLUMNS = [
-    "task", "estimator", "batch_size", "group_size", "replications", "mse", "std_error",
-    "bias_norm", "law", "law_std_error", "evidence",
-]  # fmt: skip
-
 
 @dataclass
 class GradientMse:
@@ -79,7 +74,7 @@ class GradientMse:
 
 def run(config: GradientMse) -> pd.DataFrame:
     """Measure every estimator at every group size, for each panel of the task."""
-    return config.subject.gradient_errors(config.asked).reindex(columns=COLUMNS)
+    return config.subject.gradient_errors(config.asked)
 
 
 def describe(config: GradientMse) -> str:

@@ -69,7 +69,7 @@ def run(config: HardPrompts) -> pd.DataFrame:
     """Return one row a policy, question and group size."""
     import torch
 
-    from ustat_grpo.lm.scores.moments import norm_moments
+    from ustat_grpo.lm.scores.known_solutions import norm_moments
 
     use_threads(config.threads)
     _, questions = config.questions.questions()
@@ -79,10 +79,8 @@ def run(config: HardPrompts) -> pd.DataFrame:
         seed = int(tasks.panel_rng(config.seed, name).integers(2**32))
         measured = norm_moments(
             panel.model,
-            panel.prompts,
-            panel.exact_match,
+            panel.task,
             config.num_outputs,
-            max_tokens=panel.max_tokens,
             rng=torch.Generator().manual_seed(seed),
         )
         for size in config.group_size:

@@ -14,36 +14,35 @@ A question that is finished is kept: a killed job goes on with those that are le
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import track
 
 from experiments.running.app import App
 from experiments.running.estimators import Compared, algorithms, require_group_size, resolve
 from experiments.running.options import Scale, group_sizes, require_seed_and_threads
-from experiments.running.parts import Parts
+from experiments.running.parts import KeptRuns, Parts
 from experiments.running.threads import use_threads
+from experiments.tasks import errors_table
 from experiments.tasks.bandits import panel_rng
+from experiments.tasks.errors_table import BRUTE_FORCE, GradientError, measured
 from experiments.tasks.policies import PosedTask, posed
-from experiments.tasks.pool_table import errors_of_pool, require_pool, with_laws
+from experiments.tasks.pool_table import errors_of_pool, require_pool
 from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo.inputs.checks import integer
-from ustat_grpo.pools.moments import pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.measured_moments import pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 if TYPE_CHECKING:
+    from experiments.tasks.kept_pools import PromptOutputs
     from experiments.tasks.language import Panel
-    from experiments.tasks.prompt_pools import PromptOutputs
 
-COLUMNS = [
-    "task", "estimator", "batch_size", "group_size", "replications", "mse", "std_error", "law",
-    "law_std_error", "evidence", "value", "distinct", "norm_right", "norm_wrong",
-]  # fmt: skip
+COLUMNS = [*errors_table.COLUMNS, "value", "distinct", "norm_right", "norm_wrong"]
+"""Those of gradient errors, and what the outputs of a panel are like: see `_described`."""
 
 
 @dataclass
@@ -78,8 +77,11 @@ class PretrainedErrors:
                 "whole_gradients times whole_group_size must be at most task.num_outputs="
                 f"{self.posed.task.num_outputs}, got {needed}"
             )
-        if "optimal_baseline" in self.estimators:
-            raise ValueError("estimators must not need what is measured (optimal_baseline)")
+        if "optimal_baseline" in self.estimators or "grpo" not in self.estimators:
+            raise ValueError(
+                "estimators must hold grpo, by which ∇J is measured, and not optimal_baseline, "
+                f"got {list(self.estimators)}"
+            )
 
     @cached_property
     def compared(self) -> dict[str, Compared]:
@@ -107,103 +109,77 @@ def run(config: PretrainedErrors, parts: Path) -> pd.DataFrame:
         parts: folder of the tables of single questions.
     """
     use_threads(config.threads)
-    panels = config.posed.panels()
-    kept = {
-        name: _KeptPanel(name, panel, Parts(__name__, config), parts / str(place))
-        for place, (name, panel) in enumerate(panels.items())
-    }
-    tables = []
-    for each in kept.values():
-        _draw(config, each)
-        tables.append(_panel_table(config, each))
+    tables, kept = [], Parts(__name__, config)
+    for place, (name, panel) in enumerate(config.posed.panels().items()):
+        tables.append(_panel_table(config, name, panel, KeptRuns(kept, parts / str(place))))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-class _KeptPanel(NamedTuple):
-    """A panel with the tables that are kept of it."""
-
-    name: str
-    panel: "Panel"
-    parts: Parts
-    folder: Path
-
-    @property
-    def pools(self) -> list[Path]:
-        """The paths of the questions' pools."""
-        return [self.folder / f"{number}.csv" for number in range(len(self.panel.prompts))]
-
-    @property
-    def whole(self) -> Path:
-        """The path of the errors of whole gradients."""
-        return self.folder / "whole.csv"
-
-
-def _draw(config: PretrainedErrors, kept: _KeptPanel) -> None:
-    """Draw the pools of the questions that are missing."""
-    import torch
-
-    from experiments.tasks.prompt_pools import drawn
-
-    seeds = panel_rng(config.seed, kept.name).integers(2**62, size=len(kept.pools))
-    missing = set(kept.parts.left(kept.pools))
-    numbers = [number for number, path in enumerate(kept.pools) if path in missing]
-    for number in track(numbers, kept.name):
-        rng = torch.Generator().manual_seed(int(seeds[number]))
-        table = drawn(kept.panel, number, config.posed.task.num_outputs, rng)
-        kept.parts.write(kept.pools[number], table)
-
-
-def _panel_table(config: PretrainedErrors, kept: _KeptPanel) -> pd.DataFrame:
+def _panel_table(
+    config: PretrainedErrors, name: str, panel: "Panel", kept: KeptRuns
+) -> pd.DataFrame:
     """Return the errors by the pools and by whole gradients, and what the outputs are like."""
-    from experiments.tasks.prompt_pools import PromptOutputs
+    from experiments.tasks.kept_pools import PromptOutputs
 
-    outputs = [PromptOutputs.of(kept.parts.read(path)) for path in kept.pools]
-    if kept.parts.left([kept.whole]):
-        kept.parts.write(kept.whole, _whole_errors(config, kept.panel, outputs))
-    whole = kept.parts.read(kept.whole)
+    numbers = {str(number): number for number in range(len(panel.prompts))}
+    pools = kept.tables(numbers, partial(_pools, config, name, panel), name)
+    outputs = [PromptOutputs.of(table) for table in pools.values()]
+    compute = partial(_whole_errors, config, panel, outputs)
+    whole = kept.tables({"whole": 0}, compute, f"{name}, whole gradients")["whole"]
     # The prompt noise of the moments needs ‖∇J‖², of which whole gradients of GRPO know most.
-    objective = whole["objective_norm"].iloc[-1]
+    objective = whole.query("estimator == 'grpo'")["objective_norm"].iloc[0]
     pool = Pool([each.pool for each in outputs], np.full((NUM_BLOCKS, NUM_BLOCKS), objective))
     moments = pool_moments(pool)
-    table = errors_of_pool(config.asked, kept.name, pool, moments)
-    rows = [
-        {
-            "estimator": name,
-            "batch_size": len(outputs),
-            "group_size": config.whole_group_size,
-            "replications": len(errors),
-            "mse": errors.mean(),
-            "std_error": errors.std(ddof=1) / len(errors) ** 0.5,
-            "evidence": "brute force",
-        }
-        for name, errors in whole.groupby("estimator", sort=False)["error"]
-    ]
-    both = pd.concat([table, with_laws(config.asked, kept.name, rows, moments)])
-    return both.assign(**_described([each.pool for each in outputs]))
+    rows = []
+    for estimator in config.compared:
+        errors = whole["error"].to_numpy()[whole["estimator"] == estimator]
+        count, spread = len(errors), float(errors.std(ddof=1) / len(errors) ** 0.5)
+        size, mean = config.whole_group_size, float(errors.mean())
+        rows.append(
+            GradientError(
+                name, estimator, len(outputs), size, count, mean, spread, evidence=BRUTE_FORCE
+            )
+        )
+    by_pool = errors_of_pool(config.asked, name, pool, moments)
+    both = pd.concat([by_pool, measured(rows, config.asked, moments)])
+    return both.assign(**_described(pool.prompts))
+
+
+def _pools(
+    config: PretrainedErrors, name: str, panel: "Panel", numbers: Sequence[int]
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the pool of each question as a table; every question has draws of its own."""
+    import torch
+
+    from experiments.tasks.kept_pools import drawn
+
+    seeds = panel_rng(config.seed, name).integers(2**62, size=len(panel.prompts))
+    for number in numbers:
+        rng = torch.Generator().manual_seed(int(seeds[number]))
+        yield number, drawn(panel, number, config.posed.task.num_outputs, rng)
 
 
 def _whole_errors(
-    config: PretrainedErrors, panel: "Panel", outputs: "Sequence[PromptOutputs]"
-) -> pd.DataFrame:
-    """Return one row a whole gradient: its part of the error, and ‖∇J‖² by all of them."""
-    from experiments.tasks.prompt_pools import whole_gradients
+    config: PretrainedErrors, panel: "Panel", outputs: "Sequence[PromptOutputs]", _: Sequence[int]
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield one table of all whole gradients: each one's part of the error, and ‖∇J‖²."""
+    from experiments.tasks.kept_pools import whole_gradients
 
     estimators = algorithms(config.compared)
     whole = whole_gradients(
         panel, outputs, estimators, config.whole_group_size, config.whole_gradients
     )
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "estimator": name,
-                    "error": whole.errors(name),
-                    "objective_norm": whole.objective_norm(name),
-                }
-            )
-            for name in estimators
-        ]
-    )
+    tables = [
+        pd.DataFrame(
+            {
+                "estimator": name,
+                "error": whole.errors(name),
+                "objective_norm": whole.objective_norm(name),
+            }
+        )
+        for name in estimators
+    ]
+    yield 0, pd.concat(tables)
 
 
 def _described(pools: Sequence[PromptPool]) -> Mapping[str, float]:

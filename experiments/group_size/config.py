@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from omegaconf import MISSING
@@ -12,11 +13,14 @@ from experiments.running.estimators import Compared, require_group_size, resolve
 from experiments.running.options import (
     Scale,
     ScheduleConfig,
-    divisors,
     group_sizes,
     require_divisors,
     require_seed_and_threads,
+    sizes_of_budget,
 )
+from experiments.running.parts import KeptRuns, Parts
+from experiments.tasks.resolve import trained_subject
+from experiments.tasks.subject import TrainedSubject, TrainingAsked
 from ustat_grpo.inputs.checks import increasing, integer
 
 DEFAULT_SIZES = (2, 4, 8, 16, 32, 64, 128)
@@ -44,7 +48,7 @@ class GroupSize:
         """Check the ranges; a mistake is found before any work starts."""
         every = self.group_size is None
         self.group_size = (
-            divisors(self.budget)
+            sizes_of_budget(self.budget)
             if every
             else sizes_at(self.budget, self.group_size, default=DEFAULT_SIZES)
         )
@@ -57,8 +61,45 @@ class GroupSize:
         """The estimators with their laws, by name."""
         return resolve(self.estimators)
 
+    @property
+    def subject(self) -> TrainedSubject:
+        """The task, with the verbs of every task on which sweeps train."""
+        return trained_subject(self.task)
 
-def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: int = 2) -> list[int]:
+    def asked(
+        self, parts: Path | None = None, *, panel: str | None = None, estimator: str | None = None
+    ) -> TrainingAsked:
+        """Return what is asked of the subject.
+
+        Args:
+            parts: folder of the tables of single runs, on tasks where these take long.
+            panel: the only policy to begin at, if any.
+            estimator: the only one to train with, if any.
+        """
+        keep = None if parts is None else lambda module: KeptRuns(Parts(module, self), parts)
+        only = {} if estimator is None else {estimator: self.compared[estimator]}
+        return TrainingAsked(
+            only or self.compared,
+            self.budget,
+            self.group_size,
+            self.iterations,
+            self.schedule,
+            self.scale.runs,
+            self.seed,
+            self.threads,
+            keep,
+            panel,
+        )
+
+
+def sizes_at(
+    budget: int,
+    group_size: Any,
+    *,
+    default: Sequence[int],
+    fewest: int = 2,
+    name: str = "group_size",
+) -> list[int]:
     """Return the group sizes at a budget: those asked for, or what it allows of an app's default.
 
     Of the default list those are left out, with a line that says so, that do not divide the budget.
@@ -69,21 +110,22 @@ def sizes_at(budget: int, group_size: Any, *, default: Sequence[int], fewest: in
         group_size: of a configuration, one or a list.
         default: what the app's configuration file holds.
         fewest: how many sizes the app needs.
+        name: of the parameter.
 
     Raises:
         ValueError: if a size that was asked for does not divide the budget, or the budget has no
             divisor.
     """
-    asked = group_sizes(group_size)
+    asked = group_sizes(group_size, name)
     integer("budget", budget, at_least=2)
     if asked != list(default):
-        require_divisors(budget, asked)
+        require_divisors(budget, asked, name)
         return asked
     kept = [size for size in asked if budget % size == 0]
     if len(kept) < fewest:
-        kept = divisors(budget)
+        kept = sizes_of_budget(budget)
     if kept != asked:
-        _say_once(f"group_size: {kept}, which divide the budget {budget}, in place of {asked}")
+        _say_once(f"{name}: {kept}, which divide the budget {budget}, in place of {asked}")
     return kept
 
 
@@ -102,12 +144,6 @@ class SweepAsked(Protocol):
     schedule: ScheduleConfig
     seed: int
     threads: int | None
-
-
-class RunsAsked(SweepAsked, Protocol):
-    """What several apps ask of the runs at one budget, beside the group size."""
-
-    budget: int
 
 
 def grpo_sweep(config: SweepAsked, budget: int, sizes: list[int]) -> GroupSize:

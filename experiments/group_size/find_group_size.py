@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from experiments.group_size.confidence import LEVEL, compare
 from experiments.group_size.config import GroupSize
-from experiments.group_size.group_size import describe, measure, predicted
+from experiments.group_size.group_size import describe, measured_gaps, predicted
 from experiments.running.app import App
 from experiments.running.estimators import Compared
 from experiments.running.reading import STANDARD_ERRORS
@@ -48,11 +47,7 @@ def run(config: GroupSize) -> pd.DataFrame:
     for panel, start in bandit_task(config.task).starts.items():
         for name, each in config.compared.items():
             by_size = predicted(config, start, each)
-            progress = track(config.group_size, f"{panel}, {name}")
-            gaps = np.stack(
-                [measure(config, panel, start, each.estimator, size).gap for size in progress],
-                axis=1,
-            )
+            gaps = measured_gaps(config, panel, start, name)
             for point in range(len(config.iterations)):
                 at_point = {size: laws_of_size[point] for size, laws_of_size in by_size.items()}
                 table = compare(gaps[:, :, point], config.group_size)

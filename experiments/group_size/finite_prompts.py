@@ -18,17 +18,20 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from experiments.group_size.config import sizes_at
-from experiments.group_size.group_size import measure, summary
+from experiments.group_size.group_size import gap_columns
 from experiments.running.app import App
+from experiments.running.estimators import resolve
 from experiments.running.options import Scale, ScheduleConfig, require_seed_and_threads
 from experiments.tasks.bandits import Start, bandit_task, prepare
+from experiments.tasks.finite_subject import train_bandit
+from experiments.tasks.subject import TrainingAsked
 from ustat_grpo import Grpo, Runs
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.inputs.checks import increasing, leave_one_out_group_size
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.epochs import prompt_effect
 from ustat_grpo.laws.path import ExpectedGap, expected_gap, without_replacement
-from ustat_grpo.optimization.runs import PROMPT_SAMPLING
+from ustat_grpo.optimization.training_config import PROMPT_SAMPLING
 
 COLUMNS = [
     "task", "prompt_sampling", "num_prompts", "budget", "group_size", "batch_size", "iteration",
@@ -72,6 +75,20 @@ class FinitePrompts:
         if self.prompt_sampling == ["without_replacement"]:
             self._require_small_batches()
 
+    @property
+    def asked(self) -> TrainingAsked:
+        """What is asked of GRPO's runs."""
+        return TrainingAsked(
+            resolve({"grpo": {}}),
+            self.budget,
+            self.group_size,
+            self.iterations,
+            self.schedule,
+            self.scale.runs,
+            self.seed,
+            self.threads,
+        )
+
     def _require_small_batches(self) -> None:
         """Raise if every minibatch is larger than the set: nothing would be left to measure."""
         smallest = self.budget // max(self.group_size)
@@ -93,7 +110,7 @@ def run(config: FinitePrompts) -> pd.DataFrame:
             for size in track(config.group_size, f"{panel}, {name}"):
                 if name == "without_replacement" and config.budget // size > num_prompts:
                     continue
-                runs = measure(config, panel, start, Grpo(), size, name)
+                runs = train_bandit(config.asked, config.task, panel, Grpo(), size, name)
                 law = list(_laws(config, start, laws, name, size))
                 table = _columns(config, runs, law, size)
                 tables.append(
@@ -147,7 +164,7 @@ def _columns(config: FinitePrompts, runs: Runs, law: Sequence[float], size: int)
             "budget": config.budget,
             "group_size": size,
             "batch_size": config.budget // size,
-            **summary(runs),
+            **gap_columns(runs.gap, config.iterations),
             "law": law,
         }
     )

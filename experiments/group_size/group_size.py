@@ -17,17 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
+from jaxtyping import Float
 
-from experiments.group_size.config import GroupSize, RunsAsked
+from experiments.group_size.config import GroupSize
 from experiments.running.app import App
 from experiments.running.estimators import Compared
 from experiments.tasks import bandits as tasks
 from experiments.tasks.bandits import Start, bandit_task
 from experiments.tasks.kinds import for_kind
+from experiments.tasks.runs_table import by_group_size, by_iteration
 from experiments.tasks.sequential import FrozenLake, Gym
-from ustat_grpo import Estimator, Runs, optimize
 from ustat_grpo.bandits.expansion import expand
+from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.laws.path import ExpectedGap, expected_gap
 
 COLUMNS = [
@@ -47,52 +48,37 @@ def run(config: GroupSize, parts: Path) -> pd.DataFrame:
 
 
 def _run_bandit(config: GroupSize, _: Path) -> pd.DataFrame:
-    tables = []
-    for panel, start in bandit_task(config.task).starts.items():
-        for name, each in config.compared.items():
-            laws = predicted(config, start, each)
-            for size in track(config.group_size, f"{panel}, {name}"):
-                runs = measure(config, panel, start, each.estimator, size)
-                table = pd.DataFrame(_columns(config, runs, laws[size], size))
-                tables.append(table.assign(task=panel, estimator=name))
+    starts, tables = bandit_task(config.task).starts, []
+    laws = {
+        (panel, name): predicted(config, start, each)
+        for panel, start in starts.items()
+        for name, each in config.compared.items()
+    }
+    runs = config.subject.training_runs(config.asked())
+    for keys, rows in runs.groupby(["task", "estimator", "group_size"], sort=False):
+        panel, name, size = keys  # pyright: ignore
+        gap = starts[panel].bandit.best_objective - by_iteration(rows)
+        of_size = laws[panel, name][size]
+        table = pd.DataFrame(_columns(config, gap, of_size, size))
+        tables.append(table.assign(task=panel, estimator=name))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def measure(
-    config: RunsAsked,
-    panel: str,
-    start: Start,
-    estimator: Estimator,
-    size: int,
-    prompt_sampling: str = "iid",
-) -> Runs:
-    """Run Algorithm 1; the same generator each time, so that divisions and estimators share."""
-    return optimize(
-        start.bandit,
-        estimator,
-        batch_size=config.budget // size,
-        group_size=size,
-        num_iterations=config.iterations[-1],
-        schedule=config.schedule.build(config.task.learning_rate),
-        num_runs=config.scale.runs,
-        theta0=start.theta0,
-        checkpoints=config.iterations,
-        projection=start.projection,
-        prompt_sampling=prompt_sampling,
-        keep_theta=False,
-        rng=tasks.panel_rng(config.seed, panel),
-        num_threads=config.threads,
-    )
-
-
-def summary(runs: Runs) -> dict[str, Any]:
+def gap_columns(gap: Float[Array, "R C"], iterations: Sequence[int]) -> dict[str, Any]:
     """Return the columns that say what runs have reached: a mean gap with its standard error."""
     return {
-        "iteration": runs.checkpoints,
-        "runs": len(runs.gap),
-        "gap": runs.gap.mean(axis=0),
-        "std_error": runs.gap.std(axis=0, ddof=1) / np.sqrt(len(runs.gap)),
+        "iteration": iterations,
+        "runs": len(gap),
+        "gap": gap.mean(axis=0),
+        "std_error": gap.std(axis=0, ddof=1) / np.sqrt(len(gap)),
     }
+
+
+def measured_gaps(config: GroupSize, panel: str, start: Start, name: str) -> Float[Array, "R m C"]:
+    """Run an estimator at every division from one policy, and return the gaps of all runs."""
+    runs = config.subject.training_runs(config.asked(panel=panel, estimator=name))
+    points = [by_group_size(rows, config.group_size) for _, rows in runs.groupby("iteration")]
+    return start.bandit.best_objective - np.stack(points, axis=-1)
 
 
 def predicted(config: GroupSize, start: Start, compared: Compared) -> dict[int, list[ExpectedGap]]:
@@ -131,14 +117,14 @@ def _expected(
 
 
 def _columns(
-    config: GroupSize, runs: Runs, laws: Sequence[ExpectedGap], size: int
+    config: GroupSize, gap: Float[Array, "R C"], laws: Sequence[ExpectedGap], size: int
 ) -> dict[str, Any]:
     batch_size = config.budget // size
     return {
         "budget": config.budget,
         "group_size": size,
         "batch_size": batch_size,
-        **summary(runs),
+        **gap_columns(gap, config.iterations),
         "law": [law.gap(batch_size=batch_size, group_size=size) for law in laws],
         "path_gap": [law.path_gap for law in laws],
         "optimal": [law.best_group_size for law in laws],

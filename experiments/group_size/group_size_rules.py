@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import track
 
 from experiments.group_size.confidence import compare
 from experiments.group_size.config import GroupSize, grpo_sweep
-from experiments.group_size.group_size import measure, predicted
+from experiments.group_size.group_size import measured_gaps, predicted
 from experiments.running.app import App
-from experiments.running.options import Scale, ScheduleConfig, divisors, group_sizes
+from experiments.running.options import Scale, ScheduleConfig, group_sizes, sizes_of_budget
 from experiments.tasks.bandits import Start, bandit_task, prepare
-from ustat_grpo import Grpo, NoiseComponents, laws
+from ustat_grpo import NoiseComponents, laws
 from ustat_grpo.laws.path import ExpectedGap
 
 COLUMNS = [
@@ -105,7 +104,7 @@ class GroupSizeRules:
         """Return the sweep over the group sizes that a budget allows, or raise if it has none."""
         sizes = [size for size in self.group_size if budget % size == 0 and 2 * size <= budget]
         if not sizes and self.group_size == DEFAULT_SIZES:
-            sizes = divisors(budget)
+            sizes = sizes_of_budget(budget)
         if not sizes:
             raise ValueError(
                 f"group_size must hold a divisor of budget {budget} of at most half of it, "
@@ -145,8 +144,7 @@ def _replay(
     """Measure all sizes of one budget, and look up what each rule picks."""
     known = Known(sweep.budget, start.bandit.at(start.theta0).noise, at_points[-1])
     wanted = {rule: advise(known) for rule, advise in RULES.items()}
-    progress = track(sweep.group_size, f"{panel}, N = {sweep.budget}")
-    gaps = np.stack([measure(sweep, panel, start, Grpo(), size).gap for size in progress], axis=1)
+    gaps = measured_gaps(sweep, panel, start, "grpo")
     for point, law in enumerate(at_points):
         table = compare(gaps[:, :, point], sweep.group_size)
         table["law"] = [

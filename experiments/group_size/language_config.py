@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import MISSING
@@ -75,7 +74,7 @@ class LanguageGroupSize:
 
     def _require_knowledge(self) -> None:
         """Raise if an estimator or the noise components need what is not known of a task."""
-        from ustat_grpo.pools.pool import NUM_BLOCKS
+        from ustat_grpo.pools.prompt_pools import NUM_BLOCKS
 
         exact = self.posed.is_exact
         unknown = {"optimal_baseline"} if exact else {"optimal_baseline", "oracle"}
@@ -92,12 +91,13 @@ class LanguageGroupSize:
             )
 
 
-class Cell(NamedTuple):
+class SeededRun(NamedTuple):
     """One run: a group size and a seed."""
 
     group_size: int
     seed: int
 
-    def path(self, parts: Path) -> Path:
-        """Return where its table lies."""
-        return parts / f"G{self.group_size}_seed{self.seed}.csv"
+    @property
+    def name(self) -> str:
+        """The name of its table."""
+        return f"G{self.group_size}_seed{self.seed}"

@@ -21,13 +21,12 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console, Group
-from rich.progress import track
 from rich.table import Table
 
-from experiments.group_size.language_config import NAME, Cell, LanguageGroupSize
+from experiments.group_size.language_config import NAME, LanguageGroupSize, SeededRun
 from experiments.group_size.resolution import summary
 from experiments.running.app import App
-from experiments.running.parts import Parts
+from experiments.running.parts import KeptRuns, Parts
 
 COLUMNS = [
     "task", "estimator", "optimizer", "budget", "group_size", "batch_size", "iteration", "seed",
@@ -42,18 +41,22 @@ def run(config: LanguageGroupSize, parts: Path) -> pd.DataFrame:
         config: of this app.
         parts: folder of the runs' own tables.
     """
-    kept = Parts(__name__, config)
-    cells = [Cell(*each) for each in product(config.group_size, range(config.seeds))]
-    paths = {cell.path(parts): cell for cell in cells}
-    left = [paths[path] for path in kept.left(list(paths))]
-    for cell, table in track(_trained(config, left), config.task.name, total=len(left)):
-        kept.write(cell.path(parts), table.reindex(columns=COLUMNS))
-    return pd.concat([kept.read(path) for path in paths], ignore_index=True)
+    kept = KeptRuns(Parts(__name__, config), parts)
+    cells = [SeededRun(*each) for each in product(config.group_size, range(config.seeds))]
+    names = {cell.name: cell for cell in cells}
+    tables = kept.tables(names, partial(_tables, config), config.task.name)
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def _tables(
+    config: LanguageGroupSize, cells: Sequence[SeededRun]
+) -> Iterator[tuple[SeededRun, pd.DataFrame]]:
+    yield from ((cell, table.reindex(columns=COLUMNS)) for cell, table in _trained(config, cells))
 
 
 def _trained(
-    config: LanguageGroupSize, cells: Sequence[Cell]
-) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    config: LanguageGroupSize, cells: Sequence[SeededRun]
+) -> Iterator[tuple[SeededRun, pd.DataFrame]]:
     """Yield each run as it ends.
 
     Small policies train one a process on a CPU, and all at once on a GPU; Hugging Face models one

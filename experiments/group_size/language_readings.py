@@ -5,7 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.group_size.resolution import Verdict, best_and_rival, by_seed, components, summary
+from experiments.group_size.resolution import (
+    Resolution,
+    best_and_rival,
+    by_seed,
+    components,
+    summary,
+)
 from experiments.running.reading import Reading, plain
 from ustat_grpo.arithmetic.problems import KINDS
 from ustat_grpo.laws import group_size as law
@@ -40,7 +46,7 @@ def group_sizes(data: pd.DataFrame) -> Iterator[Reading]:
     yield _path(data)
 
 
-def _final(each: Verdict) -> Reading:
+def _final(each: Resolution) -> Reading:
     low, high = each.predicted
     sizes = list(each.accuracy.index)
     inside = [size for size in sizes if low <= size <= high] or [
@@ -61,7 +67,7 @@ def _final(each: Verdict) -> Reading:
     )
 
 
-def _ranking(data: pd.DataFrame, last: list[Verdict]) -> Reading:
+def _ranking(data: pd.DataFrame, last: list[Resolution]) -> Reading:
     """Do accuracies after training rank the group sizes as gradient errors at the start do?"""
     noise = components(data.query("iteration == 0"))
     found = []
@@ -99,7 +105,7 @@ def _few_seeds(data: pd.DataFrame) -> Reading:
     )
 
 
-def _universal(last: list[Verdict]) -> Reading:
+def _universal(last: list[Resolution]) -> Reading:
     plain_ascent = [each for each in last if each.optimizer == "sgd"]
     shared = set.intersection(*(set(each.may_be_best) for each in plain_ascent))
     sets = "; ".join(
@@ -113,7 +119,7 @@ def _universal(last: list[Verdict]) -> Reading:
     )
 
 
-def _universal_in_iterations(found: list[Verdict]) -> Reading:
+def _universal_in_iterations(found: list[Resolution]) -> Reading:
     """Has every sweep a size that may be best at each of its checkpoints?"""
     sweeps = dict.fromkeys((each.optimizer, each.budget) for each in found)
     shared = {

@@ -1,6 +1,6 @@
 """Runs of Algorithm 1 on a language model as tables: one row a checkpoint."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +10,22 @@ import torch
 
 from experiments.running.threads import use_threads
 from experiments.tasks.language import Panel, Sets
-from ustat_grpo import Constant, Moments
+from ustat_grpo import Constant, Moments, TrainingConfig
 from ustat_grpo.lm.exact import expected_accuracy, solution_probs
 from ustat_grpo.lm.sampling import sample_groups
-from ustat_grpo.lm.scores.moments import norm_moments
-from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.lm.scores.known_solutions import norm_moments
+from ustat_grpo.lm.scores.output_pool import draw_pool
+from ustat_grpo.lm.task import Task
 from ustat_grpo.lm.training.ensemble import train_ensemble
-from ustat_grpo.lm.training.optimizers import OPTIMIZERS
-from ustat_grpo.lm.training.policy_gradient import Task
-from ustat_grpo.lm.training.training import Checkpoint, TrainingConfig, run_rng, train
-from ustat_grpo.pools.moments import pool_moments
+from ustat_grpo.lm.training.model_training import OPTIMIZERS, ModelTraining
+from ustat_grpo.lm.training.training import Checkpoint, Evaluate, run_rng, train
+from ustat_grpo.pools.measured_moments import pool_moments
 
 if TYPE_CHECKING:
-    from experiments.group_size.language_config import Cell, LanguageGroupSize
-
-Evaluate = Callable[[Any], Mapping[str, float]]
+    from experiments.group_size.language_config import LanguageGroupSize, SeededRun
 
 
-def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
+def train_alone(config: "LanguageGroupSize", cell: "SeededRun") -> pd.DataFrame:
     """Train one run, and return its table."""
     use_threads(config.threads)
     sets = config.posed.training_sets()
@@ -45,8 +43,8 @@ def train_alone(config: "LanguageGroupSize", cell: "Cell") -> pd.DataFrame:
 
 
 def train_together(
-    config: "LanguageGroupSize", cells: Sequence["Cell"]
-) -> Iterator[tuple["Cell", pd.DataFrame]]:
+    config: "LanguageGroupSize", cells: Sequence["SeededRun"]
+) -> Iterator[tuple["SeededRun", pd.DataFrame]]:
     """Train runs as a few ensembles, and yield each; only the rounding is not `train_alone`'s."""
     sets = config.posed.training_sets()
     for some in _alike(config, cells):
@@ -65,7 +63,9 @@ def train_together(
         yield from zip(some, map(pd.DataFrame, tables), strict=True)
 
 
-def _alike(config: "LanguageGroupSize", cells: Sequence["Cell"]) -> Iterator[Sequence["Cell"]]:
+def _alike(
+    config: "LanguageGroupSize", cells: Sequence["SeededRun"]
+) -> Iterator[Sequence["SeededRun"]]:
     """Part the runs whose noise components are measured, by seed, from the others.
 
     What looks at a model draws by the seed, and is common to an ensemble.
@@ -78,43 +78,41 @@ def _alike(config: "LanguageGroupSize", cells: Sequence["Cell"]) -> Iterator[Seq
             yield some
 
 
-def _measures_noise(config: "LanguageGroupSize", cell: "Cell") -> bool:
+def _measures_noise(config: "LanguageGroupSize", cell: "SeededRun") -> bool:
     return cell.seed < config.noise_seeds
 
 
 def _task(config: "LanguageGroupSize", sets: Sets) -> Task:
     if "oracle" not in config.estimators:  # knowing V(x) costs a pass at every step
-        return Task(sets.train.prompts, sets.train.reward)
-    reward = sets.train.exact_match
-    return Task(
-        sets.train.prompts,
-        reward,
-        lambda model, questions: solution_probs(model, reward.solutions[questions]),
+        return sets.train.task
+    solutions = sets.train.exact_match.solutions
+    return replace(
+        sets.train.task, value=lambda model, rows: solution_probs(model, solutions[rows])
     )
 
 
-def _training(config: "LanguageGroupSize", cell: "Cell", sets: Sets) -> TrainingConfig:
+def _training(config: "LanguageGroupSize", cell: "SeededRun", sets: Sets) -> ModelTraining:
     (compared,) = config.compared.values()
     gain = compared.gain(cell.group_size)
-    return TrainingConfig(
+    run = TrainingConfig(
+        estimator=compared.estimator,
         batch_size=config.budget // cell.group_size,
         group_size=cell.group_size,
         num_iterations=config.iterations[-1],
-        max_tokens=config.task.max_tokens,
         schedule=Constant(config.learning_rate / gain),
-        estimator=compared.estimator,
-        optimizer=OPTIMIZERS[config.optimizer],
         checkpoints=config.iterations,
-        rows_per_pass=sets.train.outputs_at_once,
+    )
+    return ModelTraining(
+        run, OPTIMIZERS[config.optimizer], rows_per_pass=sets.train.outputs_at_once
     )
 
 
-def _rng(config: "LanguageGroupSize", cell: "Cell") -> torch.Generator:
+def _rng(config: "LanguageGroupSize", cell: "SeededRun") -> torch.Generator:
     """Return a run's generator; the group size is no part of its key, so runs are paired."""
     return run_rng(config.seed, config.budget, cell.seed)
 
 
-def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "Cell") -> Evaluate:
+def _evaluate(config: "LanguageGroupSize", sets: Sets, cell: "SeededRun") -> Evaluate:
     """Return what looks at a model: accuracy always, noise components for some of the seeds."""
 
     def look(model: Any) -> Mapping[str, float]:
@@ -151,18 +149,14 @@ def _moments(
     if panel.is_exact:
         return norm_moments(
             model,
-            panel.prompts,
-            panel.exact_match,
+            panel.task,
             config.noise_outputs,
-            max_tokens=panel.max_tokens,
             rng=rng,
         ).moments
     pool = draw_pool(
         model,
-        panel.prompts,
-        panel.reward,
+        panel.task,
         config.noise_outputs,
-        max_tokens=panel.max_tokens,
         rng=rng,
         outputs_at_once=panel.outputs_at_once,
     )
@@ -171,7 +165,7 @@ def _moments(
 
 def _row(
     config: "LanguageGroupSize",
-    cell: "Cell",
+    cell: "SeededRun",
     measured: Mapping[str, float],
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:

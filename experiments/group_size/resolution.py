@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
     seeds_needed: float
 
 
-class Noise(NamedTuple):
+class NoiseFloor(NamedTuple):
     """What repeating the same runs with other seeds changes.
 
     Args:
@@ -93,12 +93,12 @@ def best_sizes(accuracies: pd.DataFrame) -> list[int]:
     return confidence_set(1 - accuracies.to_numpy(), sizes)
 
 
-def noise_floor(accuracies: pd.DataFrame) -> Noise:
+def noise_floor(accuracies: pd.DataFrame) -> NoiseFloor:
     """Compare the first half of the seeds with the second: the same runs, repeated."""
     half = len(accuracies) // 2
     first, second = accuracies.iloc[:half].mean(), accuracies.iloc[half : 2 * half].mean()
     floor = float(np.sqrt(((first - second) ** 2).mean()))
-    return Noise(floor, float(first.std(ddof=1)), half)
+    return NoiseFloor(floor, float(first.std(ddof=1)), half)
 
 
 def components(rows: pd.DataFrame) -> NoiseComponents:
@@ -114,13 +114,13 @@ def optimal(rows: pd.DataFrame) -> Float[Array, " n"]:
     )
 
 
-def predicted_interval(rows: pd.DataFrame) -> law.Interval:
+def predicted_interval(rows: pd.DataFrame) -> law.GroupSizeRange:
     """Return the group sizes within 5 % of the least gradient error at the start of training."""
     start = rows.loc[(rows["iteration"] == 0) & rows["prompt"].notna()]
     return law.near_optimal(components(start))
 
 
-class Verdict(NamedTuple):
+class Resolution(NamedTuple):
     """What a sweep says at one budget and checkpoint, and whether it can say it.
 
     Args:
@@ -143,12 +143,12 @@ class Verdict(NamedTuple):
     accuracy: pd.Series
     may_be_best: list[int]
     rivals: Comparison
-    noise: Noise
+    noise: NoiseFloor
     optimal: float
-    predicted: law.Interval
+    predicted: law.GroupSizeRange
 
 
-def summary(data: pd.DataFrame) -> list[Verdict]:
+def summary(data: pd.DataFrame) -> list[Resolution]:
     """Return what the sweeps of a table say, checkpoint by checkpoint."""
     found = []
     for job in _parts(data, "optimizer", "budget"):
@@ -156,7 +156,7 @@ def summary(data: pd.DataFrame) -> list[Verdict]:
         for at_point in _parts(job.query("iteration > 0"), "iteration"):
             accuracies, first = by_seed(at_point), at_point.iloc[0]
             found.append(
-                Verdict(
+                Resolution(
                     int(first["budget"]),
                     str(first["optimizer"]),
                     int(first["iteration"]),

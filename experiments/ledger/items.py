@@ -14,7 +14,7 @@ VERDICTS = (REPRODUCED, REFINED, REFUTED, NOT_ATTEMPTED)
 
 
 @dataclass(frozen=True)
-class Item:
+class PaperItem:
     """One row of the scoreboard.
 
     Args:
@@ -41,7 +41,7 @@ class Item:
 
 
 THEORY = (
-    Item(
+    PaperItem(
         "Algorithm 1",
         "gradient ascent with the mean of W(Z − C) over B prompts with G outputs each",
         REFINED,
@@ -50,7 +50,7 @@ THEORY = (
         "(median) at N = {gap_budget}",
         groups=("gap_law",),
     ),
-    Item(
+    PaperItem(
         "Table 1",
         "vanilla, GRPO and the oracle differ in the baseline C only",
         REPRODUCED,
@@ -59,7 +59,7 @@ THEORY = (
         claims=(("group_error", "vanilla: E ĝ = g"), ("group_error", "oracle: E ĝ = g"),
                 ("group_error", "GRPO: E ĝ = g")),
     ),
-    Item(
+    PaperItem(
         "Lemma 1",
         "GRPO's gradient is a second-order U-statistic",
         REPRODUCED,
@@ -67,7 +67,7 @@ THEORY = (
         "Exactly, and the sample covariance of score and reward ({u_statistic} checks)",
         chapters=("u_statistic",),
     ),
-    Item(
+    PaperItem(
         "Theorem 2",
         "its error is the oracle's plus O(G⁻²)",
         REFINED,
@@ -75,7 +75,7 @@ THEORY = (
         "The second term is (sσ² + ‖g‖²)/(G(G−1)), exactly ({group_error} checks)",
         chapters=("group_error",),
     ),
-    Item(
+    PaperItem(
         "Proposition 3",
         "of a minibatch: c₁/B + c₂/(BG) + O(1/(BG²))",
         REFINED,
@@ -85,7 +85,7 @@ THEORY = (
         chapters=("minibatch_error",),
         groups=("agreement",),
     ),
-    Item(
+    PaperItem(
         "Corollary 4",
         "up to higher orders, GRPO's error is the oracle's",
         REFINED,
@@ -93,7 +93,7 @@ THEORY = (
         "It exceeds it by a share κ/(G−1): {share_8} at G = 8, {share_32} at 32 on a small problem",
         chapters=("oracle_property",),
     ),
-    Item(
+    PaperItem(
         "Corollary 5",
         "GRPO is asymptotically best among prompt-only baselines, and beats vanilla (Assumption 2)",
         REFINED,
@@ -103,7 +103,7 @@ THEORY = (
         chapters=("baseline_optimality", "baseline_counterexamples", "vanilla_crossover"),
         groups=("hard_prompts", "gap_order"),
     ),
-    Item(
+    PaperItem(
         "Lemma 6",
         "bounds on the mean gap, rates β and β/i",
         REPRODUCED,
@@ -113,7 +113,7 @@ THEORY = (
         chapters=("suboptimality_gap",),
         groups=("gap_bound",),
     ),
-    Item(
+    PaperItem(
         "Theorem 7",
         "at fixed N the best G is √(c₃/c₁), whatever N, n and the learning rate",
         REFINED,
@@ -123,7 +123,7 @@ THEORY = (
         chapters=("group_size", "noise_components", "gap_scaling"),
         groups=("fixed_budget", "path", "rules"),
     ),
-    Item(
+    PaperItem(
         "Theorem 8",
         "nΔ_n tends to Σ w_k χ²₁",
         REFINED,
@@ -133,7 +133,7 @@ THEORY = (
         chapters=("limit_distribution",),
         groups=("limit_law",),
     ),
-    Item(
+    PaperItem(
         "Corollary 9",
         "GRPO's weights are the oracle's plus O(G⁻²)",
         REFINED,
@@ -141,7 +141,7 @@ THEORY = (
         "Their sum by k₃/(BG(G−1)), at every G ({limit_weights} checks)",
         chapters=("limit_weights",),
     ),
-    Item(
+    PaperItem(
         "Corollary 10",
         "no prompt-only baseline has smaller weights than the oracle (Assumption 2, matrices)",
         REFINED,
@@ -153,7 +153,7 @@ THEORY = (
 )  # fmt: skip
 
 EXPERIMENTS = (
-    Item(
+    PaperItem(
         "Figure 4",
         "gradient error: vanilla > GRPO > oracle; GRPO the oracle's at G = 32–64; falls with G and "
         "skill",
@@ -164,7 +164,7 @@ EXPERIMENTS = (
         "with G: {falls_size}; with skill: {falls_skill}",
         groups=("errors", "policies"),
     ),
-    Item(
+    PaperItem(
         "Figure 4, Qwen2.5-0.5B",
         "the same on three policies made of it",
         NOT_ATTEMPTED,
@@ -172,7 +172,7 @@ EXPERIMENTS = (
         "No weights here: small transformers of our own in their place, see above",
         untried="Figure 4 on Qwen2.5-0.5B",
     ),
-    Item(
+    PaperItem(
         "Figure 5",
         "G = 32 is best at nearly every n; most differences are not significant",
         REFINED,
@@ -182,7 +182,7 @@ EXPERIMENTS = (
         "Small problems: one G suits every n on {every_iteration} policies",
         groups=("language", "every_iteration"),
     ),
-    Item(
+    PaperItem(
         "Figure 5, Qwen2.5-1.5B",
         "GSM8K, N = 1024",
         NOT_ATTEMPTED,
@@ -190,7 +190,7 @@ EXPERIMENTS = (
         "No weights here: the small transformer in its place",
         untried="Figure 5 on Qwen2.5-1.5B",
     ),
-    Item(
+    PaperItem(
         "Table 2",
         "G = 64 is best at N = 1024 and 2048, 128 at 4096: the finite set of prompts?",
         REFINED,
@@ -200,7 +200,7 @@ EXPERIMENTS = (
         "in epochs",
         groups=("every_budget", "finite_prompts", "language"),
     ),
-    Item(
+    PaperItem(
         "Table 2, Qwen2.5-Math-7B",
         "MATH, N = 1024 to 4096",
         NOT_ATTEMPTED,
@@ -211,7 +211,7 @@ EXPERIMENTS = (
 )
 
 PRACTICE = (
-    Item(
+    PaperItem(
         "Algorithm 2",
         "normalised advantages, importance ratios, a K3 penalty, m updates a batch",
         REFINED,
@@ -220,7 +220,7 @@ PRACTICE = (
         "penalises KL(π_ref ‖ π_θ): the other is {penalty_off} std. errors off or more",
         groups=("plain_runs", "penalised_runs"),
     ),
-    Item(
+    PaperItem(
         "Lemma 11",
         "normalised, it is no U-statistic, but tends to one",
         REFINED,
@@ -229,7 +229,7 @@ PRACTICE = (
         "({normalised_u_statistic} checks)",
         chapters=("normalised_u_statistic",),
     ),
-    Item(
+    PaperItem(
         "Theorem 12",
         "squared biases O(m²η²/ε) and O(κ²m²η²/ε³), then tr Σ₁/G",
         REFINED,
@@ -239,7 +239,7 @@ PRACTICE = (
         chapters=("practical_error", "practical_penalty", "practical_variance"),
         groups=("practical_bias",),
     ),
-    Item(
+    PaperItem(
         "Proposition 13",
         "0/1 rewards: runs end where E 2 arcsin √V − κ KL(π_θ ‖ π_ref) is largest",
         REFINED,

@@ -13,7 +13,7 @@ from experiments.ledger.evidence import (
     Evidence,
     kind,
 )
-from experiments.ledger.items import NOT_ATTEMPTED, Beyond, Item
+from experiments.ledger.items import NOT_ATTEMPTED, Beyond, PaperItem
 from experiments.ledger.layout import PAGES
 from experiments.ledger.pages import FOLDER, chapter_link, group_link, untried_link
 from experiments.ledger.quotes import numbers
@@ -59,7 +59,7 @@ def scoreboard(evidence: Evidence) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(item: Item, evidence: Evidence) -> str:
+def verdict(item: PaperItem, evidence: Evidence) -> str:
     """Return an item's verdict, if the evidence allows what the table states.
 
     *Reproduced* asks that all it rests on is, *refuted* that something is refuted, *refined* that
@@ -90,7 +90,7 @@ def _rank(shown: str) -> int:
     return items.VERDICTS.index(shown) if shown in items.VERDICTS else len(items.VERDICTS)
 
 
-def _table(rows: Sequence[Item], evidence: Evidence) -> str:
+def _table(rows: Sequence[PaperItem], evidence: Evidence) -> str:
     quoted = numbers(evidence)
     cells = [
         [verdict(item, evidence), f"**{item.name}**", item.says, item.found.format(**quoted),
@@ -100,7 +100,7 @@ def _table(rows: Sequence[Item], evidence: Evidence) -> str:
     return markdown(_HEADINGS, cells)
 
 
-def _details(item: Item, evidence: Evidence) -> str:
+def _details(item: PaperItem, evidence: Evidence) -> str:
     """Link to the theory and to the measurement that an item rests on, whichever there are."""
     links = []
     if chapters := (*item.chapters, *(chapter for chapter, _ in item.claims)):

@@ -27,7 +27,7 @@ from experiments.tasks.policies import PosedTask
 from ustat_grpo import NoiseComponents
 from ustat_grpo.inputs.checks import increasing, integer
 from ustat_grpo.laws import group_size as law
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 from ustat_grpo.planner import plan
 
@@ -86,7 +86,7 @@ class Truth(NamedTuple):
 
     noise: NoiseComponents
     optimal: float
-    near_optimal: Interval
+    near_optimal: GroupSizeRange
 
     @classmethod
     def of(cls, noise: NoiseComponents) -> "Truth":
@@ -163,7 +163,7 @@ def _read(sample: OutputSample, truth: Truth) -> list[float]:
     return [*components, *covered, *_near_optimal(noise, truth.near_optimal), best.low, best.high]
 
 
-def _near_optimal(noise: NoiseEstimate, truth: Interval) -> list[float]:
+def _near_optimal(noise: NoiseEstimate, truth: GroupSizeRange) -> list[float]:
     """Say if what a plan calls near-optimal for certain is, and if what is it calls so perhaps.
 
     The third number says whether it calls any group size so for certain. NaN stands for no plan.

@@ -58,6 +58,8 @@ class PlannedGroupSize:
                     "first_batches must hold pairs of at least 8 prompts and at least 3 outputs, "
                     f"got {self.first_batches}"
                 )
+        if self.budgets == []:
+            raise ValueError("budgets must hold at least one budget, got []")
         increasing("iterations", self.iterations)
         require_seed_and_threads(self.seed, self.threads)
         if self.policy is not None:
@@ -75,7 +77,7 @@ class PlannedGroupSize:
         if self.sweep is not None:
             raise ValueError(f"sweep must be null on {self.task.name}, whose sweeps are run, "
                              f"got {self.sweep}")  # fmt: skip
-        self.budgets = self.budgets or _BUDGETS
+        self.budgets = _BUDGETS if self.budgets is None else self.budgets
         for budget in self.budgets:
             self.of_budget(budget)
 

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from experiments.group_size.group_size_rules import nearest
 from experiments.planning.planned_config import GRID, PlannedGroupSize
-from experiments.planning.planned_panels import Panel, panels
+from experiments.planning.planned_panels import PlannedPolicy, panels, tabled
 from experiments.planning.planned_sweeps import Sweep, fingerprint
 from experiments.running.app import App
 from experiments.tasks import bandits as tasks
@@ -87,7 +87,7 @@ def run(config: PlannedGroupSize) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def _planned(config: PlannedGroupSize, panel: Panel, size: FirstBatch) -> Planned:
+def _planned(config: PlannedGroupSize, panel: PlannedPolicy, size: FirstBatch) -> Planned:
     key = f"{panel.name}, {size.num_prompts} prompts of {size.num_outputs}"
     streams = tasks.panel_rng(config.seed, key).spawn(config.plans)
     estimates = [estimated(panel.draw(size, rng)) for rng in track(streams, key)]
@@ -188,7 +188,9 @@ def describe(config: PlannedGroupSize) -> str:
 
 def prepare(config: PlannedGroupSize) -> None:
     """Build the task, or raise."""
-    config.subject.prepare()
+    first = next(iter(config.subject.prepare()))
+    if config.sweep is not None:
+        tabled(Path(config.sweep), config.budgets, first)
 
 
 APP = App(NAME, PlannedGroupSize, run, describe, prepare)

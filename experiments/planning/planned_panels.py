@@ -9,13 +9,13 @@ from experiments.group_size.group_size import predicted
 from experiments.planning.planned_config import PlannedGroupSize
 from experiments.planning.planned_sweeps import Sweep, measured_sweeps, tabled_sweeps
 from experiments.tasks.bandits import bandit_task
-from experiments.tasks.subject import Draw, FirstPolicy
+from experiments.tasks.subject import DrawFirstBatch, FirstPolicy
 from ustat_grpo import laws
 
 GRADIENT_LAW, GAP_LAW = "law (gradient error)", "law (gap)"
 
 
-class Panel(NamedTuple):
+class PlannedPolicy(NamedTuple):
     """One policy at which runs begin.
 
     Args:
@@ -27,19 +27,19 @@ class Panel(NamedTuple):
     """
 
     name: str
-    draw: Draw
+    draw: DrawFirstBatch
     sweeps: list[Sweep]
     laws: Mapping[int, Mapping[str, float]]
 
 
 @contextmanager
-def panels(config: PlannedGroupSize) -> Iterator[Iterator[Panel]]:
+def panels(config: PlannedGroupSize) -> Iterator[Iterator[PlannedPolicy]]:
     """Yield the panels of a task; environments are open as long."""
     with config.subject.first_policies(config.threads) as policies:
         yield (_panel(config, policy) for policy in policies)
 
 
-def _panel(config: PlannedGroupSize, policy: FirstPolicy) -> Panel:
+def _panel(config: PlannedGroupSize, policy: FirstPolicy) -> PlannedPolicy:
     """Return a policy with its sweeps, which are run here if there is no table of them."""
     wanted: dict[str, float] = {}
     if policy.noise is not None:
@@ -47,9 +47,11 @@ def _panel(config: PlannedGroupSize, policy: FirstPolicy) -> Panel:
     if config.sweep is None:
         sweeps, at_points = _run(config, policy.name)
         by_point = {point: wanted | {GAP_LAW: best} for point, best in at_points.items()}
-        return Panel(policy.name, policy.draw, sweeps, by_point)
-    sweeps = _tabled(Path(config.sweep), config.budgets, policy.name)
-    return Panel(policy.name, policy.draw, sweeps, {each.iteration: wanted for each in sweeps})
+        return PlannedPolicy(policy.name, policy.draw, sweeps, by_point)
+    sweeps = tabled(Path(config.sweep), config.budgets, policy.name)
+    return PlannedPolicy(
+        policy.name, policy.draw, sweeps, {each.iteration: wanted for each in sweeps}
+    )
 
 
 def _run(config: PlannedGroupSize, name: str) -> tuple[list[Sweep], dict[int, float]]:
@@ -61,8 +63,12 @@ def _run(config: PlannedGroupSize, name: str) -> tuple[list[Sweep], dict[int, fl
     return sweeps, {law.iteration: law.best_group_size for law in at_points}
 
 
-def _tabled(path: Path, budgets: list[int] | None, name: str) -> list[Sweep]:
-    """Return a table's sweeps at the budgets that are asked for."""
+def tabled(path: Path, budgets: list[int] | None, name: str) -> list[Sweep]:
+    """Return a table's sweeps of a policy at the budgets that are asked for.
+
+    Raises:
+        ValueError: if the table has none of the policy, or at one of the budgets.
+    """
     found = list(tabled_sweeps(path, name))
     there = sorted({sweep.budget for sweep in found})
     for budget in budgets or []:

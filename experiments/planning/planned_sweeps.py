@@ -13,14 +13,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.typing import NDArray
-from rich.progress import track
 
 from experiments.group_size.confidence import compare
 from experiments.group_size.config import GroupSize
-from experiments.group_size.group_size import measure
+from experiments.group_size.group_size import measured_gaps
 from experiments.group_size.resolution import by_seed
 from experiments.tasks.bandits import Start
-from ustat_grpo import Grpo
 from ustat_grpo.inputs.arrays import Array
 
 
@@ -73,8 +71,7 @@ class Sweep:
 
 def measured_sweeps(config: GroupSize, panel: str, start: Start) -> Iterator[Sweep]:
     """Run Algorithm 1 at every division of a budget, and yield each checkpoint."""
-    progress = track(config.group_size, f"{panel}, N = {config.budget}")
-    gaps = np.stack([measure(config, panel, start, Grpo(), size).gap for size in progress], axis=1)
+    gaps = measured_gaps(config, panel, start, "grpo")
     for point, iteration in enumerate(config.iterations):
         yield _of_runs(
             gaps[:, :, point], config.group_size, budget=config.budget, iteration=iteration

@@ -22,8 +22,8 @@ from rich.progress import track
 from experiments.running.app import App
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.tasks.bandits import panel_rng
-from ustat_grpo import Decay, Estimator, Grpo, Practice, SoftmaxBandit, optimize
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo import Decay, Estimator, Grpo, Practice, SoftmaxBandit, TrainingConfig, optimize
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised, StdNormalised
 from ustat_grpo.inputs.checks import increasing, integer, real
 from ustat_grpo.laws import binary
@@ -54,7 +54,7 @@ LAW_SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass
 class Problem:
-    """Prompts that share one coordinate; see `ustat_grpo.bandits.one_axis`."""
+    """Prompts that share one coordinate; see `ustat_grpo.bandits.tug_of_war`."""
 
     name: str = "two_prompts"
     success: list[list[float]] = MISSING
@@ -202,20 +202,22 @@ def _runs(
     assert config.iterations is not None
     found = config.candidates[name, practice.penalty, size]
     rate = config.rate_factor / (found.curvature * practice.num_minibatches)
-    made = optimize(
-        config.problem.bandit,
-        ESTIMATORS[name][0],
+    training = TrainingConfig(
+        estimator=ESTIMATORS[name][0],
         batch_size=config.budget // size,
         group_size=size,
         num_iterations=config.iterations,
         schedule=Decay(rate, config.offset),
-        num_runs=max(2, int(RUNS * config.scale.runs)),
-        theta0=[config.problem.start],
         checkpoints=[config.iterations // 2, config.iterations],
         practice=practice,
-        reference=[config.problem.reference],
+    )
+    made = optimize(
+        config.problem.bandit,
+        training,
+        theta0=[config.problem.start],
+        num_runs=max(2, int(RUNS * config.scale.runs)),
         rng=panel_rng(config.seed, config.problem.name),  # the same for all: cells are paired
-        num_threads=config.threads,
+        reference=[config.problem.reference],
     )
     for place, iteration in enumerate(made.checkpoints):
         ends = made.theta[:, place, 0]

@@ -19,13 +19,13 @@ from experiments.practice.bias_config import PracticalBias
 from experiments.running.threads import use_threads
 from experiments.tasks import bandits as tasks
 from experiments.tasks.language import Panel
-from ustat_grpo import Grpo, Practice
+from ustat_grpo import Grpo, Practice, TrainingConfig
 from ustat_grpo.laws.group_size import error_at_budget
 from ustat_grpo.lm.exact import objective_gradient
-from ustat_grpo.lm.scores.moments import norm_moments
+from ustat_grpo.lm.scores.known_solutions import norm_moments
 from ustat_grpo.lm.scoring import Answers, Gradient, log_probs, squared_norm, token_weighted_score
-from ustat_grpo.lm.training.policy_gradient import Task
-from ustat_grpo.lm.training.training import TrainingConfig, train
+from ustat_grpo.lm.training.model_training import ModelTraining
+from ustat_grpo.lm.training.training import train
 from ustat_grpo.optimization.schedules import Constant
 
 _STEP = 1e-6
@@ -131,24 +131,22 @@ def _on_sampled_paths(
     config: PracticalBias, name: str, panel: Panel, old: _Old
 ) -> Iterator[dict[str, Any]]:
     """Follow GRPO's own minibatches, with token ratios: all but the last of an iteration."""
-    task = Task(panel.prompts, panel.reward)
     for number in config.num_minibatches:
         for rate in config.rates:
-            practice = TrainingConfig(
+            iteration = TrainingConfig(
+                estimator=Grpo(),
                 batch_size=config.budget // config.group_size * (number - 1) // number,
                 group_size=config.group_size,
                 num_iterations=1,
-                max_tokens=panel.max_tokens,
                 schedule=Constant(rate),
-                estimator=Grpo(),
-                rows_per_pass=panel.outputs_at_once,
                 practice=Practice(num_minibatches=number - 1, ratio="token"),
             )
+            training = ModelTraining(iteration, rows_per_pass=panel.outputs_at_once)
             squared = []
             for run in range(config.runs):
                 rng = _rng(config, f"{name} {number} {rate} {run}")
                 model = deepcopy(old.model)
-                (_,) = train(model, task, practice, rng=rng, evaluate=lambda _: {})
+                (_,) = train(model, panel.task, training, rng=rng, evaluate=lambda _: {})
                 squared.append(squared_norm(old.bias(model, "token")))
             yield {
                 "ratio": "token",
@@ -165,10 +163,8 @@ def _sampling_error(config: PracticalBias, name: str, panel: Panel) -> float:
     """Return GRPO's error with all outputs of an iteration."""
     measured = norm_moments(
         panel.model,
-        panel.prompts,
-        panel.exact_match,
+        panel.task,
         _OUTPUTS,
-        max_tokens=panel.max_tokens,
         rng=_rng(config, name),
     )
     size = float(config.group_size)

@@ -40,6 +40,7 @@ from experiments.running.runner import (
     to_csv,
     write_atomically,
 )
+from ustat_grpo.compiled import thread_limit
 
 
 class _WithPolicies(Protocol):
@@ -115,7 +116,7 @@ class App:
             require_writable(folder)
             origin = Origin.of(self.module, checked)
             started = time.perf_counter()
-            made = self.run(checked, folder / "runs") if self.keeps_parts else self.run(checked)
+            made = self.compute(checked, folder / "runs")
             seconds = time.perf_counter() - started
             data = to_csv(made)
             origin.require_unchanged()
@@ -125,6 +126,16 @@ class App:
             write_atomically(data_path, data)
         print(f"{self.name}: {data_path} written after {seconds:.1f} s")
         return data_path
+
+    def compute(self, checked: Any, parts: Path) -> pd.DataFrame:
+        """Return the table of a checked configuration, on as many threads as it allows.
+
+        Args:
+            checked: the configuration.
+            parts: where the tables of parts are kept, of jobs that keep them.
+        """
+        with thread_limit(getattr(checked, "threads", None)):
+            return self.run(checked, parts) if self.keeps_parts else self.run(checked)
 
     def main(self, arguments: Sequence[str]) -> None:
         """Do what `python -m experiments NAME` does with the overrides and options after NAME.

@@ -60,15 +60,15 @@ class Scale:
         integer("scale.runs", self.runs, at_least=2)
 
 
-def group_sizes(value: Any) -> list[int]:
+def group_sizes(value: Any, name: str = "group_size") -> list[int]:
     """Return one group size or several as a list, or raise."""
     sizes = list(value) if isinstance(value, list | tuple) else [value]
     if not sizes:
-        raise ValueError("group_size must hold at least one size, got []")
-    return [integer("group_size", size) for size in sizes]
+        raise ValueError(f"{name} must hold at least one size, got []")
+    return [integer(name, size) for size in sizes]
 
 
-def divisors(budget: int) -> list[int]:
+def sizes_of_budget(budget: int) -> list[int]:
     """Return every divisor from 2 to half of the budget, or raise if there is none."""
     total = integer("budget", budget, at_least=4, at_most=2**53)
     sizes = law.divisors(total)[1:-1]
@@ -77,9 +77,9 @@ def divisors(budget: int) -> list[int]:
     return sizes
 
 
-def require_divisors(budget: int, sizes: Sequence[int]) -> None:
+def require_divisors(budget: int, sizes: Sequence[int], name: str = "group_size") -> None:
     """Raise unless every group size divides the budget."""
     integer("budget", budget, at_least=2)
     for size in sizes:
         if budget % size:
-            raise ValueError(f"group_size must divide the budget {budget}, got {size}")
+            raise ValueError(f"{name} must divide the budget {budget}, got {size}")

@@ -5,15 +5,18 @@ that is damaged is computed anew; those of other code or inputs never enter a ta
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pandas as pd
+from rich.progress import track
 
 from experiments.running.records import RERUN, Configuration, Origin, digest_of
 from experiments.running.runner import to_csv, write_atomically
+
+T = TypeVar("T", bound=Hashable)
 
 _FIRST_LINE = re.compile(r"# table ([0-9a-f]{16}) of ([0-9a-f]{16})\n")
 
@@ -38,7 +41,7 @@ class Parts:
         self._digest = self._origin.digest
         self._stale = config.stale
 
-    def left(self, paths: Sequence[Path]) -> list[Path]:
+    def missing(self, paths: Sequence[Path]) -> list[Path]:
         """Return the paths of the tables that are not there, and say why if they seemed to be.
 
         Raises:
@@ -84,6 +87,35 @@ class Parts:
         if table is None or origin != self._digest:
             raise ValueError(f"{path} must be as it was kept, got another: run the job again")
         return pd.read_csv(StringIO(table))
+
+
+class KeptRuns:
+    """Single runs of a long job, of which those are computed that are not there yet."""
+
+    def __init__(self, parts: Parts, folder: Path) -> None:
+        """Keep the tables of a job in a folder."""
+        self._parts, self._folder = parts, folder
+
+    def tables(
+        self,
+        names: Mapping[str, T],
+        compute: Callable[[Sequence[T]], Iterable[tuple[T, pd.DataFrame]]],
+        title: str,
+    ) -> dict[str, pd.DataFrame]:
+        """Return the table of every run as it is kept, in the order of their names.
+
+        Args:
+            names: what identifies a run, by the name of its table.
+            compute: yields some runs with their tables, each as soon as it is there.
+            title: of the bar that shows how far it is.
+        """
+        paths = {run: self._folder / f"{name}.csv" for name, run in names.items()}
+        absent = set(self._parts.missing(list(paths.values())))
+        missing = [run for run, path in paths.items() if path in absent]
+        computed = compute(missing) if missing else ()
+        for run, table in track(computed, title, total=len(missing)):
+            self._parts.write(paths[run], table)
+        return {name: self._parts.read(paths[run]) for name, run in names.items()}
 
 
 def _opened(path: Path) -> tuple[str | None, str]:

@@ -36,7 +36,7 @@ class Configuration(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-class Verdict(NamedTuple):
+class JobState(NamedTuple):
     """Whether a job is finished, and what speaks against it."""
 
     state: str
@@ -94,7 +94,7 @@ def record_of(origin: Origin, data: str, config: Configuration) -> dict[str, Any
     }
 
 
-def examine(folder: Path) -> Verdict:
+def examine(folder: Path) -> JobState:
     """Say whether a folder holds a finished job.
 
     An input file that is gone cannot be compared: the numbers are those of the one that was there.
@@ -105,22 +105,22 @@ def examine(folder: Path) -> Verdict:
     """
     path = folder / DATA
     if not path.exists():
-        return Verdict(MISSING)
+        return JobState(MISSING)
     if path.is_dir():
         raise ValueError(f"{path} must be a file, got a folder: remove it")
     content, record = path.read_bytes(), _record(folder)
     if record is None:
         if not _is_table(path):
-            return Verdict(DAMAGED, "is no table")
-        return Verdict(STALE, "has no record of what it was made of")
+            return JobState(DAMAGED, "is no table")
+        return JobState(STALE, "has no record of what it was made of")
     if digest_of(content) != record["data"]:
-        return Verdict(DAMAGED, "is not what its job wrote")
+        return JobState(DAMAGED, "is not what its job wrote")
     changed = [file for file, digest in record["code"].items() if code_now(file) != digest]
     changed += _changed(record["inputs"])
     changed += _changed(record["outputs"], gone=True)
     if changed:
-        return Verdict(STALE, f"was made before a change of {_shown(changed)}")
-    return Verdict(WHOLE)
+        return JobState(STALE, f"was made before a change of {_shown(changed)}")
+    return JobState(WHOLE)
 
 
 def require_choice(choice: str) -> None:

@@ -137,6 +137,10 @@ class TugOfWarTask:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _some("task.coordinates", self.coordinates)
+        for point in self.coordinates:
+            real("task.coordinates", point)
+        real("task.low", self.low)
+        real("task.high", self.high)
         _some("task.separation", self.separation)
         real("task.learning_rate", self.learning_rate, above=0.0)
 

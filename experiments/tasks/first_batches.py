@@ -1,15 +1,13 @@
 """First batches of bandits, as a user would take them where training begins, and their noise.
 
-Here they are drawn by NumPy; an environment is played and a language model sampled by their own
+Here a snapshot draws them; an environment is played and a language model sampled by their own
 subjects, and what is measured is the same, an `OutputSample`.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.tasks.subject import FirstBatch
 from ustat_grpo import Snapshot
-from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.noise import OutputSample
 
 
@@ -25,10 +23,7 @@ def bandit_sample(snapshot: Snapshot, size: FirstBatch, rng: np.random.Generator
         rng: source of randomness.
     """
     num_prompts, num_outputs = size
-    prompts = rng.choice(len(snapshot.prompt_probs), size=num_prompts, p=snapshot.prompt_probs)
-    actions = _drawn(snapshot.action_probs[prompts][:, None], (num_prompts, num_outputs), rng)
-    levels = _drawn(snapshot.reward_probs[prompts[:, None], actions], actions.shape, rng)
-    rewards = snapshot.reward_levels[levels]
+    prompts, actions, rewards = snapshot.sample_groups(num_prompts, num_outputs, rng)
     advantages = (rewards - rewards.mean(axis=1, keepdims=True)) / (num_outputs - 1)
     if snapshot.features is None:
         total = np.zeros(snapshot.action_probs.shape)
@@ -47,10 +42,3 @@ def bandit_sample(snapshot: Snapshot, size: FirstBatch, rng: np.random.Generator
         gradient_norms=np.einsum("bj,bj->b", rows, rows),
         gradient_products=products,
     )
-
-
-def _drawn(probs: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw from distributions along the last axis, whose others have the shape."""
-    ends = probs.cumsum(axis=-1)
-    numbers = rng.random(shape) * ends[..., -1]
-    return (numbers[..., None] >= ends[..., :-1]).sum(axis=-1)

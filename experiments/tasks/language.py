@@ -5,7 +5,7 @@ questions are asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +13,7 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from experiments.tasks.operands import Ranges
-from ustat_grpo.arithmetic.problems import KINDS
+from ustat_grpo.arithmetic.problems import KINDS, OperandRanges
 from ustat_grpo.inputs.checks import integer
 
 if TYPE_CHECKING:
@@ -24,6 +23,23 @@ if TYPE_CHECKING:
     from ustat_grpo.lm.questions.questions import Questions
     from ustat_grpo.lm.questions.reasoning_gym import ReasoningGym
     from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
+    from ustat_grpo.lm.task import Task
+
+
+@dataclass
+class Ranges:
+    """From where the numbers of arithmetic questions are drawn; see `ustat_grpo.arithmetic`."""
+
+    sums: list[int] = field(default_factory=lambda: [1, 20])
+    factors: list[int] = field(default_factory=lambda: [2, 99])
+    multipliers: list[int] | None = field(default_factory=lambda: [2, 9])
+    divisors: list[int] = field(default_factory=lambda: [2, 9])
+    quotients: list[int] = field(default_factory=lambda: [2, 99])
+
+    def build(self) -> OperandRanges:
+        """Return the ranges of the library."""
+        ranges = {name: pair and tuple(pair) for name, pair in asdict(self).items()}
+        return OperandRanges(**ranges)
 
 
 class Panel(NamedTuple):
@@ -44,11 +60,16 @@ class Panel(NamedTuple):
     outputs_at_once: int
 
     @property
+    def task(self) -> "Task":
+        """The questions, the reward and the length of outputs, as the library takes them."""
+        from ustat_grpo.lm.task import Task
+
+        return Task(self.prompts, self.reward, self.max_tokens)
+
+    @property
     def is_exact(self) -> bool:
         """Whether the one right output to each question is known, and with it V(x) and g(x)."""
-        from ustat_grpo.lm.questions.rewards import ExactMatch
-
-        return isinstance(self.reward, ExactMatch)
+        return self.task.is_exact
 
     @property
     def exact_match(self) -> "ExactMatch":
@@ -57,14 +78,7 @@ class Panel(NamedTuple):
         Raises:
             ValueError: if the reward knows no such output.
         """
-        from ustat_grpo.lm.questions.rewards import ExactMatch
-
-        if not isinstance(self.reward, ExactMatch):
-            raise ValueError(
-                "reward must know the one right output to each question, got "
-                f"{type(self.reward).__name__}"
-            )
-        return self.reward
+        return self.task.exact_match
 
     def first(self, number: int) -> "Panel":
         """Return the policy with the first questions only."""

@@ -38,7 +38,7 @@ WAYS = ("plain", "chat", "examples")
 """How a model is asked: as `policy.chat` says, in chat in any case, behind solved examples."""
 
 
-class Policies(Protocol):
+class PolicySource(Protocol):
     """The policies of a configuration."""
 
     name: str
@@ -59,7 +59,7 @@ class Policies(Protocol):
         """Whether they answer in tokens in which the one right output is known."""
         ...
 
-    def starting_at(self, start: str) -> "Policies":
+    def starting_at(self, start: str) -> "PolicySource":
         """Return the policy at which runs begin, where there are several."""
         ...
 
@@ -271,13 +271,13 @@ class HuggingFacePolicy:
         questions: Sequence["Question"],
         way: str,
     ) -> Panel:
-        from ustat_grpo.lm.questions.text_tasks import posed
+        from ustat_grpo.lm.questions.text_tasks import prompts_for
 
         texts = [task.prompt(question, way) for question in questions]
         if way == "chat":
             said = replace(loaded.tokenizer, conversation=self._conversation(True))
             loaded = loaded._replace(tokenizer=said)
-        prompts = posed(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
+        prompts = prompts_for(*loaded, texts, max_tokens=task.max_tokens, name="task.max_tokens")
         reward = task.reward_in_words(questions, loaded.tokenizer)
         return Panel(loaded.model, prompts, reward, task.max_tokens, self.outputs_at_once)
 
@@ -299,7 +299,7 @@ class PosedTask:
     """
 
     task: LanguageTask
-    policies: Policies
+    policies: PolicySource
 
     @property
     def start(self) -> str:
@@ -320,7 +320,7 @@ class PosedTask:
         return self.policies.training_sets(self.task)
 
 
-def posed(task: Any, policies: Policies) -> PosedTask:
+def posed(task: Any, policies: PolicySource) -> PosedTask:
     """Return a task of a configuration with its policies.
 
     Raises:

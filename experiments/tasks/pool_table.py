@@ -1,18 +1,18 @@
 """Gradient errors from a pool of outputs as a table, beside their laws: one row a cell."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from experiments.running.estimators import algorithms
 from experiments.tasks import bandits as tasks
+from experiments.tasks.errors_table import POOL, GradientError, measured
 from experiments.tasks.subject import ErrorsAsked
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import PromptErrors, pool_errors
-from ustat_grpo.pools.moments import MeasuredMoments
-from ustat_grpo.pools.pool import Pool, whole_blocks
+from ustat_grpo.pools.measured_moments import MeasuredMoments
+from ustat_grpo.pools.prompt_pools import Pool, whole_blocks
 
 
 def require_pool(num_outputs: int, asked: ErrorsAsked) -> None:
@@ -36,48 +36,34 @@ def errors_of_pool(
         pool: of the panel.
         moments: of the pool.
     """
-    rows = list(_rows(asked, panel, pool, moments))
-    return with_laws(asked, panel, rows, moments)
-
-
-def with_laws(
-    asked: ErrorsAsked, panel: str, rows: list[dict[str, Any]], moments: MeasuredMoments
-) -> pd.DataFrame:
-    """Return measured errors as a table, each beside its law and the law's error bar."""
-    for row in rows:
-        row["law"], row["law_std_error"] = moments.estimate(_law(asked, row))
-    return pd.DataFrame(rows).assign(task=panel)
-
-
-def _law(asked: ErrorsAsked, row: Mapping[str, Any]) -> Any:
-    compared, size = asked.compared[row["estimator"]], row["group_size"]
-    return lambda moments: compared.law(moments, size, asked.batch_size)
+    return measured(_rows(asked, panel, pool, moments), asked, moments)
 
 
 def _rows(
     asked: ErrorsAsked, panel: str, pool: Pool, moments: MeasuredMoments
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[GradientError]:
     estimators = algorithms(asked.compared)
     for size in asked.group_size:
         rng = tasks.panel_rng(asked.seed, panel)
         for name, errors in pool_errors(pool, estimators, size, rng=rng).items():
             error, std_error = _minibatch(asked, name, size, errors, moments)
-            yield {
-                "estimator": name,
-                "batch_size": asked.batch_size or len(pool.prompts),
-                "group_size": size,
-                "replications": errors.num_groups,
-                "mse": error,
-                "std_error": std_error,
-                "evidence": "pool",
-            }
+            yield GradientError(
+                panel,
+                name,
+                asked.batch_size or len(pool.prompts),
+                size,
+                errors.num_groups,
+                error,
+                std_error,
+                evidence=POOL,
+            )
 
 
 def _minibatch(
-    asked: ErrorsAsked, name: str, size: int, errors: PromptErrors, measured: MeasuredMoments
+    asked: ErrorsAsked, name: str, size: int, errors: PromptErrors, of_pool: MeasuredMoments
 ) -> tuple[float, float]:
     """Return the error of a minibatch gradient from those at the prompts, and its error bar."""
-    moments = measured.moments
+    moments = of_pool.moments
     gain = asked.compared[name].gain(size)
     error = mse.minibatch(errors.mean, moments, batch_size=asked.batch_size, gain=gain)
     shares = moments.prompt_probs**2

@@ -19,7 +19,7 @@ from rich.console import Console
 from experiments.running.app import App
 from experiments.running.options import Scale, require_seed_and_threads
 from experiments.running.threads import use_threads
-from experiments.tasks.operands import Ranges
+from experiments.tasks.language import Ranges
 from ustat_grpo.inputs.checks import integer, real
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from experiments.tasks.finite_subject import FiniteSubject
 from experiments.tasks.kinds import for_kind
 from experiments.tasks.language import Arithmetic, TextTask
 from experiments.tasks.language_subject import LanguageSubject
-from experiments.tasks.policies import Policies, PosedTask
+from experiments.tasks.policies import PolicySource, PosedTask
 from experiments.tasks.sequential import FrozenLake, Gym
 from experiments.tasks.sequential_subject import EpisodeSubject, TableSubject
-from experiments.tasks.subject import Subject
+from experiments.tasks.subject import Subject, TrainedSubject
 
 
-def subject(task: Any, policies: Policies | None = None) -> Subject:
+def subject(task: Any, policies: PolicySource | None = None) -> Subject:
     """Return the subject of an experiment: a task, and to a language task its policies.
 
     Raises:
@@ -25,6 +25,23 @@ def subject(task: Any, policies: Policies | None = None) -> Subject:
     )
 
 
+def trained_subject(task: Any) -> TrainedSubject:
+    """Return the subject of a sweep that trains.
+
+    Raises:
+        ValueError: if it is a task that has no starts, or a language task.
+    """
+    wanted = "task must be a bandit that is trained on, or an environment"
+    return for_kind(task, _TRAINED, wanted)(task)
+
+
+_TRAINED: dict[type, Callable[[Any], TrainedSubject]] = {
+    ArithmeticChoice: FiniteSubject,
+    Bandit: FiniteSubject,
+    TugOfWarTask: FiniteSubject,
+    FrozenLake: TableSubject,
+    Gym: EpisodeSubject,
+}
 _SUBJECTS: dict[type, Callable[[Any, Any], Subject]] = {
     ArithmeticChoice: lambda task, _: FiniteSubject(task),
     Bandit: lambda task, _: FiniteSubject(task),

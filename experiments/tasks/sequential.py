@@ -16,10 +16,10 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from numpy.typing import NDArray
 
-from ustat_grpo import Grpo
+from ustat_grpo import Constant, Grpo, TrainingConfig
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import increasing, integer, real
-from ustat_grpo.pools.pool import Pool, whole_blocks
+from ustat_grpo.pools.prompt_pools import Pool, whole_blocks
 
 if TYPE_CHECKING:
     from ustat_grpo.environments.copies import EnvironmentCopies
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _POLICIES = ("linear", "tabular", "mlp")
 _FEATURES = ("affine", "quadratic")
-_TRAINING = {"batch_size": 16, "group_size": 8}
+_BATCH_SIZE, _GROUP_SIZE = 16, 8
 """How policies of rising skill are trained; any division of a budget would do."""
 _COPIES = 64
 """Episodes of a table's environment that are played at once."""
@@ -90,7 +90,7 @@ class FrozenLake:
         make = partial(
             make_frozen_lake, self.map_name, is_slippery=self.is_slippery, horizon=self.horizon
         )
-        with EnvironmentCopies(make, _COPIES) as copies:
+        with EnvironmentCopies(make, _COPIES, discount=self.discount) as copies:
             yield copies
 
     def start_seeds(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -180,7 +180,11 @@ class Gym:
         from ustat_grpo.environments import EnvironmentCopies
 
         with EnvironmentCopies(
-            self._make, self.num_copies, self.max_steps, hidden_start=self.hidden_start
+            self._make,
+            self.num_copies,
+            self.max_steps,
+            hidden_start=self.hidden_start,
+            discount=self.discount,
         ) as copies:
             yield copies
 
@@ -195,13 +199,7 @@ class Gym:
         from ustat_grpo.environments import episode_pool
 
         return episode_pool(
-            copies,
-            panel.policy,
-            panel.theta,
-            self.prompts,
-            self.num_outputs,
-            discount=self.discount,
-            rng=rng,
+            copies, panel.policy, panel.theta, self.prompts, self.num_outputs, rng=rng
         )
 
     @cached_property
@@ -216,19 +214,15 @@ class Gym:
             found = {0: start}
             points = sorted(set(self.trained) - {0})
             if points:
-                runs = train(
-                    copies,
-                    policy,
-                    Grpo(),
-                    seeds=self.prompts,
-                    **_TRAINING,
+                config = TrainingConfig(
+                    estimator=Grpo(),
+                    batch_size=_BATCH_SIZE,
+                    group_size=_GROUP_SIZE,
                     num_iterations=points[-1],
-                    learning_rate=self.learning_rate,
-                    theta0=start,
+                    schedule=Constant(self.learning_rate),
                     checkpoints=points,
-                    discount=self.discount,
-                    rng=rng,
                 )
+                runs = train(copies, policy, config, seeds=self.prompts, theta0=start, rng=rng)
                 found |= dict(zip(points, runs.theta, strict=True))
         return {
             f"{self.name}: {count} iterations": SampledPanel(policy, found[count])

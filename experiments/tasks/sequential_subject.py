@@ -6,12 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from rich.progress import track
 
-from experiments.tasks import sequential_errors
-from experiments.tasks.pool_table import require_pool
+from experiments.running.estimators import algorithms
+from experiments.tasks.bandits import panel_rng
+from experiments.tasks.errors_table import simulated
+from experiments.tasks.pool_table import errors_of_pool, require_pool
 from experiments.tasks.sequential import FrozenLake, Gym, SampledPanel, TabularPanel
-from experiments.tasks.subject import Draw, ErrorsAsked, FirstBatch, FirstPolicy
+from experiments.tasks.subject import (
+    DrawFirstBatch,
+    ErrorsAsked,
+    FirstBatch,
+    FirstPolicy,
+    TrainingAsked,
+)
+from ustat_grpo import Precision
 from ustat_grpo.noise import OutputSample
+from ustat_grpo.pools.measured_moments import pool_moments
+
+_MOST_REPLICATIONS = 1_000_000
+"""After which errors are as precise as they get: returns of few episodes vary too much for more."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,27 @@ class TableSubject:
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Simulate minibatches; laws are exact."""
-        return sequential_errors.on_table(self.task, asked)
+        from ustat_grpo.environments import gradient_errors, snapshot
+
+        estimators, tables = algorithms(asked.compared), []
+        for name, panel in track(self.task.snapshots.items(), self.task.name):
+            here = snapshot(panel.mdp, panel.policy, panel.theta)
+            table = gradient_errors(
+                here,
+                estimators,
+                asked.group_size,
+                asked.batch_size,
+                replications=Precision(asked.precision, _MOST_REPLICATIONS),
+                rng=panel_rng(asked.seed, name),
+            )
+            tables.append(simulated(table, asked, name, here.moments))
+        return pd.concat(tables, ignore_index=True)
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Run Algorithm 1 compiled, from the first policy; objectives are exact."""
+        from experiments.tasks import sequential_training
+
+        return sequential_training.on_table(self.task, asked)
 
     @contextmanager
     def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:
@@ -67,7 +101,20 @@ class EpisodeSubject:
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
         """Measure them by a pool of episodes."""
-        return sequential_errors.from_episodes(self.task, asked)
+        tables = []
+        with self.task.copies() as copies:
+            for name, panel in track(self.task.snapshots.items(), self.task.name):
+                # Not the stream of the panel, by which the pool is cut into groups.
+                rng = np.random.default_rng(panel_rng(asked.seed, name).integers(2**63))
+                pool = self.task.pool(copies, panel, rng)
+                tables.append(errors_of_pool(asked, name, pool, pool_moments(pool)))
+        return pd.concat(tables, ignore_index=True)
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Play and learn, a process a run, from the first policy; objectives are mean returns."""
+        from experiments.tasks import sequential_training
+
+        return sequential_training.on_environment(self.task, asked)
 
     @contextmanager
     def first_policies(self, threads: int | None) -> Iterator[Iterator[FirstPolicy]]:
@@ -77,7 +124,7 @@ class EpisodeSubject:
 
 
 @contextmanager
-def episodes(task: FrozenLake | Gym) -> Iterator[Draw]:
+def episodes(task: FrozenLake | Gym) -> Iterator[DrawFirstBatch]:
     """Open copies of a task's environment, and yield what plays first batches of its first policy.
 
     Starts are drawn i.i.d., as runs draw them; see `start_seeds` of the task.
@@ -90,13 +137,7 @@ def episodes(task: FrozenLake | Gym) -> Iterator[Draw]:
         def draw(size: FirstBatch, rng: np.random.Generator) -> OutputSample:
             seeds = task.start_seeds(size.num_prompts, rng)
             played = group_rollouts(
-                copies,
-                panel.policy,
-                panel.theta,
-                seeds,
-                size.num_outputs,
-                discount=task.discount,
-                rng=rng,
+                copies, panel.policy, panel.theta, seeds, size.num_outputs, rng=rng
             )
             scores = episode_scores(panel.policy, panel.theta, played)
             return OutputSample.from_scores(list(scores), list(played.returns))

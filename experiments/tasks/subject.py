@@ -7,13 +7,15 @@ makes one object of the two. What only some kinds can do, an app asks through `k
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
 from experiments.running.estimators import Compared
-from ustat_grpo import NoiseComponents
+from experiments.running.options import ScheduleConfig
+from experiments.running.parts import KeptRuns
+from ustat_grpo import Estimator, NoiseComponents, TrainingConfig
 from ustat_grpo.noise import OutputSample
 
 
@@ -38,6 +40,53 @@ class ErrorsAsked:
     threads: int | None
 
 
+@dataclass(frozen=True)
+class TrainingAsked:
+    """What is asked of runs of Algorithm 1 at one budget.
+
+    Args:
+        compared: the estimators by name.
+        budget: N = B·G, outputs a step.
+        group_size: every G, each of which divides the budget.
+        iterations: n, after which the runs are looked at, unless the task says when.
+        schedule: of the learning rate, which is the task's own if it has none.
+        num_runs: R of each, of which a task takes fewer where a run takes long.
+        seed: of the draws; runs of a number share them, whatever estimator and group size.
+        threads: processes at a time, where a run takes long; None leaves it open.
+        keep: from the module that trains to what keeps single runs, where a run takes long.
+        panel: the only policy to begin at; None takes all at which runs begin.
+    """
+
+    compared: Mapping[str, Compared]
+    budget: int
+    group_size: Sequence[int]
+    iterations: Sequence[int]
+    schedule: ScheduleConfig
+    num_runs: int
+    seed: int
+    threads: int | None
+    keep: Callable[[str], KeptRuns] | None = None
+    panel: str | None = None
+
+    def config(self, estimator: Estimator, group_size: int, rate: float) -> TrainingConfig:
+        """Return what one run does at a group size.
+
+        Args:
+            estimator: turns the rewards of each group into advantages.
+            group_size: G.
+            rate: the task's own learning rate.
+        """
+        return TrainingConfig(
+            estimator=estimator,
+            batch_size=self.budget // group_size,
+            group_size=group_size,
+            num_iterations=self.iterations[-1],
+            schedule=self.schedule.build(rate),
+            checkpoints=self.iterations,
+            keep_theta=False,
+        )
+
+
 class FirstBatch(NamedTuple):
     """The size of a first batch: prompts, and outputs to each."""
 
@@ -45,7 +94,7 @@ class FirstBatch(NamedTuple):
     num_outputs: int
 
 
-Draw = Callable[[FirstBatch, np.random.Generator], OutputSample]
+DrawFirstBatch = Callable[[FirstBatch, np.random.Generator], OutputSample]
 """Takes a first batch of outputs, and measures it."""
 
 
@@ -59,7 +108,7 @@ class FirstPolicy(NamedTuple):
     """
 
     name: str
-    draw: Draw
+    draw: DrawFirstBatch
     noise: NoiseComponents | None
 
 
@@ -71,8 +120,8 @@ class Subject(Protocol):
         """The task's name, with which those of its panels begin."""
         ...
 
-    def prepare(self) -> object:
-        """Build what may turn out impossible.
+    def prepare(self) -> Mapping[str, Any]:
+        """Build what may turn out impossible, and return the panels by name.
 
         Raises:
             ValueError: if task and policy do not go together, or a file is missing or wrong.
@@ -88,7 +137,11 @@ class Subject(Protocol):
         ...
 
     def gradient_errors(self, asked: ErrorsAsked) -> pd.DataFrame:
-        """Measure every estimator at every group size on every panel, each beside its law."""
+        """Measure every estimator at every group size on every panel, each beside its law.
+
+        Returns:
+            A table with the columns of `experiments.tasks.errors_table.GradientError`.
+        """
         ...
 
     def first_policies(self, threads: int | None) -> AbstractContextManager[Iterator[FirstPolicy]]:
@@ -96,5 +149,21 @@ class Subject(Protocol):
 
         Args:
             threads: of torch, at most; None leaves it to the task.
+        """
+        ...
+
+
+class TrainedSubject(Subject, Protocol):
+    """A subject on which sweeps train, and measure nothing but the objective at checkpoints.
+
+    Language models are none: their sweeps take an optimizer, look at the noise on the way, and
+    train several runs as one ensemble; see `experiments.group_size.language_training`.
+    """
+
+    def training_runs(self, asked: TrainingAsked) -> pd.DataFrame:
+        """Train from the policies at which runs begin, one row a run and checkpoint.
+
+        Returns:
+            A table with the columns of `experiments.tasks.runs_table`.
         """
         ...

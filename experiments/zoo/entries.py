@@ -22,19 +22,19 @@ from ustat_grpo.estimators import (
     ScoreWeightedMean,
     Sign,
 )
-from ustat_grpo.estimators.arrays import Array as AnyArray
+from ustat_grpo.estimators.scored import Array as AnyArray
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import first_largest
 from ustat_grpo.laws import binary
 from ustat_grpo.laws.binary import GroupAdvantages, MinibatchLaw
-from ustat_grpo.moments import Moments, OutcomeMoments
+from ustat_grpo.moments import OF_PROMPTS, Moments, OutcomeMoments
 
 CRITIC_ERROR = 0.1
 """The root-mean-square error of the critic in the table: it says V(x) ± 0.1, either as likely."""
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class PromptProblem:
     """A snapshot with 0/1 rewards, and what laws want to know of it."""
 
     snapshot: Snapshot
@@ -65,17 +65,17 @@ class Problem:
 
     def law(self, advantages: GroupAdvantages) -> MinibatchLaw:
         """Return the law of one group at a random prompt."""
-        return binary.minibatch(advantages, self.moments, self.gram, num_groups=1)
+        return binary.minibatch_law(advantages, self.moments, self.gram, num_groups=1)
 
     def versions(self, levels: Array, chances: Array, group_size: int) -> MinibatchLaw:
         """Return the law of a baseline with several levels, shape (M, P), and their chances."""
         copies = len(levels)
         probs = (chances * self.snapshot.prompt_probs).ravel()
         outcome = binary.outcome_moments(self.moments)
-        moments = replace(
-            self.moments,
-            prompt_probs=probs,
-            gradient_norm_squared=np.tile(self.moments.gradient_norm_squared, copies),
+        of_prompts = {name: np.tile(getattr(self.moments, name), copies) for name in OF_PROMPTS}
+        moments = Moments(
+            **of_prompts | {"prompt_probs": probs},
+            prompt_noise=self.moments.prompt_noise,
             outcome=OutcomeMoments(
                 np.tile(outcome.success_probability, copies),
                 np.tile(outcome.success_score_norm_squared, copies),
@@ -84,7 +84,7 @@ class Problem:
         )
         gram = np.tile(self.gram, (copies, copies))
         advantages = binary.baseline(group_size, levels.ravel())
-        return binary.minibatch(advantages, moments, gram, num_groups=1)
+        return binary.minibatch_law(advantages, moments, gram, num_groups=1)
 
 
 def norm_squared(snapshot: Snapshot) -> float:
@@ -92,14 +92,14 @@ def norm_squared(snapshot: Snapshot) -> float:
     return float(snapshot.gradient @ snapshot.gradient)
 
 
-Law = Callable[[Problem, int], MinibatchLaw]
+MinibatchLawOf = Callable[[PromptProblem, int], MinibatchLaw]
 
 
 def tell(
     snapshot: Snapshot, prompts: Integers, actions: Integers, rng: np.random.Generator
 ) -> SideInformation:
     """Say what estimators may know of drawn outputs, which are one token long."""
-    problem = Problem(snapshot)
+    problem = PromptProblem(snapshot)
     norms = snapshot.score_norm_squared[prompts[..., None], actions]
     error = CRITIC_ERROR * rng.choice([-1.0, 1.0], prompts.shape)
     greedy = rng.random(prompts.shape) < problem.greedy_chance[prompts]
@@ -112,35 +112,35 @@ def tell(
     )
 
 
-def _plain(advantages: Callable[[int], GroupAdvantages]) -> Law:
+def _plain(advantages: Callable[[int], GroupAdvantages]) -> MinibatchLawOf:
     return lambda problem, group_size: problem.law(advantages(group_size))
 
 
-def _oracle(problem: Problem, group_size: int) -> MinibatchLaw:
+def _oracle(problem: PromptProblem, group_size: int) -> MinibatchLaw:
     return problem.law(binary.baseline(group_size, problem.snapshot.value))
 
 
-def _optimal_baseline(problem: Problem, group_size: int) -> MinibatchLaw:
+def _optimal_baseline(problem: PromptProblem, group_size: int) -> MinibatchLaw:
     return problem.law(binary.baseline(group_size, problem.snapshot.optimal_baseline))
 
 
-def _critic(problem: Problem, group_size: int) -> MinibatchLaw:
+def _critic(problem: PromptProblem, group_size: int) -> MinibatchLaw:
     value = problem.snapshot.value
     levels = np.array([value - CRITIC_ERROR, value + CRITIC_ERROR])
     return problem.versions(levels, np.full((2, 1), 0.5), group_size)
 
 
-def _greedy(problem: Problem, group_size: int) -> MinibatchLaw:
+def _greedy(problem: PromptProblem, group_size: int) -> MinibatchLaw:
     chance = problem.greedy_chance
     levels = np.array([np.zeros_like(chance), np.ones_like(chance)])
     return problem.versions(levels, np.array([1 - chance, chance]), group_size)
 
 
-def _normalised(eps: float) -> Law:
+def _normalised(eps: float) -> MinibatchLawOf:
     return _plain(partial(binary.std_normalised, eps=eps, ddof=1))
 
 
-def _dynamic_sampling(problem: Problem, group_size: int) -> MinibatchLaw:
+def _dynamic_sampling(problem: PromptProblem, group_size: int) -> MinibatchLaw:
     """The law of one group that is kept, hence of more than one that is drawn."""
     return binary.dynamic_sampling(
         binary.std_normalised(group_size, eps=1e-4),
@@ -150,15 +150,15 @@ def _dynamic_sampling(problem: Problem, group_size: int) -> MinibatchLaw:
     )
 
 
-def _one(_problem: Problem, _group_size: int) -> float:
+def _one(_problem: PromptProblem, _group_size: int) -> float:
     return 1.0
 
 
-def _one_more_output(_problem: Problem, group_size: int) -> float:
+def _one_more_output(_problem: PromptProblem, group_size: int) -> float:
     return (group_size + 1) / group_size
 
 
-def _groups_a_kept_one(problem: Problem, group_size: int) -> float:
+def _groups_a_kept_one(problem: PromptProblem, group_size: int) -> float:
     return 1 / (1 - problem.dead_groups(group_size))
 
 
@@ -191,8 +191,8 @@ class Entry:
     family: str
     forms: tuple[str, ...]
     objective: str
-    law: Law | None = None
-    cost: Callable[[Problem, int], float] = _one
+    law: MinibatchLawOf | None = None
+    cost: Callable[[PromptProblem, int], float] = _one
     least: int = 2
 
     @property
@@ -205,15 +205,19 @@ def _shipped(
     family: str,
     forms: str,
     objective: str,
-    law: Law | None = None,
-    cost: Callable[[Problem, int], float] = _one,
+    law: MinibatchLawOf | None = None,
+    cost: Callable[[PromptProblem, int], float] = _one,
 ) -> Entry:
     names = tuple(forms.split())
     return Entry(LIBRARIES[names[0]].estimator, family, names, objective, law, cost)
 
 
 def _unshipped(
-    estimator: Estimator, family: str, objective: str, law: Law | None = None, least: int = 2
+    estimator: Estimator,
+    family: str,
+    objective: str,
+    law: MinibatchLawOf | None = None,
+    least: int = 2,
 ) -> Entry:
     return Entry(estimator, family, (), objective, law, least=least)
 

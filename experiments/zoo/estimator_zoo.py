@@ -89,7 +89,7 @@ def panels(config: EstimatorZoo) -> list[str]:
 
 def _compared(config: EstimatorZoo, panel: str, size: int) -> Iterator[dict[str, Any]]:
     """Yield one row an estimator, the simulated ones on shared draws."""
-    problem = zoo.Problem(tasks.finite_task(config.task).snapshots[panel])
+    problem = zoo.PromptProblem(tasks.finite_task(config.task).snapshots[panel])
     found = _by_law(problem, size) | _by_simulation(config, panel, size)
     oracle = found["oracle"]["scale_free_error"]
     for name, entry in zoo.ZOO.items():
@@ -114,7 +114,7 @@ def _compared(config: EstimatorZoo, panel: str, size: int) -> Iterator[dict[str,
         }
 
 
-def _by_law(problem: zoo.Problem, size: int) -> dict[str, dict[str, float]]:
+def _by_law(problem: zoo.PromptProblem, size: int) -> dict[str, dict[str, float]]:
     """Return the measures of the estimators that have a law, without noise."""
     target = zoo.norm_squared(problem.snapshot)
     found = {}
@@ -179,7 +179,7 @@ def measures(
     return dict(zip(MEASURES, values, strict=True))
 
 
-def _oracle_outputs(problem: zoo.Problem, error: float) -> float:
+def _oracle_outputs(problem: zoo.PromptProblem, error: float) -> float:
     """Return the G from which the oracle would have a scale-free error; ∞ if no G is enough."""
     noise = problem.moments.noise
     rest = error * zoo.norm_squared(problem.snapshot) - noise.prompt

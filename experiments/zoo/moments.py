@@ -50,7 +50,11 @@ Tell = Callable[[Snapshot, Integers, Integers, np.random.Generator], SideInforma
 def draw(
     snapshot: Snapshot, shape: tuple[int, int, int], tell: Tell, rng: np.random.Generator
 ) -> Minibatches:
-    """Draw R minibatches of B prompts with G outputs; `shape` is (R, B, G)."""
+    """Draw R minibatches of B prompts with G outputs; `shape` is (R, B, G).
+
+    Action and reward come from one random number and a search, not from two and comparisons with
+    every entry of a row, as in `Snapshot.sample_groups`: the table of the zoo rests on many draws.
+    """
     joint = snapshot.action_probs[..., None] * snapshot.reward_probs
     num_prompts, num_levels = len(joint), joint.shape[-1]
     prompts = rng.choice(num_prompts, size=shape[:2], p=snapshot.prompt_probs)

@@ -539,6 +539,50 @@ def test_tug_of_war_is_not_lost_at_its_optimum():
     assert best >= max(problem.at(problem.theta(t)).objective for t in (-5.0, 0.0, 5.0))
 
 
+# sample_groups
+
+
+@both_policies
+@every_levels
+def test_groups_are_drawn_from_the_snapshot(dimension, levels, rng):
+    """|z| ≤ 5 over 36 cells and 6 pairs of neighbours. Would catch: prompts drawn evenly, rewards
+    of another output, outputs of a group that are alike."""
+    snapshot = random_snapshot(rng, 3, 4, reward_levels=levels, dimension=dimension)
+    prompts, outputs, rewards = snapshot.sample_groups(20_000, 3, np.random.default_rng(6))
+    assert prompts.shape == (20_000,) and outputs.shape == rewards.shape == (20_000, 3)
+    for x, f in enumerate(snapshot.prompt_probs):
+        here = prompts == x
+        assert abs(here.mean() - f) <= 5 * np.sqrt(f * (1 - f) / len(prompts))
+        groups, number = outputs[here], 3 * here.sum()
+        for y, p in enumerate(snapshot.action_probs[x]):
+            both = np.mean((groups[:, 0] == y) & (groups[:, 1] == y))
+            assert abs(both - p**2) <= 5 * np.sqrt(p**2 * (1 - p**2) / len(groups))
+            for level, q in zip(levels, snapshot.reward_probs[x, y] * p, strict=True):
+                found = np.mean((groups == y) & (rewards[here] == level))
+                assert abs(found - q) <= 5 * np.sqrt(q * (1 - q) / number)
+
+
+def test_what_never_happens_is_never_drawn():
+    """A prompt, an output and a level of probability zero, the last of each and another."""
+    bandit = SoftmaxBandit.tabular(
+        [0, 1, 2], [[[0, 1, 0], [0, 0, 1], [1, 0, 0]]] * 3, prompt_probs=[0, 1, 0]
+    )
+    snapshot = bandit.at(np.tile([0.0, 1.0, -800.0], 3))
+    prompts, outputs, rewards = snapshot.sample_groups(500, 4, np.random.default_rng(0))
+    assert set(prompts) == {1} and set(outputs.ravel()) == {0, 1}
+    np.testing.assert_array_equal(rewards, outputs + 1)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "group_size"])
+def test_groups_of_no_size_are_refused(name):
+    sizes = {"batch_size": 2, "group_size": 3, name: 0}
+    snapshot = TugOfWar().at([0.0, 0.0])
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got 0"):
+        snapshot.sample_groups(**sizes, rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match="rng must be"):
+        snapshot.sample_groups(2, 3, rng=0)
+
+
 # best_objective
 
 

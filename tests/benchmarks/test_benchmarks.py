@@ -21,7 +21,7 @@ from benchmarks import (
 )
 from benchmarks.plain_optimization import Ascent
 from benchmarks.settings import OPTIMIZATION_SPEED_UPS, SPEED_UPS, Settings
-from benchmarks.timing import COLUMNS, row
+from benchmarks.timing import COLUMNS, AtLeast, AtMost, row
 from experiments.ledger import documents as readme
 from support.problems import random_snapshot
 from ustat_grpo import laws
@@ -153,8 +153,8 @@ def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path)
     ]
     for size, required in SPEED_UPS.items():
         way = "over numpy_bincount"
-        rows.append(row("speed-up", size, way, "×", 6.0, at_least=required))
-    rows.append(row("peak memory", 4, "9 replicates", "MB", 300.0, 400.0))
+        rows.append(row("speed-up", size, way, "×", 6.0, AtLeast(required)))
+    rows.append(row("peak memory", 4, "9 replicates", "MB", 300.0, AtMost(400.0)))
     rows += [
         row("optimisation throughput", size, way, "run-iterations/s", 100.0)
         for way in (*plain_optimization.WAYS, "optimize")
@@ -163,8 +163,8 @@ def test_saving_writes_the_table_and_a_miss_does_not_fail(monkeypatch, tmp_path)
     for size in Settings().optimization_group_sizes:
         for way, required in OPTIMIZATION_SPEED_UPS.items():
             over = f"over {way}"
-            rows.append(row("optimisation speed-up", size, over, "×", 50.0, at_least=required))
-    spoken = [row("language speed-up", None, "over brute force", "×", 30.0, at_least=20.0)]
+            rows.append(row("optimisation speed-up", size, over, "×", 50.0, AtLeast(required)))
+    spoken = [row("language speed-up", None, "over brute force", "×", 30.0, AtLeast(20.0))]
     spoken.append(row("time", None, "score_norms, tied", "ms", 70.0))
     monkeypatch.setattr(benchmark, "run", lambda *_: pd.DataFrame(rows))
     monkeypatch.setattr(benchmark, "language", lambda *_: pd.DataFrame(spoken))
@@ -197,10 +197,10 @@ def test_language_figure_is_timed_both_ways():
 
 def test_the_readme_table_knows_gradients_from_optimisation():
     rows = [row("throughput", 4, "gradient_mse", "replicates/s", 1e6)]
-    rows.append(row("speed-up", 4, "over numpy_bincount", "×", 33.0, at_least=30.0))
+    rows.append(row("speed-up", 4, "over numpy_bincount", "×", 33.0, AtLeast(30.0)))
     table = readme._speed(pd.DataFrame(rows))
     rows.append(row("optimisation throughput", 4, "optimize", "run-iterations/s", 2e6))
-    rows.append(row("optimisation speed-up", 4, "over numpy_compare", "×", 7.0, at_least=10.0))
+    rows.append(row("optimisation speed-up", 4, "over numpy_compare", "×", 7.0, AtLeast(10.0)))
     assert readme._speed(pd.DataFrame(rows)) == table
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from ustat_grpo.command_line import main
 from ustat_grpo.noise import OutputSample, SignSample, estimate_noise
 from ustat_grpo.noise.sample_files import load_sample, save_sample
 from ustat_grpo.planner import Cost, PromptValues, plan
+from ustat_grpo_command import main as entry_point
+
+ROOT = Path(__file__).parents[2]
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "sample_outputs.csv"
 SHIPPED_BYTES = 60_000
@@ -324,6 +328,31 @@ class TestStreams:
         assert main([*self.PLAN]) == code
         out, err = capsys.readouterr()
         assert out == "" and err.startswith(told) and err.count("\n") == 1 and len(err) < 1100
+
+    def test_an_interrupt_while_python_imports(self):
+        """Half a second in which Ctrl-C was a traceback of somebody else's module."""
+        program = (
+            "import signal, sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, *rest):\n"
+            "        if name == 'numpy':\n"
+            "            signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Finder())\n"
+            "from ustat_grpo_command import main\n"
+            "sys.exit(main())\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stdout) == (130, "")
+        assert ended.stderr == "ustat-grpo: error: interrupted by the user\n"
+
+    def test_the_entry_point_is_the_command(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["ustat-grpo", *self.PLAN])
+        assert entry_point() == 0
+        assert "recommended" in capsys.readouterr().out
+        scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+        assert scripts == {"ustat-grpo": f"{entry_point.__module__}:{entry_point.__name__}"}
 
 
 class TestShippedSample:

@@ -9,6 +9,7 @@ from scipy import stats
 from ustat_grpo import Snapshot
 from ustat_grpo.compiled import draws
 from ustat_grpo.monte_carlo import kernels
+from ustat_grpo.monte_carlo.layout import Draws
 from ustat_grpo.monte_carlo.simulation import tables_of
 
 KEEP_OR_ALIAS = draws._keep_or_alias.py_func
@@ -112,7 +113,7 @@ def drawn_counts(sizes: list[int], replicates: int = REPLICATES) -> tuple[np.nda
     tables = tables_of(snapshot, sizes)
     prompts = np.empty((replicates, 3), np.int64)
     counts = np.zeros((len(sizes), replicates, 3, len(tables.cell_rewards)), np.int64)
-    kernels.count_cells(tables, np.array(sizes), np.uint64(11), True, 0, prompts, counts)
+    kernels.count_cells(tables, np.array(sizes), Draws(np.uint64(11), 0, True), prompts, counts)
     joint = snapshot.action_probs[:, None] * snapshot.reward_probs.transpose(0, 2, 1)
     cells = np.zeros((3, counts.shape[-1]))
     cells[:, :15] = joint.reshape(3, 15)
@@ -205,7 +206,8 @@ def test_prompts_follow_their_probabilities_slot_by_slot():
     for batch_size in (3, 7):
         prompts = np.empty((REPLICATES, batch_size), np.int64)
         counts = np.zeros((1, REPLICATES, batch_size, len(tables.cell_rewards)), np.int64)
-        kernels.count_cells(tables, np.array([2]), np.uint64(4), False, 0, prompts, counts)
+        draws = Draws(np.uint64(4), first=0, all_once=False)
+        kernels.count_cells(tables, np.array([2]), draws, prompts, counts)
         drawn.append(prompts)
     np.testing.assert_array_equal(drawn[0], drawn[1][:, :3])
     share = np.bincount(drawn[1].ravel(), minlength=3) / drawn[1].size

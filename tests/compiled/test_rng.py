@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ustat_grpo.compiled.rng import draw_key, stream, substream, word_at
+from ustat_grpo.compiled.rng import Stream, draw_key, stream_of, substream, word_at
 
 LONGEST = 512
 GOLDEN = 0x9E3779B97F4A7C15
@@ -20,9 +20,9 @@ def _families(key, words):
     for replicate in range(words.shape[0]):
         replicate_key = substream(key, replicate)
         for slot in range(words.shape[1]):
-            start, stride = stream(substream(replicate_key, slot))
+            stream = stream_of(substream(replicate_key, slot))
             for position in range(words.shape[2]):
-                words[replicate, slot, position] = word_at(start, stride, position)
+                words[replicate, slot, position] = word_at(stream, position)
 
 
 @njit
@@ -32,8 +32,9 @@ def _shifted_copies(key, words):
     for replicate in range(words.shape[0]):
         for slot in range(words.shape[1]):
             start = key + np.uint64(replicate * words.shape[1] + slot) * stride
+            stream = Stream(start, stride)
             for position in range(words.shape[2]):
-                words[replicate, slot, position] = word_at(start, stride, position)
+                words[replicate, slot, position] = word_at(stream, position)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_substreams_of_key_zero_are_the_published_splitmix64_sequence():
 def test_a_stride_is_odd_and_differs_between_streams():
     """An even stride would repeat a stream after 2⁶³ words or sooner."""
     keys = [np.uint64(substream(np.uint64(7), i)) for i in range(1000)]
-    strides = [int(stream(key)[1]) for key in keys]
+    strides = [int(stream_of(key).stride) for key in keys]
     assert all(stride % 2 == 1 for stride in strides)
     assert len(set(strides)) == len(strides)
     assert GOLDEN not in strides

@@ -160,3 +160,9 @@ def test_start_episode_keeps_the_start_and_hands_over_the_noise(rng):
     environment = gym.make("FrozenLake-v1")
     assert start_episode(environment, 3, rng) == 0
     assert environment.unwrapped.np_random is rng
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.5, np.nan])
+def test_a_discount_out_of_range_is_refused(discount):
+    with pytest.raises(ValueError, match=rf"^discount must .*, got {discount}$"):
+        opened(Counting, 2, discount=discount)

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from support.toy_environments import SUCCESS, Counting, OneStep, Walk, seeds_of_states
-from ustat_grpo import Grpo, LengthWeightedMean, Oracle, Vanilla
+from support.training_options import configured
+from ustat_grpo import (
+    Box,
+    Constant,
+    Decay,
+    Grpo,
+    LengthWeightedMean,
+    Oracle,
+    Practice,
+    Vanilla,
+    gradient,
+)
 from ustat_grpo.environments import training
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.features import Affine
@@ -20,21 +31,20 @@ STANDARD = {
     "batch_size": 4,
     "group_size": 3,
     "num_iterations": 6,
-    "learning_rate": 0.5,
     "theta0": np.zeros(6),
-    "checkpoints": [6],
 }
 
 
-def trained(estimator=None, *, make=OneStep, seed=0, **changes):
-    with EnvironmentCopies(make, 16) as copies:
+def trained(estimator=None, *, make=OneStep, seed=0, discount=1.0, **changes):
+    with EnvironmentCopies(make, 16, discount=discount) as copies:
         return trained_in(copies, estimator, seed=seed, **changes)
 
 
-def trained_in(copies, estimator=None, *, policy=POLICY, seed=0, **changes):
+def trained_in(copies, estimator=None, *, policy=POLICY, seed=0, learning_rate=0.5, **changes):
     """For several runs: copies that are made once, which takes longer than a short run."""
-    arguments = STANDARD | changes
-    return train(copies, policy, estimator or Grpo(), **arguments, rng=np.random.default_rng(seed))
+    own = {"estimator": estimator or Grpo(), "schedule": Constant(learning_rate)}
+    config, rest = configured(STANDARD | own | changes)
+    return train(copies, policy, config, **rest, rng=np.random.default_rng(seed))
 
 
 @pytest.fixture
@@ -117,6 +127,30 @@ def test_checkpoints_are_the_ends_of_shorter_runs():
     assert (trained(seed=1).theta != trained(seed=2).theta).any()
 
 
+def test_rates_follow_the_schedule(batches):
+    """Would catch: the first rate throughout, or rates counted from 0."""
+    run = trained(schedule=Decay(2.0, 1.0), checkpoints=range(1, 7))
+    for iteration, (_, theta, episodes) in enumerate(batches):
+        scores = episode_scores(POLICY, theta, episodes)
+        move = gradient(Grpo(), scores, episodes.returns).mean(axis=0)
+        moved = theta + 2.0 / (iteration + 2) * move
+        np.testing.assert_allclose(run.theta[iteration], moved, rtol=1e-12, atol=1e-15)
+
+
+def test_runs_stay_in_the_box():
+    box = Box(-0.05, 0.05)
+    run = trained(projection=box, checkpoints=range(1, 7))
+    assert box.contains(run.theta)
+    assert not box.contains(trained().theta)
+    np.testing.assert_array_equal(run.theta[0], box.project(trained(num_iterations=1).theta[0]))
+
+
+def test_theta_need_not_be_kept():
+    kept, dropped = trained(), trained(keep_theta=False)
+    assert dropped.theta.shape == (0, 6)
+    np.testing.assert_array_equal(kept.mean_return, dropped.mean_return)
+
+
 def exact(theta: np.ndarray) -> tuple[float, np.ndarray]:
     """J and ∇J of `OneStep` with equally likely states, action by action."""
     probs = action_probs(POLICY, theta, np.arange(2))
@@ -173,7 +207,7 @@ def test_cart_pole_learns():
 def test_a_rate_that_is_too_large_is_reported():
     with pytest.raises(
         FloatingPointError,
-        match=r"diverged at iteration 1, .* learning_rate must be smaller, got 1e\+300",
+        match=r"diverged at iteration 1, .* the learning rate must be smaller, got 1e\+300",
     ):
         trained(make=lambda: OneStep(1e100), learning_rate=1e300)
 
@@ -185,13 +219,20 @@ def test_a_rate_that_is_too_large_is_reported():
         ({"group_size": 0}, "group_size must be an integer of at least 1, got 0"),
         ({"group_size": 1}, "group_size must be at least 2 for a leave-one-out baseline, got 1"),
         ({"num_iterations": 0}, "num_iterations must be an integer of at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be a finite number and above 0, got 0.0"),
+        ({"learning_rate": 0.0}, "rate must be a finite number and above 0, got 0.0"),
         ({"checkpoints": [7]}, r"checkpoints must be increasing and at most 6, got \[7\]"),
         ({"seeds": []}, "seeds must be one or more integers of at least 0"),
         ({"theta0": np.zeros(4)}, "theta must have the policy's dimension, 6, got 4"),
         ({"discount": 2.0}, r"discount must lie in \(0, 1\], got 2.0"),
+        ({"theta0": np.zeros(6), "projection": Box(1, 2)},
+         "theta0 must lie inside the projection's set"),
+        ({"projection": Box(np.zeros(4), 1)}, "projection must be for theta of length 6, got 4"),
+        ({"prompt_sampling": "epochs"},
+         "config.prompt_sampling must be 'iid' on environments, got 'epochs'"),
+        ({"practice": Practice(2)}, "config.practice must have one minibatch and no penalty on "
+         r"environments, got Practice\(num_minibatches=2,"),
     ],
-)
+)  # fmt: skip
 def test_arguments_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         trained(**change)

@@ -19,8 +19,8 @@ from ustat_grpo.environments.rollouts import episode_scores, group_rollouts
 from ustat_grpo.estimators import Grpo
 from ustat_grpo.laws import mse
 from ustat_grpo.pools.errors import pool_errors
-from ustat_grpo.pools.moments import MeasuredMoments, pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool
+from ustat_grpo.pools.measured_moments import MeasuredMoments, pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool
 
 SEEDS = [0, 1, 2, 3]
 LEVELS = np.array([0.0, 1.0, 2.5])
@@ -63,9 +63,11 @@ POLICY = LinearSoftmax(Overlapping(), 3)
 THETA = np.array([0.3, -0.2, 0.5, 0.8, 0.1, -0.6])
 
 
-def drawn(num_episodes: int, seeds=SEEDS, *, num_copies: int = 64, **given) -> Pool:
+def drawn(
+    num_episodes: int, seeds=SEEDS, *, num_copies: int = 64, discount: float = 1.0, **given
+) -> Pool:
     given = {"rng": np.random.default_rng(5), **given}
-    with EnvironmentCopies(TwoContexts, num_copies) as copies:
+    with EnvironmentCopies(TwoContexts, num_copies, discount=discount) as copies:
         return episode_pool(copies, POLICY, THETA, seeds, num_episodes, **given)
 
 
@@ -167,14 +169,11 @@ class TestAgainstItsDefinition:
         """
         policy = LinearSoftmax(Affine((1.0,) * 4), 2)
         theta, seeds = 0.3 * rng.normal(size=policy.dimension), [11, 3]
-        with EnvironmentCopies("CartPole-v1", 16) as copies:
-            pool = episode_pool(
-                copies, policy, theta, seeds, 48, discount=0.9, rng=np.random.default_rng(1)
-            )
+        with EnvironmentCopies("CartPole-v1", 16, discount=0.9) as copies:
+            pool = episode_pool(copies, policy, theta, seeds, 48, rng=np.random.default_rng(1))
             again = np.random.default_rng(1)
             played = [
-                group_rollouts(copies, policy, theta, [seed], 48, discount=0.9, rng=again)
-                for seed in seeds
+                group_rollouts(copies, policy, theta, [seed], 48, rng=again) for seed in seeds
             ]
         parts = np.zeros((NUM_BLOCKS, policy.dimension))
         for prompt, episodes in zip(pool.prompts, played, strict=True):

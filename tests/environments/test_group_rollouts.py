@@ -81,9 +81,9 @@ def test_episodes_do_not_depend_on_the_number_of_copies(make, num_copies):
     theta = np.random.default_rng(1).normal(size=policy.dimension)
     played = []
     for count in (8, num_copies):
-        with EnvironmentCopies(make, count) as copies:
+        with EnvironmentCopies(make, count, discount=0.9) as copies:
             args = copies, policy, theta, [5, 6, 7], 5
-            played.append(group_rollouts(*args, discount=0.9, rng=np.random.default_rng(2)))
+            played.append(group_rollouts(*args, rng=np.random.default_rng(2)))
     assert_same(*played)
 
 
@@ -114,12 +114,13 @@ def test_another_state_of_the_generator_gives_other_episodes():
 
 def test_discounting_by_hand(rng):
     """Rewards 1, 2, 3: the return is 1 + 2γ + 3γ²."""
-    with EnvironmentCopies(Counting, 2) as copies:
-        args = copies, tabular_softmax(1, 2), np.zeros(2), [0, 1], 2
-        for discount, by_hand in ((1.0, 6.0), (0.5, 2.75), (0.1, 1.23)):
-            episodes = group_rollouts(*args, discount=discount, rng=rng)
-            np.testing.assert_allclose(episodes.returns, by_hand, rtol=1e-14)
-            assert (episodes.lengths == 3).all()
+    for discount, by_hand in ((1.0, 6.0), (0.5, 2.75), (0.1, 1.23)):
+        with EnvironmentCopies(Counting, 2, discount=discount) as copies:
+            episodes = group_rollouts(
+                copies, tabular_softmax(1, 2), np.zeros(2), [0, 1], 2, rng=rng
+            )
+        np.testing.assert_allclose(episodes.returns, by_hand, rtol=1e-14)
+        assert (episodes.lengths == 3).all()
 
 
 def test_lengths_are_unequal_and_geometric(rng):
@@ -136,8 +137,8 @@ def test_a_plain_loop_over_the_same_actions_gives_the_same_returns_and_scores(rn
     """CartPole has no noise after its start: its actions are all that can differ."""
     theta = rng.normal(size=10)
     seeds = [11, 12, 13]
-    with EnvironmentCopies("CartPole-v1", 4) as copies:
-        episodes = group_rollouts(copies, CART_POLE, theta, seeds, 3, discount=0.9, rng=rng)
+    with EnvironmentCopies("CartPole-v1", 4, discount=0.9) as copies:
+        episodes = group_rollouts(copies, CART_POLE, theta, seeds, 3, rng=rng)
     scores = episode_scores(CART_POLE, theta, episodes)
     environment = gym.make("CartPole-v1")
     step = 0
@@ -261,8 +262,6 @@ def test_a_policy_that_does_not_fit_is_refused(make, policy, message, rng):
         ({"seeds": [-1]}, r"integers of at least 0, got \[-1\]"),
         ({"seeds": [1.5]}, r"integers of at least 0, got \[1.5\]"),
         ({"group_size": 0}, "group_size must be an integer of at least 1, got 0"),
-        ({"discount": 0.0}, r"discount must lie in \(0, 1\], got 0.0"),
-        ({"discount": 1.5}, r"discount must lie in \(0, 1\], got 1.5"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message, rng):

@@ -10,7 +10,8 @@ import pytest
 
 from theory.episode_moments import random_mdp
 from theory.group_error import CASES
-from ustat_grpo import GroupMean, Grpo, StdNormalised, laws
+from ustat_grpo import GroupMean, Grpo, Precision, StdNormalised, laws
+from ustat_grpo.compiled import thread_limit
 from ustat_grpo.environments import mdp_errors
 from ustat_grpo.environments.features import OneHot
 from ustat_grpo.environments.mdp import TabularMdp, frozen_lake
@@ -51,10 +52,13 @@ def problem(name: str):
     return mdp, policy, np.random.default_rng(7).normal(size=policy.dimension)
 
 
-def measure(name: str, batch_size: int | None, *, sizes=SIZES, estimators=None, **options):
-    chosen = {"precision": 0.01, "rng": np.random.default_rng(0), "num_threads": 2} | options
+def measure(
+    name: str, batch_size: int | None, *, sizes=SIZES, estimators=None, threads=2, **options
+):
+    chosen = {"replications": Precision(0.01), "rng": np.random.default_rng(0)} | options
     named = ESTIMATORS if estimators is None else estimators
-    return gradient_errors(*problem(name), named, sizes, batch_size, **chosen)
+    with thread_limit(threads):
+        return gradient_errors(snapshot(*problem(name)), named, sizes, batch_size, **chosen)
 
 
 def exact(name: str, estimator: str, size: int, batch_size: int | None) -> float:
@@ -112,7 +116,7 @@ def of_the_oracle(moments, size):
 def test_wrong_laws_of_grpo_are_rejected(name, mutant):
     """The least of them, without prompt noise, is 1.7 % off where standard errors are 0.3 %."""
     moments = snapshot(*problem(name)).moments
-    table = measure(name, 3, estimators={"GRPO": Grpo()}, sizes=[4], precision=0.003)
+    table = measure(name, 3, estimators={"GRPO": Grpo()}, sizes=[4], replications=Precision(0.003))
     assert abs(z_scores(table, lambda each, size: exact(name, each, size, 3))).max() <= 4
     assert abs(z_scores(table, lambda _, size: mutant(moments, size))).min() > 4
 
@@ -122,7 +126,7 @@ def test_an_estimator_that_is_not_affine():
     known = snapshot(*problem("lake"))
     moments = known.moments
     estimators = {"normalised": StdNormalised(eps=1e-4, ddof=1)}
-    table = measure("lake", None, estimators=estimators, precision=0.005)
+    table = measure("lake", None, estimators=estimators, replications=Precision(0.005))
     for row in table.itertuples():
         advantages = binary.std_normalised(row.group_size, eps=1e-4, ddof=1)
         outcome = binary.outcome_moments(moments)
@@ -150,21 +154,21 @@ def test_bias_norm_is_noise_or_the_known_bias():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_no_bit(monkeypatch, chunk_bytes, threads):
     monkeypatch.setattr(mdp_errors, "_CHUNK_BYTES", chunk_bytes)
-    one = measure("lake", 3, precision=0.03, num_threads=2)
-    other = measure("lake", 3, precision=0.03, num_threads=threads)
+    one = measure("lake", 3, replications=Precision(0.03), threads=2)
+    other = measure("lake", 3, replications=Precision(0.03), threads=threads)
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_the_generator_decides_and_moves_on():
     rng = np.random.default_rng(3)
-    first, second = (measure("lake", None, precision=0.1, rng=rng) for _ in range(2))
-    again = measure("lake", None, precision=0.1, rng=np.random.default_rng(3))
+    first, second = (measure("lake", None, replications=Precision(0.1), rng=rng) for _ in range(2))
+    again = measure("lake", None, replications=Precision(0.1), rng=np.random.default_rng(3))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert (first.mse != second.mse).all()
 
 
 def test_other_estimators_and_sizes_see_the_same_episodes():
-    options = {"precision": 1e-9, "max_replications": 700}
+    options = {"replications": Precision(1e-9, 700)}
     everything = measure("lake", 3, **options).set_index(["estimator", "group_size"])
     some = measure("lake", 3, estimators={"GRPO": Grpo()}, sizes=[4], **options).iloc[0]
     assert some.replications == 700
@@ -173,8 +177,19 @@ def test_other_estimators_and_sizes_see_the_same_episodes():
 
 
 @pytest.mark.parametrize("most", [2, 1023, 2500])
+def test_a_number_of_replications_is_that_of_a_precision_out_of_reach(most):
+    asked = (measure("lake", 3, replications=each) for each in (most, Precision(1e-9, most)))
+    pd.testing.assert_frame_equal(*asked, check_exact=True)
+
+
+def test_estimators_without_names_are_labelled():
+    table = measure("lake", 3, estimators=[Grpo(), GroupMean()], sizes=[2], replications=2)
+    assert list(table.estimator) == ["grpo", "group_mean"]
+
+
+@pytest.mark.parametrize("most", [2, 1023, 2500])
 def test_replications_end_where_told(most):
-    assert set(measure("lake", 3, precision=1e-9, max_replications=most).replications) == {most}
+    assert set(measure("lake", 3, replications=Precision(1e-9, most)).replications) == {most}
 
 
 def test_precision_ends_where_the_error_is_exactly_zero():
@@ -185,12 +200,14 @@ def test_precision_ends_where_the_error_is_exactly_zero():
     )
     estimators = {"GRPO": Grpo(), "group mean": GroupMean()}
     rng = np.random.default_rng(0)
-    table = gradient_errors(silent, policy, theta, estimators, [2], 3, precision=0.1, rng=rng)
+    here = snapshot(silent, policy, theta)
+    table = gradient_errors(here, estimators, [2], 3, replications=Precision(0.1), rng=rng)
     assert (table.mse == 0).all() and (table.bias_norm == 0).all()
 
 
 def test_columns_and_rows():
-    chosen = {"estimators": {"b": Grpo(), "a": GroupMean()}, "sizes": [9, 2], "precision": 0.2}
+    chosen = {"estimators": {"b": Grpo(), "a": GroupMean()}, "sizes": [9, 2]}
+    chosen["replications"] = Precision(0.2)
     table = measure("lake", None, **chosen)
     assert list(table.columns) == COLUMNS
     assert list(table.group_size) == [2, 2, 9, 9]
@@ -207,9 +224,11 @@ def test_columns_and_rows():
         ({"sizes": [4.0]}, "group_size must be an integer of at least 1, got 4.0"),
         ({"sizes": [1, 4]}, "group_size must be at least 2 for a leave-one-out baseline, got 1"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
-        ({"precision": 0.0}, "precision must be a finite number and above 0, got 0.0"),
-        ({"max_replications": 1}, "max_replications must be an integer of at least 2, got 1"),
-        ({"num_threads": 0}, "num_threads must be an integer of at least 1, got 0"),
+        (
+            {"replications": 1},
+            "replications must be an integer of at least 2 or a Precision, got 1",
+        ),
+        ({"replications": 0.1}, "replications must be an integer of at least 2 or a Precision"),
     ],
 )
 def test_wrong_arguments(wrong, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support.mdp_cases import FEATURES, PROBLEMS, climb, lake, objective, start
-from ustat_grpo import Constant, Oracle, StdNormalised, Vanilla
+from ustat_grpo import Box, Constant, Oracle, Practice, StdNormalised, Vanilla
 from ustat_grpo.environments.mdp_moments import best_objective
 from ustat_grpo.estimators import OptimalBaseline, PassAtK
 
@@ -24,7 +24,7 @@ def assert_same_bits(left, right):
 @every_problem
 @pytest.mark.parametrize("threads", [2, 3, 50, None])
 def test_threads_change_no_bit(name, threads):
-    assert_same_bits(climb(name, num_threads=threads), climb(name))
+    assert_same_bits(climb(name, threads=threads), climb(name))
 
 
 def test_a_run_does_not_depend_on_how_many_there_are():
@@ -70,7 +70,7 @@ def test_checkpoints_record_and_do_not_disturb(name):
     assert (every.gap > 0).all()
 
 
-def test_theta_is_kept_on_request_only():
+def test_theta_need_not_be_kept():
     kept, dropped = climb(), climb(keep_theta=False)
     assert dropped.theta.shape == (0, 0, 0)
     np.testing.assert_array_equal(kept.gap, dropped.gap)
@@ -108,7 +108,6 @@ BAD = [
     ({"group_size": 1}, "group_size must be at least 2 for a leave-one-out baseline, got 1"),
     ({"num_runs": 0}, "num_runs must be an integer of at least 1, got 0"),
     ({"num_iterations": 0}, "num_iterations must be an integer of at least 1, got 0"),
-    ({"num_threads": 0}, "num_threads must be an integer of at least 1, got 0"),
     ({"checkpoints": [2, 13]}, "checkpoints must be increasing and at most 12, got [2, 13]"),
     ({"theta0": np.zeros(12)}, "theta0 must have length 16, got 12"),
     ({"theta0": np.full(16, np.nan)}, "theta0 must be finite, got 16 NaN or infinity"),
@@ -122,6 +121,14 @@ BAD = [
      f"{StdNormalised()!r}"),
     ({"estimator": PassAtK(2), "name": "random"}, "rewards must be 0 or 1 for the PassAtK "
      "estimator, got another value"),
+    ({"projection": Box(-1.0, 1.0)}, "config.projection must be None on decision processes, got "
+     f"{Box(-1.0, 1.0)!r}"),
+    ({"prompt_sampling": "epochs"}, "config.prompt_sampling must be 'iid' on decision processes, "
+     "got 'epochs'"),
+    ({"practice": Practice(2)}, "config.practice must have one minibatch and no penalty on "
+     f"decision processes, got {Practice(2)!r}"),
+    ({"practice": Practice(penalty_weight=0.1)}, "config.practice must have one minibatch and no "
+     f"penalty on decision processes, got {Practice(penalty_weight=0.1)!r}"),
 ]  # fmt: skip
 
 

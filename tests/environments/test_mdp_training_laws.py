@@ -11,7 +11,7 @@ from numba import njit
 from support.mdp_cases import PROBLEMS, climb, objective, policy_of, start, values
 from ustat_grpo import Constant, Decay, Grpo, Oracle, StdNormalised, Vanilla, laws
 from ustat_grpo.compiled.draws import alias_tables, draw_prompts
-from ustat_grpo.compiled.rng import draw_key, stream, substream, word_at
+from ustat_grpo.compiled.rng import draw_key, stream_of, substream, word_at
 from ustat_grpo.environments.mdp_moments import snapshot
 from ustat_grpo.environments.policies import tabular_softmax
 from ustat_grpo.estimators import Shrinkage, SideInformation
@@ -23,16 +23,16 @@ from ustat_grpo.estimators import Shrinkage, SideInformation
 def words(key, run, iteration, slot, member, count):
     """The random words of an episode."""
     slot_key = substream(substream(substream(substream(key, run), iteration), 1), slot)
-    begin, stride = stream(substream(slot_key, member))
-    return [word_at(begin, stride, position) for position in range(count)]
+    stream = stream_of(substream(slot_key, member))
+    return [word_at(stream, position) for position in range(count)]
 
 
 @njit
 def start_numbers(key, run, iteration, aliases, count):
     """The numbers of the start states of a minibatch."""
-    begin, stride = stream(substream(substream(substream(key, run), iteration), 0))
+    stream = stream_of(substream(substream(substream(key, run), iteration), 0))
     prompts = np.empty(count, np.int64)
-    draw_prompts(begin, stride, aliases, prompts)
+    draw_prompts(stream, aliases, prompts)
     return prompts
 
 

@@ -39,7 +39,12 @@ from ustat_grpo import (
     Whitened,
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
-from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule, looks_beyond_group
+from ustat_grpo.estimators.probing import (
+    AdvantageRule,
+    advantage_rule,
+    affine_form,
+    looks_beyond_group,
+)
 
 BINARY, BACKWARDS, GRADED = np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([-1.5, 0.25, 2.0])
 FAR = np.array([1000.0, 1001.0, 1002.5])
@@ -374,3 +379,29 @@ class TestMemory:
         expected = first.tabulated.copy()
         first.tabulated[:] = np.nan
         np.testing.assert_array_equal(advantage_rule(Sign(), 4, BINARY).tabulated, expected)
+
+
+# The two readings.
+
+
+@pytest.mark.parametrize("name", ["V squared", "V times b*", "a clipped V"])
+def test_at_one_parameter_a_shift_may_depend_on_v_in_any_way(name):
+    """What no rule for all θ covers has a form at one; a slope that changes with V has neither."""
+    value, best = np.array([0.2, 1.4]), np.array([0.5, -0.3])
+    form = affine_form(Custom(REFUSED[name]), 4, GRADED, value, best)
+    assert form is not None and (form.own, form.other) == pytest.approx((1.0, 0.0))
+    expected = REFUSED[name](np.zeros((2, 1)), value[:, None], best[:, None])[:, 0]
+    np.testing.assert_allclose(form.shift, expected)
+    assert affine_form(Custom(REFUSED["rewards times V"]), 4, GRADED, value, best) is None
+
+
+@every_estimator
+def test_both_readings_of_an_affine_estimator_agree(estimator, least):
+    value, best = np.array([0.2, 1.4, -0.6]), np.array([0.5, -0.3, 0.1])
+    for size in (least, 3, 16):
+        rule = advantage_rule(estimator, size, GRADED)
+        form = affine_form(estimator, size, GRADED, value, best)
+        assert form is not None
+        assert (form.own, form.other) == pytest.approx((rule.own, rule.other), abs=1e-14)
+        expected = rule.constant + rule.value * value + rule.optimal_baseline * best
+        np.testing.assert_allclose(form.shift, expected, rtol=0, atol=1e-14)

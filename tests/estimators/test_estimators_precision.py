@@ -22,7 +22,7 @@ from ustat_grpo import (
     gradient,
 )
 from ustat_grpo.estimators import LIBRARIES
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators.scored import scorable
 
 NAN, INF = np.nan, np.inf
 EVERY = {name: CONTRACTS[name].make(1, 0) for name in PUBLIC}

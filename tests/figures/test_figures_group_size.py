@@ -162,7 +162,7 @@ class TestFinitePrompts:
         assert "100" in figure.axes[0].get_ylabel()
 
     def test_every_sampling_of_the_library_can_be_drawn(self):
-        from ustat_grpo.optimization.runs import PROMPT_SAMPLING
+        from ustat_grpo.optimization.training_config import PROMPT_SAMPLING
 
         assert set(finite_prompts.LOOKS) == set(finite_prompts.NAMES) == set(PROMPT_SAMPLING)
 

@@ -152,7 +152,7 @@ BAD_INPUT = {
     "reward levels must be 0 and 1 for laws.binary, got moments without outcome": lambda: (
         binary.outcome_moments(random_problem(1).moments)
     ),
-    "gram must have shape (2, 2), one row a prompt, got (3, 3)": lambda: binary.minibatch(
+    "gram must have shape (2, 2), one row a prompt, got (3, 3)": lambda: binary.minibatch_law(
         binary.grpo(2), PROBLEMS["tabular"].moments, np.eye(3), num_groups=2
     ),
     "groups must have a chance of different rewards, or none is ever kept, "

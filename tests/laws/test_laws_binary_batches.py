@@ -31,7 +31,7 @@ class TestMinibatch:
     def test_error_against_enumeration(self, problem, name, num_groups):
         """E‖ĝ − ∇J‖² by summing over every minibatch holds all three numbers of the law."""
         function, advantages = CASES[name]
-        law = binary.minibatch(
+        law = binary.minibatch_law(
             advantages(2), problem.moments, gram_of(problem), num_groups=num_groups
         )
         objective = problem.moments.objective_gradient_norm_squared
@@ -42,7 +42,7 @@ class TestMinibatch:
         assert obtained == pytest.approx(expected, rel=RELATIVE)
 
     def test_unbiased_points_uphill(self, problem):
-        law = binary.minibatch(binary.grpo(4), problem.moments, gram_of(problem), num_groups=8)
+        law = binary.minibatch_law(binary.grpo(4), problem.moments, gram_of(problem), num_groups=8)
         objective = problem.moments.objective_gradient_norm_squared
         assert law.cosine == pytest.approx(1, abs=1e-14)
         assert law.mean_norm_squared == pytest.approx(objective, rel=1e-11)
@@ -81,7 +81,7 @@ class TestMinibatch:
     def test_dynamic_sampling_saves_little(self, problem):
         """(1/q − 1)/n at equal cost, and the direction is the same."""
         advantages, gram = binary.sign(3), gram_of(problem)
-        plain = binary.minibatch(advantages, problem.moments, gram, num_groups=5)
+        plain = binary.minibatch_law(advantages, problem.moments, gram, num_groups=5)
         kept = binary.dynamic_sampling(advantages, problem.moments, gram, num_groups=5)
         dead = problem.prompt_probs @ binary.dead_group_probability(problem.value, 3)
         saved = plain.scale_free_error - kept.scale_free_error

@@ -12,7 +12,8 @@ import pytest
 from test_laws_path import falls_like, laws_of
 
 from support.problems import random_problem
-from ustat_grpo import Constant, Grpo, optimize
+from support.training_options import optimized
+from ustat_grpo import Constant, Grpo
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.laws import covariance
 from ustat_grpo.laws.epochs import prompt_effect
@@ -215,7 +216,7 @@ CELLS = {"divides P": (2, 64), "does not": (4, 32), "exceeds P": (9, 16)}
 @functools.cache
 def measured(batch_size, group_size):
     """The mean gap of Algorithm 1 with epochs, and its standard error, at both checkpoints."""
-    runs = optimize(
+    runs = optimized(
         BANDIT, Grpo(), batch_size=batch_size, group_size=group_size, num_iterations=POINTS[-1],
         schedule=Constant(RATE), num_runs=RUNS, theta0=THETA, checkpoints=POINTS, keep_theta=False,
         prompt_sampling="epochs", rng=np.random.default_rng(1),

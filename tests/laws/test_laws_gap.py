@@ -231,3 +231,18 @@ class TestErrors:
             gap.recursive_bound([1.0], initial_gap=1.0, largest_gap=0.5, **CONSTANTS)
         with pytest.raises(ValueError, match=r"^largest_gap must be a finite .*, got 0.0$"):
             gap.decaying_rate_bound(1, largest_gap=0.0, rate=20.0, **CONSTANTS)
+
+    def test_the_decaying_bound_of_numbers_of_any_size(self):
+        """Would catch: NaN where 2a is no double, and an OverflowError of β²."""
+        with np.errstate(all="raise"):
+            bounds = gap.decaying_rate_bound([1, 10], largest_gap=1e308, rate=20.0, **CONSTANTS)
+            tiny = CONSTANTS | {"noise": CONSTANTS["noise"] * 2.0**-900}
+            small = gap.decaying_rate_bound([1, 10], largest_gap=2.0**-900, rate=20.0, **tiny)
+        usual = gap.decaying_rate_bound([1, 10], largest_gap=1.0, rate=20.0, **CONSTANTS)
+        np.testing.assert_array_equal(small, usual * 2.0**-900)
+        large = gap.decaying_rate_bound([10], largest_gap=1e300, rate=20.0, **CONSTANTS)
+        assert bounds[0] == np.inf and bounds[1] == pytest.approx(1e8 * large[0], rel=1e-12)
+        for wrong in ({"rate": 1e200}, {"rate": 20.0, "noise": 1e305}):
+            message = r"^largest_gap, smoothness, pl_constant, noise and rate must be of a size at "
+            with pytest.raises(ValueError, match=message):
+                gap.decaying_rate_bound(1, largest_gap=1e-300, **CONSTANTS | wrong)

@@ -132,7 +132,7 @@ class TestRecursions:
             assert np.abs(moment_scores(theta, mutant)).max() > 4
         gaps = theta**2 @ eigenvalues / 2
         self.check_gaps(gaps, limit.weights(hessian, covariance))
-        assert limit.expected_gap(hessian, covariance) == pytest.approx(gaps.mean(), rel=0.1)
+        assert limit.mean_gap(hessian, covariance) == pytest.approx(gaps.mean(), rel=0.1)
 
     @pytest.mark.parametrize("rank", CURVATURES)
     def test_constant_rate(self, rank):
@@ -186,7 +186,7 @@ class TestWeights:
         hessian, noise = problem(3)
         covariance = solver(hessian, noise, rate=RATES[solver])
         weights = limit.weights(hessian, covariance)
-        assert limit.expected_gap(hessian, covariance) == pytest.approx(weights.sum(), rel=1e-12)
+        assert limit.mean_gap(hessian, covariance) == pytest.approx(weights.sum(), rel=1e-12)
 
     @pytest.mark.parametrize("num_flat", [0, 1, 3])
     @pytest.mark.parametrize("eigenvalues", [[1.6, 0.7, 0.5], [0.9, 0.9, 0.4]])
@@ -214,7 +214,7 @@ class TestWeights:
         covariance = solver(hessian, noise, rate=RATES[solver])
         weights = limit.weights(hessian, covariance)
         assert weights.shape == (1,)
-        assert weights[0] == pytest.approx(limit.expected_gap(hessian, covariance), rel=1e-12)
+        assert weights[0] == pytest.approx(limit.mean_gap(hessian, covariance), rel=1e-12)
 
     def test_no_noise_no_weights(self, solver):
         hessian, noise = problem(3)
@@ -229,7 +229,7 @@ class TestWeights:
             outputs = batch_size * size
             shares = np.array([1 / batch_size, 1 / outputs, 1 / (outputs * (size - 1))])
             total = sum(share * part for share, part in zip(shares, parts, strict=True))
-            expected = limit.expected_gap(hessian, solver(hessian, total, rate=rate))
+            expected = limit.mean_gap(hessian, solver(hessian, total, rate=rate))
             components = [noise.prompt, noise.oracle, noise.residual]
             assert shares @ components == pytest.approx(expected, rel=1e-12)
 
@@ -346,7 +346,7 @@ class TestErrors:
         ):
             COMPONENTS[solver](HESSIAN, np.eye(3), -np.eye(3), np.eye(3), rate=rate)
 
-    @pytest.mark.parametrize("law", [limit.weights, limit.expected_gap])
+    @pytest.mark.parametrize("law", [limit.weights, limit.mean_gap])
     def test_covariance_belongs_to_the_identifiable_coordinates(self, law):
         with refuses("covariance must have shape (2, 2), got (3, 3)"):
             law(HESSIAN, np.eye(3))

@@ -10,7 +10,8 @@ import pytest
 from test_laws_path import ESTIMATORS, WithoutDrift, laws_of
 
 from support.problems import random_problem
-from ustat_grpo import Constant, Decay, GroupMean, TugOfWar, optimize
+from support.training_options import optimized
+from ustat_grpo import Constant, Decay, GroupMean, TugOfWar
 from ustat_grpo.bandits.expansion import Expansion
 from ustat_grpo.laws.path import without_replacement
 
@@ -31,7 +32,7 @@ def measured(name, known, batch_size=BATCH, group_size=SIZE, sampling="iid"):
     if sampling != "iid":
         bandit = dataclasses.replace(bandit, prompt_probs=None)
     estimator = GroupMean() if known == "group_mean" else ESTIMATORS[known][0]
-    runs = optimize(
+    runs = optimized(
         bandit, estimator, batch_size=batch_size, group_size=group_size, num_iterations=POINTS[-1],
         schedule=schedule, num_runs=RUNS, theta0=theta0, checkpoints=POINTS, keep_theta=False,
         prompt_sampling=sampling, rng=np.random.default_rng(0),

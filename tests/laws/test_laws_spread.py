@@ -11,7 +11,8 @@ from test_laws_path import CASES, Quadratic, exact_gap, falls_like
 from test_laws_path_runs import BATCH, POINTS, PROBLEMS, SIZE
 
 from support.problems import random_problem
-from ustat_grpo import Constant, Grpo, SoftmaxBandit, optimize
+from support.training_options import optimized
+from ustat_grpo import Constant, Grpo, SoftmaxBandit
 from ustat_grpo.bandits import expand
 from ustat_grpo.laws import covariance, spread
 from ustat_grpo.laws.covariance import NoiseMatrices
@@ -106,7 +107,7 @@ class TestValidity:
         terms = second_order(
             expand(bandit.at), covariance.grpo, theta0=theta0, rates=rates, **sizes
         )
-        gaps = optimize(
+        gaps = optimized(
             bandit, Grpo(), **sizes, num_iterations=self.STEPS, schedule=Constant(self.RATE),
             num_runs=runs, theta0=theta0, keep_theta=False, rng=np.random.default_rng(1),
         ).gap  # fmt: skip

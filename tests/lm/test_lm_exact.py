@@ -23,9 +23,10 @@ from support.lm_problems import (
 from ustat_grpo.lm.exact import (
     expected_accuracy,
     objective_gradient,
-    require_solutions,
     solution_probs,
 )
+from ustat_grpo.lm.questions.rewards import ExactMatch
+from ustat_grpo.lm.task import Task, require_solutions
 
 
 def flat(gradient) -> np.ndarray:
@@ -120,7 +121,7 @@ def test_solutions_are_those_that_can_be_sampled(max_tokens):
     for sequence in sequences:
         solutions = answers([(END,), sequence, (END,)])
         try:
-            require_solutions(model, PROMPTS, solutions, max_tokens)
+            require_solutions(model, Task(PROMPTS, ExactMatch(solutions), max_tokens))
             possible.append(sequence)
         except ValueError as error:
             message = f"got {list(sequence)} for question 1, [3]"
@@ -140,4 +141,4 @@ def test_prompts_of_another_number_are_refused():
     model, _ = problem()
     message = "prompts must be those of the 3 solutions, one each, got 2"
     with pytest.raises(ValueError, match=message):
-        require_solutions(model, PROMPTS[:2], SOLUTIONS, 2)
+        require_solutions(model, Task(PROMPTS[:2], ExactMatch(SOLUTIONS), 2))

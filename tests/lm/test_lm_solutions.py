@@ -10,15 +10,14 @@ from ustat_grpo.lm.exact import (
     expected_accuracy,
     objective_gradient,
     require_possible,
-    require_solutions,
     solution_probs,
 )
 from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
-from ustat_grpo.lm.scores.gradient_error import brute_force_errors
-from ustat_grpo.lm.scores.moments import norm_moments
-from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.lm.scores.known_solutions import brute_force_errors, norm_moments
+from ustat_grpo.lm.scores.output_pool import draw_pool
 from ustat_grpo.lm.scoring import Answers
+from ustat_grpo.lm.task import Task, require_solutions
 
 NEVER: list[list[Output]] = [
     [(2, END), (3,), (0, END)],  # one without its end token
@@ -95,18 +94,16 @@ def test_no_solution_is_refused():
 
 
 def pool(reward, max_tokens, prompts=PROMPTS):
-    draw_pool(tiny(), prompts, reward, 32, max_tokens=max_tokens, rng=generator())
+    draw_pool(tiny(), Task(prompts, reward, max_tokens), 32, rng=generator())
 
 
 def norms(reward, max_tokens, prompts=PROMPTS):
-    norm_moments(tiny(), prompts, reward, 32, max_tokens=max_tokens, rng=generator())
+    norm_moments(tiny(), Task(prompts, reward, max_tokens), 32, rng=generator())
 
 
 def errors(reward, max_tokens, prompts=PROMPTS):
-    brute_force_errors(
-        tiny(), prompts, reward, {"grpo": Grpo()}, 2, num_replications=2,
-        max_tokens=max_tokens, rng=generator(),
-    )  # fmt: skip
+    task = Task(prompts, reward, max_tokens)
+    brute_force_errors(tiny(), task, {"grpo": Grpo()}, 2, num_replications=2, rng=generator())
 
 
 @pytest.mark.parametrize("measure", [pool, norms, errors])
@@ -125,6 +122,14 @@ def test_solutions_must_fit_what_is_sampled(measure):
         measure(reward, MAX_TOKENS, PROMPTS[:2])
 
 
+@pytest.mark.parametrize("measure", [norms, errors])
+def test_rewards_that_know_no_solution_are_refused(measure):
+    """Would catch: outputs sampled, and then no value to compare them with."""
+    message = "reward must know the one right output to each question, got function"
+    with pytest.raises(ValueError, match=message):
+        measure(lambda rollouts, questions: rollouts.log_probs.sum(dim=-1), MAX_TOKENS)
+
+
 @pytest.mark.parametrize("max_tokens", [1, 2, 3])
 def test_of_a_possible_solution_the_value_is_the_mean_reward(max_tokens):
     """|z| ≤ 4 over 40 000 samples; of (3, 3) with three tokens allowed it is far beyond."""
@@ -136,9 +141,9 @@ def test_of_a_possible_solution_the_value_is_the_mean_reward(max_tokens):
     value = solution_probs(model, solutions)
     z = ((rewards - value) / (value * (1 - value) / size).sqrt()).abs().numpy()
     if max_tokens < 3:
-        require_solutions(model, PROMPTS, solutions, max_tokens)
+        require_solutions(model, Task(PROMPTS, ExactMatch(solutions), max_tokens))
         assert z.max() <= 4
     else:
         assert np.min(z) > 4
         with pytest.raises(ValueError, match="within 3 tokens"):
-            require_solutions(model, PROMPTS, solutions, max_tokens)
+            require_solutions(model, Task(PROMPTS, ExactMatch(solutions), max_tokens))

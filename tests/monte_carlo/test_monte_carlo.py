@@ -26,10 +26,11 @@ from ustat_grpo import (
     Vanilla,
     laws,
 )
-from ustat_grpo.monte_carlo import gradient_mse, label
+from ustat_grpo.compiled import thread_limit
+from ustat_grpo.monte_carlo import Precision, gradient_mse, label
 from ustat_grpo.monte_carlo import harness as monte_carlo
 from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
-from ustat_grpo.monte_carlo.simulation import affine_form
+from ustat_grpo.monte_carlo.simulation import form_of
 
 NAMED = {name: estimator for name, (estimator, _) in ESTIMATORS.items()}
 SIZES = [2, 4, 9, 300]
@@ -60,10 +61,13 @@ def exact(moments: Moments, name: str, group_size: int, batch_size: int | None) 
     return laws.mse.minibatch(errors, moments, batch_size=batch_size, gain=gain)
 
 
-def measure(snapshot, batch_size, *, seed=0, names=tuple(NAMED), sizes=SIZES, **options):
+def measure(
+    snapshot, batch_size, *, seed=0, names=tuple(NAMED), sizes=SIZES, threads=None, **options
+):
     options = {"replications": 20_000, "rng": np.random.default_rng(seed)} | options
     chosen = {name: NAMED[name] for name in names}
-    return gradient_mse(snapshot, chosen, sizes, batch_size, **options)
+    with thread_limit(threads):
+        return gradient_mse(snapshot, chosen, sizes, batch_size, **options)
 
 
 def z_scores(table: pd.DataFrame, law: Callable[[str, int], float]) -> pd.Series:
@@ -81,7 +85,7 @@ def test_every_estimator_of_the_compiled_loop_is_measured_here():
         for name, contract in CONTRACTS.items()
         if contract.reads in told
         and contract.rewards != "binary"
-        and affine_form(contract.make(1, 0), 4, problem("three levels")) is not None
+        and form_of(contract.make(1, 0), 4, problem("three levels")) is not None
     }
     here = {type(estimator).__name__ for estimator in NAMED.values()}
     assert here | {"EmpiricalBayes", "KeepSingletons"} == affine
@@ -169,7 +173,7 @@ def test_coverage_of_the_95_percent_intervals(factor):
     for run in range(runs):
         table = measure(
             snapshot, None, names=["grpo", "vanilla"], sizes=[3, 16], replications=512,
-            seed=run, num_threads=1,
+            seed=run, threads=1,
         )  # fmt: skip
         laws_ = [known[key] for key in zip(table.estimator, table.group_size, strict=True)]
         covered += (abs(table.mse - laws_) <= 1.96 * factor * table.std_error).to_numpy()
@@ -191,14 +195,12 @@ def test_differences_between_estimators_are_paired():
 
 @cache
 def reference(batch_size: int | None = 3) -> pd.DataFrame:
-    return measure(
-        problem("tabular"), batch_size, replications=SEVERAL_BLOCKS, seed=5, num_threads=1
-    )
+    return measure(problem("tabular"), batch_size, replications=SEVERAL_BLOCKS, seed=5, threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, None])
 def test_threads_change_no_bit(threads):
-    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, num_threads=threads)
+    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, threads=threads)
     pd.testing.assert_frame_equal(table, reference(), check_exact=True)
 
 
@@ -207,7 +209,7 @@ def test_threads_change_no_bit(threads):
 def test_chunks_change_no_bit(monkeypatch, chunk_bytes, threads):
     expected = reference()
     monkeypatch.setattr(monte_carlo, "_CHUNK_BYTES", chunk_bytes)
-    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, num_threads=threads)
+    table = measure(problem("tabular"), 3, replications=SEVERAL_BLOCKS, seed=5, threads=threads)
     pd.testing.assert_frame_equal(table, expected, check_exact=True)
 
 
@@ -249,7 +251,7 @@ def test_replications_are_exactly_as_asked(replications):
     assert (table.replications == replications).all()
     key = monte_carlo.draw_key(np.random.default_rng(0))
     run = monte_carlo.Simulation(problem("tabular"), {"grpo": Grpo()}, SIZES, None, key)
-    errors = run.run(0, replications, 1)[0][:, :, 0]
+    errors = run.run(0, replications)[0][:, :, 0]
     np.testing.assert_allclose(table.mse, errors.mean(axis=0), rtol=1e-12)
     spread = errors.std(axis=0, ddof=1) / np.sqrt(replications)
     np.testing.assert_allclose(table.std_error, spread, rtol=1e-10)
@@ -257,12 +259,12 @@ def test_replications_are_exactly_as_asked(replications):
 
 @pytest.mark.parametrize("precision", [0.03, 0.008])
 def test_precision_is_reached_without_waste_and_reproducibly(precision):
-    options = {"replications": None, "precision": precision, "names": ["grpo", "vanilla"]}
-    table = measure(problem("tabular"), 3, **options, num_threads=1)
+    options = {"replications": Precision(precision), "names": ["grpo", "vanilla"]}
+    table = measure(problem("tabular"), 3, **options, threads=1)
     relative = (table.std_error / table.mse).max()
     assert relative <= precision
     assert relative > 0.8 * precision or table.replications.iloc[0] <= 4 * REPLICATES_PER_BLOCK
-    again = measure(problem("tabular"), 3, **options, num_threads=2)
+    again = measure(problem("tabular"), 3, **options, threads=2)
     pd.testing.assert_frame_equal(table, again, check_exact=True)
     fixed = measure(problem("tabular"), 3, names=options["names"],
                     replications=int(table.replications.iloc[0]))  # fmt: skip
@@ -272,7 +274,7 @@ def test_precision_is_reached_without_waste_and_reproducibly(precision):
 def test_precision_ends_where_the_error_is_exactly_zero():
     """One reward level: GRPO's advantages all vanish."""
     snapshot = random_snapshot(np.random.default_rng(0), 2, 3, reward_levels=(0.5,))
-    table = measure(snapshot, None, names=["grpo"], replications=None, precision=0.1)
+    table = measure(snapshot, None, names=["grpo"], replications=Precision(0.1))
     assert (abs(table.mse) < 1e-15).all()
 
 
@@ -307,15 +309,12 @@ def test_rows_are_named_after_their_estimators():
          "group_size must be at least 2 for a leave-one-out baseline, got 1"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"batch_size": 2.0}, "batch_size must be an integer of at least 1, got 2.0"),
-        ({"replications": 1}, "replications must be an integer of at least 2, got 1"),
-        ({"replications": 1e3}, "replications must be an integer of at least 2, got 1000.0"),
-        ({"replications": None}, "exactly one of replications and precision must be given, got "
-         "replications=None and precision=None"),
-        ({"precision": 0.1}, "exactly one of replications and precision must be given, got "
-         "replications=9 and precision=0.1"),
-        ({"replications": None, "precision": 0}, "precision must be a finite number and above 0"),
-        ({"replications": None, "precision": np.nan}, "precision must be a finite number"),
-        ({"num_threads": 0}, "num_threads must be an integer of at least 1, got 0"),
+        ({"replications": 1},
+         "replications must be an integer of at least 2 or a Precision, got 1"),
+        ({"replications": 1e3},
+         "replications must be an integer of at least 2 or a Precision, got 1000.0"),
+        ({"replications": None},
+         "replications must be an integer of at least 2 or a Precision, got None"),
         ({"estimators": [Grpo(), Vanilla(), Grpo()]},
          "estimators must differ, got ['grpo', 'vanilla', 'grpo']"),
     ],
@@ -329,6 +328,30 @@ def test_errors_say_what_is_wrong(wrong, message):
     }
     with pytest.raises(ValueError, match=re.escape(message)):
         gradient_mse(problem("dense"), **arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"relative": 0}, "relative must be a finite number and above 0, got 0"),
+        ({"relative": np.nan}, "relative must be a finite number"),
+        ({"max_replications": 1}, "max_replications must be an integer of at least 2, got 1"),
+        ({"max_replications": 9.0}, "max_replications must be an integer of at least 2, got 9.0"),
+    ],
+)
+def test_a_precision_is_checked_when_it_is_made(wrong, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        Precision(**({"relative": 0.1} | wrong))
+
+
+@pytest.mark.parametrize("most", [2, REPLICATES_PER_BLOCK - 1, 3 * REPLICATES_PER_BLOCK + 1])
+def test_a_precision_ends_where_told(most):
+    """Would catch: whole blocks only, or a round that knows no end."""
+    snapshot = problem("tabular")
+    table = measure(snapshot, 3, replications=Precision(1e-9, most), names=["grpo"])
+    fixed = measure(snapshot, 3, replications=most, names=["grpo"])
+    pd.testing.assert_frame_equal(table, fixed, check_exact=True)
+    assert (table.replications == most).all()
 
 
 @pytest.mark.parametrize("rng", [None, 7, np.random])

@@ -21,9 +21,11 @@ from ustat_grpo import (
     Vanilla,
     gradient,
 )
+from ustat_grpo.compiled import thread_limit
 from ustat_grpo.estimators import NOTHING, SideInformation
 from ustat_grpo.monte_carlo import kernels, simulation
-from ustat_grpo.monte_carlo.simulation import Simulation, affine_form, tables_of
+from ustat_grpo.monte_carlo.layout import Draws
+from ustat_grpo.monte_carlo.simulation import Simulation, form_of, tables_of
 
 ESTIMATORS: dict[str, Estimator] = {
     "vanilla": Vanilla(),
@@ -102,10 +104,10 @@ def problem(name: str) -> Snapshot:
 
 def both_paths(monkeypatch, snapshot, batch_size, sizes, replications=20):
     """Errors and gradient sums by the fused loop, then by the plain path."""
-    results = [Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY).run(0, replications, 1)]
-    monkeypatch.setattr(simulation, "affine_form", lambda *_: None)
+    results = [Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY).run(0, replications)]
+    monkeypatch.setattr(simulation, "form_of", lambda *_: None)
     plain = Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY)
-    return *results, plain.run(0, replications, 1)
+    return *results, plain.run(0, replications)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 5], ids=lambda b: f"B={b}")
@@ -142,11 +144,12 @@ def test_replicates_are_algorithm_1_on_the_counted_outputs(name, batch_size):
     """The library's own `gradient`, prompt by prompt, on outputs expanded from the counts."""
     snapshot, sizes, replications = problem(name), [4, 300], 6
     run = Simulation(snapshot, ESTIMATORS, sizes, batch_size, KEY)
-    errors, _ = run.run(0, replications, 1)
+    errors, _ = run.run(0, replications)
     tables, slots = tables_of(snapshot, sizes), run.num_slots
     prompts = np.empty((replications, slots), np.int64)
     counts = np.zeros((2, replications, slots, len(tables.cell_rewards)), np.int64)
-    kernels.count_cells(tables, np.array(sizes), KEY, batch_size is None, 0, prompts, counts)
+    draws = Draws(KEY, first=0, all_once=batch_size is None)
+    kernels.count_cells(tables, np.array(sizes), draws, prompts, counts)
     weights = snapshot.prompt_probs if batch_size is None else np.full(slots, 1 / slots)
     scores, num_actions = snapshot.dense_scores(), snapshot.action_probs.shape[1]
     for s, e, r in product(range(2), range(len(ESTIMATORS)), range(replications)):
@@ -167,12 +170,14 @@ def test_parts_of_a_run_are_the_run():
     """Replicates are addressed by number: where a run starts, or how it is cut, changes no bit."""
     run = Simulation(problem("tabular"), ESTIMATORS, [4, 64, 300], 3, KEY)
     block, wanted = kernels.REPLICATES_PER_BLOCK, 3 * kernels.REPLICATES_PER_BLOCK - 68
-    errors, sums = run.run(0, wanted, 1)
-    later_errors, later_sums = run.run(block, wanted - block, 1)
+    errors, sums = run.run(0, wanted)
+    later_errors, later_sums = run.run(block, wanted - block)
     np.testing.assert_array_equal(errors[block:], later_errors)
     np.testing.assert_array_equal(sums[1:], later_sums)
     for threads in (2, 3, 8):
-        for got, expected in zip(run.run(0, wanted, threads), (errors, sums), strict=True):
+        with thread_limit(threads):
+            cut = run.run(0, wanted)
+        for got, expected in zip(cut, (errors, sums), strict=True):
             np.testing.assert_array_equal(got, expected)
 
 
@@ -191,14 +196,14 @@ def test_affine_form_recovers_the_coefficients(name, group_size):
     }
     assert expected.keys() == ESTIMATORS.keys()
     for label, estimator in ESTIMATORS.items():
-        form = affine_form(estimator, group_size, snapshot)
+        form = form_of(estimator, group_size, snapshot)
         assert form is not None
         for got, known in zip(form, expected[label], strict=True):
             np.testing.assert_allclose(got, np.broadcast_to(known, np.shape(got)), atol=1e-14)
 
 
 def test_a_group_of_one_has_no_others():
-    form = affine_form(Vanilla(), 1, problem("tabular"))
+    form = form_of(Vanilla(), 1, problem("tabular"))
     assert form is not None and form.other == 0.0
 
 
@@ -215,7 +220,7 @@ NOT_AFFINE = [
 def test_affine_form_refuses_what_is_not_affine(estimator):
     snapshot = random_snapshot(np.random.default_rng(0), 3, 4, reward_levels=(0.0, 1.0, 5.0))
     for group_size in (3, 4, 16):
-        assert affine_form(estimator, group_size, snapshot) is None
+        assert form_of(estimator, group_size, snapshot) is None
 
 
 def enumerated_mse(snapshot: Snapshot, estimator: Estimator, group_size: int) -> float:
@@ -239,7 +244,7 @@ def enumerated_mse(snapshot: Snapshot, estimator: Estimator, group_size: int) ->
 
 def z_scores(snapshot, estimators, group_size, replications=20_000):
     run = Simulation(snapshot, dict(enumerate(estimators)), [group_size], None, KEY)
-    errors, _ = run.run(0, replications, 1)
+    errors, _ = run.run(0, replications)
     exact = np.array([enumerated_mse(snapshot, each, group_size) for each in estimators])
     return (errors[:, 0].mean(axis=0) - exact) / errors[:, 0].std(axis=0) * np.sqrt(replications)
 
@@ -268,7 +273,7 @@ def test_general_and_affine_estimators_mix_without_disturbing_each_other():
     snapshot = problem("tabular")
     alone = {"std": StdNormalised()}, {"grpo": Grpo(), "vanilla": Vanilla()}
     mixed = {"grpo": Grpo(), "std": StdNormalised(), "vanilla": Vanilla()}
-    results = [Simulation(snapshot, e, [4, 300], 3, KEY).run(0, 300, 2) for e in (*alone, mixed)]
+    results = [Simulation(snapshot, e, [4, 300], 3, KEY).run(0, 300) for e in (*alone, mixed)]
     for got, general, affine in zip(results[2], results[0], results[1], strict=True):
         np.testing.assert_array_equal(got[:, :, [1]], general)
         np.testing.assert_array_equal(got[:, :, [0, 2]], affine)

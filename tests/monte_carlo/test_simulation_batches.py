@@ -24,8 +24,9 @@ from ustat_grpo import (
     Vanilla,
     Whitened,
 )
+from ustat_grpo.compiled import thread_limit
 from ustat_grpo.estimators import NOTHING
-from ustat_grpo.monte_carlo.simulation import Simulation, affine_form
+from ustat_grpo.monte_carlo.simulation import Simulation, form_of
 
 KEY = np.uint64(2**63 + 12345)
 BEYOND = {
@@ -68,7 +69,7 @@ def tiny(dimension=2, **options):
 def measured(snapshot, batch_size, group_size, replications=10_000):
     """Return mean errors of all estimators and their standard errors."""
     run = Simulation(snapshot, BEYOND, [group_size], batch_size, KEY)
-    errors = run.run(0, replications, 1)[0][:, 0]
+    errors = run.run(0, replications)[0][:, 0]
     return errors.mean(axis=0), errors.std(axis=0) / np.sqrt(replications)
 
 
@@ -94,7 +95,7 @@ def test_groups_handed_out_one_by_one_are_rejected(name):
     every = minibatches(snapshot, 2, 2)
     wrong = every.error(Alone(BEYOND[name]), snapshot.gradient)
     run = Simulation(snapshot, {name: BEYOND[name]}, [2], 2, KEY)
-    errors = run.run(0, 4000, 1)[0][:, 0, 0]
+    errors = run.run(0, 4000)[0][:, 0, 0]
     assert abs(errors.mean() - wrong) / errors.std() * np.sqrt(4000) > 10
 
 
@@ -104,7 +105,7 @@ def test_groups_handed_out_one_by_one_are_rejected(name):
 def test_no_affine_form(estimator, num_prompts, group_size):
     """Would catch: a problem of one prompt, whose batches are then thought to be groups."""
     snapshot = random_snapshot(np.random.default_rng(0), num_prompts, 3)
-    assert affine_form(estimator, group_size, snapshot) is None
+    assert form_of(estimator, group_size, snapshot) is None
 
 
 @pytest.mark.parametrize("features", [None, 3], ids=["tabular", "dense"])
@@ -115,7 +116,7 @@ def test_what_estimators_are_told(features, batch_size):
         np.random.default_rng(1), 3, 4, reward_levels=(0.0, 1.0, 5.0), dimension=features
     )
     spy = Spy()
-    Simulation(snapshot, {"spy": spy}, [4, 300], batch_size, KEY).run(0, 64, 1)
+    Simulation(snapshot, {"spy": spy}, [4, 300], batch_size, KEY).run(0, 64)
     seen = {rewards.shape[-1]: (rewards, side) for rewards, side in spy.seen}
     slots = 3 if batch_size is None else batch_size
     for size, (rewards, side) in seen.items():
@@ -136,7 +137,7 @@ def test_greedy_rewards_follow_the_most_likely_action():
         np.random.default_rng(1), 3, 4, reward_levels=(0.0, 1.0, 5.0), dimension=2
     )
     spy = Spy()
-    Simulation(snapshot, {"spy": spy}, [2], None, KEY).run(0, 6000, 1)
+    Simulation(snapshot, {"spy": spy}, [2], None, KEY).run(0, 6000)
     drawn = np.concatenate([side.greedy_reward for _, side in spy.seen])
     assert drawn.shape == (6000, 3)
     for x in range(3):
@@ -151,22 +152,23 @@ def test_greedy_rewards_follow_the_most_likely_action():
 def test_where_a_run_starts_changes_no_greedy_reward():
     """Replicates are addressed by number."""
     snapshot = tiny()
-    whole = Simulation(snapshot, {"greedy": GreedyBaseline()}, [4], 3, KEY).run(0, 600, 1)[0]
+    whole = Simulation(snapshot, {"greedy": GreedyBaseline()}, [4], 3, KEY).run(0, 600)[0]
     for threads in (2, 3):
         run = Simulation(snapshot, {"dropped": BEYOND["dropped"], "greedy": GreedyBaseline()},
                          [2, 4], 3, KEY)  # fmt: skip
-        np.testing.assert_array_equal(run.run(0, 600, threads)[0][:, 1:, 1:], whole)
+        with thread_limit(threads):
+            np.testing.assert_array_equal(run.run(0, 600)[0][:, 1:, 1:], whole)
 
 
 def test_estimators_that_take_0_and_1_only():
     """pass@k meets no reward of a probe that the problem does not have; pass@1 is GRPO."""
     snapshot = tiny()
     run = Simulation(snapshot, {"pass@1": PassAtK(1), "grpo": Grpo()}, [4], 3, KEY)
-    errors = run.run(0, 100, 1)[0]
+    errors = run.run(0, 100)[0]
     np.testing.assert_allclose(errors[..., 0], errors[..., 1], rtol=1e-10)
     graded = tiny(reward_levels=(0.0, 2.0))
     with pytest.raises(ValueError, match=r"^rewards must be 0 or 1 for the PassAtK estimator"):
-        Simulation(graded, {"pass@2": PassAtK(2)}, [4], 3, KEY).run(0, 10, 1)
+        Simulation(graded, {"pass@2": PassAtK(2)}, [4], 3, KEY).run(0, 10)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +176,11 @@ def test_estimators_that_take_0_and_1_only():
 )
 def test_what_a_bandit_does_not_know(estimator, missing):
     with pytest.raises(ValueError, match=rf"^{missing} must be given for the"):
-        Simulation(tiny(), {"x": estimator}, [4], 3, KEY).run(0, 10, 1)
+        Simulation(tiny(), {"x": estimator}, [4], 3, KEY).run(0, 10)
 
 
 def test_two_outputs_weigh_the_same_without_each_other():
     """At G = 2 the score-weighted mean of the others is GRPO's, compiled loop and all."""
-    form = affine_form(ScoreWeightedMean(), 2, tiny())
+    form = form_of(ScoreWeightedMean(), 2, tiny())
     assert form is not None and (form.own, form.other) == (1.0, -1.0)
-    assert affine_form(Shrinkage(0.5), 2, tiny()) is not None
+    assert form_of(Shrinkage(0.5), 2, tiny()) is not None

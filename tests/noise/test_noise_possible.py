@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from math import comb, prod
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from ustat_grpo.noise import (
     save_sample,
     sign_probes,
 )
+from ustat_grpo.noise.doubts import _log_chance_of_no_zero
 from ustat_grpo.planner import plan
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "sample_outputs.csv"
@@ -180,6 +183,36 @@ def digits(values, count: int):
     return np.array([float(f"{value:.{count}g}") for value in values])
 
 
+def test_a_part_of_a_batch_is_said_to_be_one(rng):
+    """Would catch: its first prompts refused with a scaled column as the only cause."""
+    pull = rng.normal(size=3)
+    scores = [0.3 * pull + rng.normal(size=(8, 3)) for _ in range(64)]
+    rewards = [(score @ pull > 0).astype(float) for score in scores]
+    whole = OutputSample.from_scores(scores, rewards)
+    assert estimate_noise(whole).doubts == ()
+    told = refused(first_prompts(whole, 8))
+    assert told.endswith("? Or is this a part of a batch, whose gradient_product is the one with "
+                         "all prompts of it?")  # fmt: skip
+
+
+def first_prompts(sample: OutputSample, count: int) -> OutputSample:
+    """A file cut after some prompts, as `head` does it."""
+    kept = sample.groups.group < count
+    whole = {name: getattr(sample, name)[kept] for name in ("rewards", "score_norms", "prompts")}
+    return OutputSample(**whole, **{name: getattr(sample, name)[:count] for name in GRADIENTS})
+
+
+def alive(sample: OutputSample) -> OutputSample:
+    """A sample without its groups of equal rewards, measured anew."""
+    dead = sample.groups.totals(np.abs(sample.groups.centred)) == 0
+    kept = ~dead[sample.groups.group]
+    return replace(
+        sample,
+        **{name: getattr(sample, name)[kept] for name in ("rewards", "score_norms", "prompts")},
+        **{name: getattr(sample, name)[~dead] for name in GRADIENTS},
+    )
+
+
 class TestRightSamples:
     """Would catch: an alarm on right data, which teaches people not to listen."""
 
@@ -261,6 +294,53 @@ class TestDoubts:
         assert out.startswith('{\n  "doubts": [\n    "c') and "plan: WARNING: c₁ is" in err
         calm = str(plan(estimate_noise(shipped()), budget=64))
         assert calm.startswith("A plan for") and "WARNING" not in calm
+
+
+class TestDroppedGroups:
+    """Groups of equal rewards that were left out; right samples are tested above."""
+
+    def sample(self, chances, size: int) -> OutputSample:
+        draw = np.random.default_rng(7)
+        rewards = (draw.random((len(chances), size)) < np.asarray(chances)[:, None]).astype(float)
+        return OutputSample.from_scores(draw.normal(size=(len(chances), size, 5)), rewards)
+
+    def test_are_found_out_at_either_end(self):
+        for chance, what in ((0.1, "failures"), (0.9, "successes")):
+            whole = self.sample(np.full(256, chance), 8)
+            assert estimate_noise(whole).doubts == ()
+            (doubt,) = estimate_noise(alive(whole)).doubts
+            assert doubt.startswith(f"no group has only {what}, which has a probability of ")
+            assert "were groups of equal rewards left out?" in doubt
+
+    def test_are_no_doubt_where_few_should_be(self):
+        """Would catch: a law assumed of the prompts; half of these succeed 4 times of 8."""
+        assert estimate_noise(alive(self.sample(np.full(256, 0.5), 8))).doubts == ()
+        assert estimate_noise(alive(self.sample(np.full(16, 0.1), 8))).doubts == ()
+
+    def test_probability_is_that_of_enumeration(self):
+        """Three groups of 4 outputs with k ∈ {0, 1, 2} successes, a_k = rᵏ, of which 4 in all."""
+        ways = [comb(4, k) for k in range(3)]
+        weights = {
+            counts: prod(ways[k] for k in counts)
+            for counts in product(range(3), repeat=3)
+            if sum(counts) == 4
+        }
+        none = sum(weight for counts, weight in weights.items() if 0 not in counts)
+        exact = none / sum(weights.values())
+        assert np.exp(_log_chance_of_no_zero(2, 1, 4)) == pytest.approx(exact, rel=1e-12)
+
+    def test_false_alarms_are_as_rare_as_said(self):
+        """Where all prompts are alike, the worst case, no tenth of the samples has a chance of 0.1.
+
+        Would catch: an alarm whenever no group is without success, which 46 % of these are.
+        """
+        draw = np.random.default_rng(11)
+        counts = draw.binomial(4, 0.5, size=(4000, 12))
+        once, twice = (counts == 1).sum(axis=1), (counts == 2).sum(axis=1)
+        chances = [_log_chance_of_no_zero(*row, 4) for row in zip(once, twice, strict=True)]
+        alarms = (counts > 0).all(axis=1) & (np.array(chances) <= np.log(0.1))
+        assert (counts > 0).all(axis=1).mean() > 0.4 and alarms.any()
+        assert np.mean(alarms) <= 0.1 + 4 * np.sqrt(0.1 * 0.9 / 4000)
 
 
 class TestScale:

@@ -10,9 +10,10 @@ import pytest
 from scipy.linalg import block_diag
 
 from support.problems import naive_policy, random_problem
-from ustat_grpo import Constant, Practice, TugOfWar, optimize
+from support.training_options import optimized
+from ustat_grpo import Constant, Practice, TugOfWar
 from ustat_grpo.bandits.expansion import Expansion
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import curvature, maximiser, mean_field
@@ -62,7 +63,7 @@ def test_is_the_mean_step_of_the_loop(penalty):
     bandit, theta0 = PROBLEMS["features"]
     reference, practice = -0.5 * theta0, Practice(penalty=penalty, penalty_weight=0.5)
     estimator, law = LeaveOneOutNormalised(eps=0.0), binary.leave_one_out_normalised(5, eps=0.0)
-    runs = optimize(
+    runs = optimized(
         bandit, estimator, batch_size=8, group_size=5, num_iterations=1, schedule=Constant(1e-3),
         num_runs=40_000, theta0=theta0, practice=practice, reference=reference,
         rng=np.random.default_rng(0),

@@ -14,6 +14,7 @@ from scipy.stats import chi2, norm
 
 from support.compared import ESTIMATORS
 from support.problems import cells, random_problem
+from support.training_options import optimized
 from ustat_grpo import (
     Constant,
     ConstantBaseline,
@@ -25,7 +26,6 @@ from ustat_grpo import (
     SoftmaxBandit,
     gradient,
     laws,
-    optimize,
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
 
@@ -59,7 +59,7 @@ def problem(name):
 def one_step(bandit, theta0, estimator, batch_size=BATCH, group_size=SIZE, **options):
     """ĝ of many runs, shape (R, d): (θ₁ − θ₀)/η."""
     options = {"num_runs": RUNS, "schedule": Constant(RATE)} | options
-    runs = optimize(
+    runs = optimized(
         bandit, estimator, batch_size=batch_size, group_size=group_size, num_iterations=1,
         theta0=theta0, rng=np.random.default_rng(0), **options,
     )  # fmt: skip
@@ -170,7 +170,7 @@ def test_two_iterations_against_enumeration(estimator, dimension):
     """1024 paths. Would catch: a policy, a V or a rate that is not renewed; see the mutants."""
     bandit, theta0 = two_prompts(dimension)
     schedule = Decay(5.0, 1.0)
-    runs = optimize(
+    runs = optimized(
         bandit, estimator, batch_size=1, group_size=2, num_iterations=2, schedule=schedule,
         theta0=theta0, num_runs=400_000, keep_theta=False, rng=np.random.default_rng(1),
     )  # fmt: skip
@@ -232,7 +232,7 @@ def outcomes(batch_size, group_size):
 def drawn(batch_size=1, group_size=1, num_iterations=1, num_runs=100_000):
     """The number of the outcome, shape (R, n), and the probability of each."""
     moves, probs = outcomes(batch_size, group_size)
-    runs = optimize(
+    runs = optimized(
         DICE, ConstantBaseline(0.3), batch_size=batch_size, group_size=group_size,
         num_iterations=num_iterations, checkpoints=range(1, num_iterations + 1),
         schedule=Constant(TINY), theta0=np.zeros(6), num_runs=num_runs,

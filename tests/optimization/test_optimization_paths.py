@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from support.problems import one_hot, random_problem
+from support.training_options import optimized
 from ustat_grpo import (
     Box,
     Constant,
@@ -19,7 +20,6 @@ from ustat_grpo import (
     TugOfWar,
     Vanilla,
     gradient,
-    optimize,
 )
 from ustat_grpo.estimators import NOTHING, SideInformation
 
@@ -109,7 +109,7 @@ def test_whole_runs_against_an_independent_simulation(case):
     gap = bandit.best_objective - objectives(bandit, theta)
 
     def largest_z(schedule, projection):
-        runs = optimize(
+        runs = optimized(
             bandit, estimator, batch_size=2, group_size=4, num_iterations=20, num_runs=20_000,
             schedule=schedule, theta0=theta0, checkpoints=points, projection=projection,
             rng=np.random.default_rng(5),
@@ -132,7 +132,7 @@ def test_large_minibatches_follow_exact_gradient_ascent():
         path = path + rate * bandit.at(path).gradient
 
     def distances(batch_size):
-        runs = optimize(
+        runs = optimized(
             bandit, Grpo(), batch_size=batch_size, group_size=8, num_iterations=30, num_runs=400,
             schedule=schedule, theta0=theta0, rng=np.random.default_rng(2),
         )  # fmt: skip
@@ -158,7 +158,7 @@ def test_scaled_gap_of_theorem_8():
     tug, steps, sigmoid = TugOfWar(), 1000, expit(1.0)
     curvature = 1.6 * sigmoid * (1 - sigmoid) * (2 * sigmoid - 1)
     noise, schedule = tug.at(tug.optimum).noise, Decay(1.5 / curvature, 20)
-    runs = optimize(
+    runs = optimized(
         tug.bandit, Grpo(), batch_size=4, group_size=4, num_iterations=steps, num_runs=4000,
         schedule=schedule, theta0=tug.optimum, keep_theta=False,
         projection=Box(-1, 3, tug.axes), rng=np.random.default_rng(0),
@@ -187,7 +187,7 @@ def test_calls_with_the_same_rng_are_paired(one, other):
     bandit, theta0 = TABULAR
 
     def gaps(case, seed):
-        return optimize(
+        return optimized(
             bandit, case[0], batch_size=2, group_size=case[1], num_iterations=10, num_runs=2000,
             schedule=Constant(0.3), theta0=theta0, rng=np.random.default_rng(seed),
         ).gap[:, 0]  # fmt: skip

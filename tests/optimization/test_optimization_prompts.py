@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from ustat_grpo import Constant, ConstantBaseline, SoftmaxBandit, optimize
-from ustat_grpo.optimization.runs import PROMPT_SAMPLING
+from support.training_options import optimized
+from ustat_grpo import Constant, ConstantBaseline, SoftmaxBandit
+from ustat_grpo.optimization.training_config import PROMPT_SAMPLING
 
 # Which prompts a minibatch held, read off θ₁ − θ₀: every reward is 1, and a prompt's block moves
 # by the number of its outputs with action 0 less 0.37 times the number of its outputs.
@@ -24,7 +25,7 @@ def prompt_counts(
     bandit = SoftmaxBandit.tabular(
         [1.0], np.ones((num_prompts, 2, 1)), offsets=np.tile(OFFSETS, (num_prompts, 1))
     )
-    runs = optimize(
+    runs = optimized(
         bandit, ConstantBaseline(baseline), batch_size=batch_size, group_size=group_size,
         num_iterations=num_iterations, num_runs=num_runs, checkpoints=range(1, num_iterations + 1),
         schedule=Constant(TINY), theta0=np.zeros(2 * num_prompts), prompt_sampling=sampling,

@@ -12,6 +12,7 @@ import pytest
 from scipy.special import softmax
 
 from support.problems import cells, one_hot, random_problem
+from support.training_options import optimized
 from ustat_grpo import (
     Box,
     Constant,
@@ -22,10 +23,9 @@ from ustat_grpo import (
     SideInformation,
     TugOfWar,
     Vanilla,
-    optimize,
 )
 from ustat_grpo.estimators.normalised import StdNormalised
-from ustat_grpo.optimization.runs import PROMPT_SAMPLING
+from ustat_grpo.optimization.training_config import PROMPT_SAMPLING
 
 TUG = TugOfWar(num_axes=2, num_flat=1, separation=(1.5, 3.0))
 KINDS = {
@@ -52,10 +52,10 @@ def climb(kind="tabular", estimator=None, *, seed=0, sampling="iid", **options):
         bandit = of_equal_prompts(kind)
     arguments = {
         "batch_size": 2, "group_size": 4, "num_iterations": 12, "schedule": Decay(3.0, 2.0),
-        "num_runs": 7, "theta0": theta0, "rng": np.random.default_rng(seed), "num_threads": 1,
+        "num_runs": 7, "theta0": theta0, "rng": np.random.default_rng(seed), "threads": 1,
         "practice": BUSY, "prompt_sampling": sampling,
     }  # fmt: skip
-    return optimize(bandit, Grpo() if estimator is None else estimator, **(arguments | options))
+    return optimized(bandit, Grpo() if estimator is None else estimator, **(arguments | options))
 
 
 def logits_of(bandit, theta, x):
@@ -182,7 +182,7 @@ def test_one_iteration_against_enumeration(name, dimension):
     """
     bandit, theta0 = two_prompts(dimension)
     practice, reference, rate = ENUMERATED[name], REFERENCES[dimension], RATES.get(name, 4.0)
-    runs = optimize(
+    runs = optimized(
         bandit, Grpo(), batch_size=2, group_size=2, num_iterations=1, schedule=Constant(rate),
         theta0=theta0, num_runs=100_000, practice=practice, reference=reference,
         rng=np.random.default_rng(1),
@@ -237,7 +237,7 @@ def test_whole_runs_against_an_independent_simulation(case):
     def largest_z(practice):
         ours = climb(
             kind, estimator, batch_size=4, group_size=3, num_iterations=6, num_runs=20_000,
-            schedule=Decay(12.0, 3.0), practice=practice, reference=reference, num_threads=None,
+            schedule=Decay(12.0, 3.0), practice=practice, reference=reference, threads=None,
         ).theta[:, 0]  # fmt: skip
         pairs = np.stack([ours, ours**2]), np.stack([theirs, theirs**2])
         spread = sum(each.var(axis=1) / each.shape[1] for each in pairs)
@@ -292,7 +292,7 @@ class TestPromises:
     @every_kind
     @pytest.mark.parametrize("threads", [2, 50, None])
     def test_threads_change_no_bit(self, kind, threads):
-        one, other = climb(kind), climb(kind, num_threads=threads)
+        one, other = climb(kind), climb(kind, threads=threads)
         np.testing.assert_array_equal(one.theta, other.theta)
         np.testing.assert_array_equal(one.objective, other.objective)
 
@@ -326,7 +326,7 @@ class TestPromises:
         bandit, theta0 = KINDS["tabular"]
         masked = dataclasses.replace(bandit, offsets=np.tile([0.0, -5e3, 5.0, 0.0], (3, 1)))
         for start in (theta0, 5e3 * theta0):
-            runs = optimize(
+            runs = optimized(
                 masked, Grpo(), batch_size=2, group_size=4, num_iterations=12, num_runs=7,
                 schedule=Constant(1.0), theta0=start, rng=np.random.default_rng(0),
                 practice=Practice(2, penalty=penalty, penalty_weight=0.1),

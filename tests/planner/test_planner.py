@@ -11,9 +11,10 @@ from support.noise_cases import draw_batch
 from support.planner_cases import KNOWN, binary_sample, estimate
 from ustat_grpo import laws, random_bandit
 from ustat_grpo.moments import NoiseComponents
-from ustat_grpo.noise import OutputSample, estimate_noise
+from ustat_grpo.noise import GroupSizeEstimate, OutputSample, estimate_noise
 from ustat_grpo.noise.interval import mean_interval
 from ustat_grpo.planner import Cost, PromptValues, plan
+from ustat_grpo.planner.answer import size_in_words
 from ustat_grpo.planner.curve import Curve, band, choose
 
 
@@ -307,3 +308,15 @@ def test_choices_that_spend_the_budget_are_preferred_within_the_tolerance():
     free, spent = choose([curve], 512, 0.0), choose([curve], 512)
     assert spent.batch_size * spent.group_size == 512
     assert curve.relative(free.group_size) <= curve.relative(spent.group_size)
+
+
+def test_a_level_below_one_never_looks_like_100_percent():
+    """Would catch: an interval that is said to be certain."""
+    best = GroupSizeEstimate(value=4.0, low=3.0, high=5.0)
+    for level, shown in (
+        (0.95, "95 %"),
+        (0.999999999, "99.9999999 %"),
+        (float(np.nextafter(1.0, 0.0)), "99.99999999999999 %"),
+        (1e-9, "1e-07 %"),
+    ):
+        assert size_in_words(best, level).split(", ")[1].startswith(f"{shown} interval")

@@ -11,8 +11,7 @@ from support.planner_cases import binary_sample
 from theory.problems import random_problem
 from ustat_grpo import laws
 from ustat_grpo.planner import PromptValues, prompt_values, seeds_needed, seeds_to_see
-from ustat_grpo.planner.beta_law import BetaLaw
-from ustat_grpo.planner.prompt_values import equal_group_share
+from ustat_grpo.planner.prompt_values import BetaLaw, equal_group_share
 
 CHANCES = np.array([0.05, 0.3, 0.5, 0.85])
 

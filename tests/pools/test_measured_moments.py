@@ -20,13 +20,15 @@ from support.lm_problems import (
 )
 from ustat_grpo.laws import mse
 from ustat_grpo.lm.questions.rewards import ExactMatch
-from ustat_grpo.lm.scores.moments import norm_moments
-from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.lm.scores.known_solutions import norm_moments
+from ustat_grpo.lm.scores.output_pool import draw_pool
+from ustat_grpo.lm.task import Task
 from ustat_grpo.moments import Moments
-from ustat_grpo.pools.moments import exact_match_moments, pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.measured_moments import exact_match_moments, pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
+TASK = Task(PROMPTS, MATCH, max_tokens=2)
 OUTCOMES = ("success_probability", "success_score_norm_squared", "failure_score_norm_squared")
 
 
@@ -215,10 +217,8 @@ def test_the_known_number_of_failures_takes_noise_away():
 def test_moments_of_an_exact_pool_are_those_of_its_norms():
     """`measured_moments` of a pool and `norm_moments` of the same draws are one estimate."""
     model, _ = problem()
-    given = {"max_tokens": 2, "rng": generator(7)}
-    by_norms = norm_moments(model, PROMPTS, MATCH, 64, rows_per_pass=5, **given)
-    given["rng"] = generator(7)
-    by_pool = pool_moments(draw_pool(model, PROMPTS, MATCH, 64, **given))
+    by_norms = norm_moments(model, TASK, 64, rows_per_pass=5, rng=generator(7))
+    by_pool = pool_moments(draw_pool(model, TASK, 64, rng=generator(7)))
     pairs = zip(
         (by_norms.moments, *by_norms.left_out), (by_pool.moments, *by_pool.left_out), strict=True
     )
@@ -229,7 +229,7 @@ def test_moments_of_an_exact_pool_are_those_of_its_norms():
 
 def test_what_is_exact_is_that_of_the_enumeration():
     model, known = problem()
-    found = norm_moments(model, PROMPTS, MATCH, 16, max_tokens=2, rng=generator()).moments
+    found = norm_moments(model, TASK, 16, rng=generator()).moments
     expected = known.moments(matches())
     for name in ("value", "reward_variance", "gradient_norm_squared", "prompt_noise"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9)
@@ -257,7 +257,7 @@ def test_moments_against_the_enumeration_in_standard_errors(reward):
     """
     model, known = problem()
     rewards = matches() if reward is MATCH else grades()
-    pool = draw_pool(model, PROMPTS, reward, 1024, max_tokens=2, rng=generator(3))
+    pool = draw_pool(model, Task(PROMPTS, reward, 2), 1024, rng=generator(3))
     found = pool_moments(pool)
     for name, statistic in STATISTICS.items():
         estimate, std_error = found.estimate(statistic)
@@ -356,10 +356,10 @@ def test_too_few_outputs_are_refused():
     model, _ = problem()
     message = "num_outputs must be an integer of at least 16, got 15"
     with pytest.raises(ValueError, match=message):
-        norm_moments(model, PROMPTS, MATCH, 15, max_tokens=2, rng=generator())
+        norm_moments(model, TASK, 15, rng=generator())
 
 
 def test_rewards_of_other_prompts_are_refused():
     model, _ = problem()
     with pytest.raises(ValueError, match="prompts must be those of the 3 solutions, one each"):
-        norm_moments(model, PROMPTS[:2], MATCH, 16, max_tokens=2, rng=generator())
+        norm_moments(model, Task(PROMPTS[:2], MATCH, 2), 16, rng=generator())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from io import StringIO
@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.gradient_error import gradient_mse
-from experiments.running.commands import INTERRUPTED
+from experiments.group_size import language_group_size
+from experiments.tasks import sequential_training
 
 GROUPS = ("task", "policy", "estimator", "scale")
 _CHOICE = re.compile(rf"({'|'.join(GROUPS)})=\w+")
@@ -33,7 +34,7 @@ def configuration(app, *overrides):
     Composing takes a tenth of a second and hundreds of tests ask, so what follows from the chosen
     files is kept, and values are set in a copy of it; what cannot be set is left to Hydra to judge.
     """
-    choices = tuple(each for each in overrides if _CHOICE.fullmatch(each))
+    choices = tuple(each for each in overrides if _CHOICE.fullmatch(each) or each[0] in "+~")
     values = [each for each in overrides if each not in choices]
     try:
         found = copy.deepcopy(_composed(app, choices))
@@ -99,44 +100,32 @@ class InThisProcess:
     map = staticmethod(map)
 
 
-def refuses(module, message, folder, *overrides):
-    """Check that a mistake of the user takes one line, exit code 2 and no folder of results.
+@contextmanager
+def in_this_process():
+    """Let the runs of apps train in this process: seconds less for each sweep."""
+    with ExitStack() as patched:
+        for module in (language_group_size, sequential_training):
+            patched.enter_context(mock.patch.object(module, "ProcessPoolExecutor", InThisProcess))
+        yield
+
+
+def refusal(app, folder, *overrides):
+    """Return the line that a mistake of the user takes, with exit code 2 and no folder of results.
 
     As `main` does it after Hydra has composed, which it does alike for right and wrong values.
     """
-    error, app = StringIO(), module.APP
+
+    def work(*_):
+        raise AssertionError(f"{overrides} must be refused")
+
+    error = StringIO()
     config = configuration(app.name, *overrides, f"output={folder}")
     with redirect_stderr(error), pytest.raises(SystemExit) as stop:
-        app.job(config)
-    assert (stop.value.code, error.getvalue()) == (2, f"error: {message}\n")
-    assert not folder.exists()
+        app_with(work, app.prepare, app).job(config)
+    assert stop.value.code == 2 and not folder.exists()
+    return error.getvalue()
 
 
-def resumes(module, killed_in, is_second, folder, *sweep):
-    """Kill a sweep of two jobs in the second one; the same command must run that one only.
-
-    Args:
-        module: the app.
-        killed_in: name of the function that the kill interrupts.
-        is_second: tells the second job by its configuration.
-        folder: where the results go.
-        sweep: the overrides.
-    """
-    genuine = module.APP.run if killed_in == "run" else getattr(module, killed_in)
-
-    def kill(config, *arguments):
-        if is_second(config):
-            raise KeyboardInterrupt
-        return genuine(config, *arguments)
-
-    command = ("-m", *sweep, f"output={folder}")
-    killed = app_with(kill, module.APP.prepare, module.APP) if killed_in == "run" else None
-    where = ("APP", killed) if killed else (killed_in, kill)
-    with mock.patch.object(module, *where):
-        assert call_main(module, *command)[0] == INTERRUPTED
-    (first,) = folder.rglob("data.csv")
-    written = first.stat().st_mtime_ns
-    code, out, _ = call_main(module, *command)
-    assert code == 0 and out.count("exists, skipped") == 1
-    assert first.stat().st_mtime_ns == written
-    assert len(list(folder.rglob("data.csv"))) == 2
+def refuses(module, message, folder, *overrides):
+    """Check what a mistake of the user says, see `refusal`."""
+    assert refusal(module.APP, folder, *overrides) == f"error: {message}\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import softmax
 
+from support.training_options import configured
 from ustat_grpo import Decay, Grpo
+from ustat_grpo.compiled import thread_limit
 from ustat_grpo.environments.mdp import TabularMdp
 from ustat_grpo.environments.mdp_training import optimize_mdp
 
@@ -54,16 +56,18 @@ def start(name):
     return 0.5 * np.random.default_rng(11).normal(size=rows * mdp.num_actions)
 
 
-def climb(name="lake", estimator=None, *, seed=0, **options):
-    """Runs of Algorithm 1 on a problem; `options` replace any argument of `optimize_mdp`."""
+def climb(name="lake", estimator=None, *, seed=0, threads=1, **options):
+    """Runs of Algorithm 1 on a problem; `options` replace any argument or field of the config."""
     mdp, features = PROBLEMS[name]
     arguments = {
         "mdp": mdp, "features": features, "batch_size": 2, "group_size": 4, "num_iterations": 12,
-        "schedule": Decay(3.0, 2.0), "num_runs": 7, "theta0": start(name), "keep_theta": True,
-        "rng": np.random.default_rng(seed), "num_threads": 1,
+        "schedule": Decay(3.0, 2.0), "num_runs": 7, "theta0": start(name),
+        "rng": np.random.default_rng(seed),
         "estimator": Grpo() if estimator is None else estimator,
     }  # fmt: skip
-    return optimize_mdp(**(arguments | options))
+    config, rest = configured(arguments | options)
+    with thread_limit(threads):
+        return optimize_mdp(config=config, **rest)
 
 
 def objective(mdp, features, theta):

@@ -12,7 +12,7 @@ from theory.problems import random_problem
 from ustat_grpo import Grpo, Snapshot, gradient
 from ustat_grpo.noise import OutputSample
 from ustat_grpo.noise.components import PromptStatistics, prompt_statistics
-from ustat_grpo.noise.groups import Groups
+from ustat_grpo.noise.groups import FlatGroups
 
 
 def tiny_snapshot() -> Snapshot:
@@ -24,7 +24,7 @@ class EveryGroup(NamedTuple):
     """Every group of M outputs to one prompt, its chance, and what is measured of it."""
 
     probs: np.ndarray
-    groups: Groups
+    groups: FlatGroups
     score_norms: np.ndarray
     gradients: np.ndarray
 
@@ -42,7 +42,7 @@ def every_group(possible: Outcomes, size: int) -> EveryGroup:
     members, probs = ordered_groups(possible.probs, size)
     scores, rewards = possible.scores[members], possible.rewards[members]
     group = np.repeat(np.arange(len(probs)), size)
-    groups = Groups(rewards.ravel(), group, np.full(len(probs), size))
+    groups = FlatGroups(rewards.ravel(), group, np.full(len(probs), size))
     norms = np.sum(scores**2, axis=-1).ravel()
     return EveryGroup(probs, groups, norms, gradient(Grpo(), scores, rewards))
 

@@ -141,7 +141,7 @@ LAWS = [
     _case(limit.decaying_covariance, hessian=_HESSIAN, noise=_COVARIANCE, rate=2.0),
     _case(limit.stationary_covariance, hessian=_HESSIAN, noise=_COVARIANCE, rate=0.1),
     _case(limit.weights, hessian=_HESSIAN, covariance=_COVARIANCE),
-    _case(limit.expected_gap, hessian=_HESSIAN, covariance=_COVARIANCE),
+    _case(limit.mean_gap, hessian=_HESSIAN, covariance=_COVARIANCE),
     _case(limit.decaying_gap_components, **_COMPONENTS, rate=2.0),
     _case(limit.stationary_gap_components, **_COMPONENTS, rate=0.1),
     *[
@@ -180,7 +180,7 @@ BINARY = [
     ],
     _case(binary.pass_at_k, group_size=4, k=2),
     _case(binary.drop_equal_groups, advantages=_GRPO),
-    _case(binary.minibatch, **_OF_BATCH),
+    _case(binary.minibatch_law, **_OF_BATCH),
     _case(binary.dynamic_sampling, **_OF_BATCH),
     _case(binary.outcome_moments, moments=_MOMENTS),
     _case(binary.gain, advantages=_GRPO, success_probability=_CHANCE),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.tasks.operands import Ranges
+from experiments.tasks.language import Ranges
 from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
 from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER, arithmetic_questions

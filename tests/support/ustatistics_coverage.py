@@ -26,7 +26,7 @@ LAWS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class CoverageCase:
     """A kernel, a law and a sample size."""
 
     kernel: str
@@ -78,7 +78,7 @@ def intervals(x, z):
     }
 
 
-def quoted(text: str) -> Iterator[tuple[Cell, str, float]]:
+def quoted(text: str) -> Iterator[tuple[CoverageCase, str, float]]:
     """Yield what a document says: rows of kernel, law, method, one coverage a sample size."""
     (header,) = re.findall(r"^\W*kernel\W+law\W+method\W.*$", text, re.M)
     counts = [int(number) for number in re.findall(r"n = (\d+)", header)]
@@ -87,4 +87,4 @@ def quoted(text: str) -> Iterator[tuple[Cell, str, float]]:
     for kernel, law, method, shares in re.findall(row, text, re.M):
         found = re.findall(r"0\.\d{3}", shares)
         for count, share in zip(counts, found, strict=True):
-            yield Cell(kernel, law, count), method, float(share)
+            yield CoverageCase(kernel, law, count), method, float(share)

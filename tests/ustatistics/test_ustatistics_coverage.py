@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.ustatistics_coverage import LAWS, LEVEL, METHODS, Cell, intervals, quoted
+from support.ustatistics_coverage import LAWS, LEVEL, METHODS, CoverageCase, intervals, quoted
 from ustat_grpo.ustatistics import confidence_interval, covariance_kernel, variance_kernel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ustatistics.md").read_text(encoding="utf-8")
@@ -27,7 +27,10 @@ def standard_error(share, replicates):
 def test_what_is_measured_are_the_public_intervals(law, method):
     """Also of a normal interval whose unbiased variance is below its bound or negative."""
     rng = np.random.default_rng(SEED)
-    for cell, count in ((Cell("variance", law, 5), 20), (Cell("covariance", law, 12), 3)):
+    for cell, count in (
+        (CoverageCase("variance", law, 5), 20),
+        (CoverageCase("covariance", law, 12), 3),
+    ):
         x, z = cell.samples(rng, count)
         low, high = intervals(x, z)[method]
         for column in range(count):
@@ -64,7 +67,7 @@ def test_what_is_quoted_is_measured(cell, method, share, replicates):
 
 def test_skewness_keeps_the_level_of_exponential_data_and_the_others_do_not():
     """Variance of 50: |z| ≤ 4 from 95 % allows 1.4 %; the jackknife misses by twelve points."""
-    found = Cell("variance", "exponential", 50).coverage(FEW, SEED)
+    found = CoverageCase("variance", "exponential", 50).coverage(FEW, SEED)
     allowed = 4 * standard_error(LEVEL, FEW)
     assert abs(found["skewness"] - LEVEL) <= allowed
     assert max(found["jackknife"], found["normal"]) < LEVEL - 7 * allowed

@@ -83,8 +83,8 @@ def slip_answers(problem: ArithmeticProblem, slip: str) -> tuple[int, ...]:
     """
     if slip not in SLIPS:
         raise ValueError(f"slip must be one of {SLIPS}, got {slip!r}")
-    found = dict.fromkeys(_RULES[slip](problem)) if slip in _RULES else {}
-    return tuple(answer for answer in found if answer != problem.answer)
+    answers = dict.fromkeys(_RULES[slip](problem)) if slip in _RULES else {}
+    return tuple(answer for answer in answers if answer != problem.answer)
 
 
 def _one_of_each_first(slips: dict[int, str], rng: np.random.Generator) -> list[Candidate]:

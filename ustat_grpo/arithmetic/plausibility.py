@@ -123,51 +123,51 @@ def _estimate_and_yardstick(problem: ArithmeticProblem) -> tuple[float, float]:
 
 
 # Heuristics: (answers of shape (P, K), clues) -> values in [-1, 1] of shape (P, K).
-Answers = Int[np.ndarray, "P K"]
-Heuristic = Callable[[Answers, Clues], Num[np.ndarray, "P K"]]
+AnswerTable = Int[np.ndarray, "P K"]
+Heuristic = Callable[[AnswerTable, Clues], Num[np.ndarray, "P K"]]
 
 
 def _yes_or_no(holds: np.ndarray) -> np.ndarray:
     return np.where(holds, 1.0, -1.0)
 
 
-def _leaves_right_residue(modulus: int, answers: Answers, clues: Clues) -> np.ndarray:
+def _leaves_right_residue(modulus: int, answers: AnswerTable, clues: Clues) -> np.ndarray:
     return _yes_or_no(answers % modulus * clues.multiplier % modulus == clues.residues[modulus])
 
 
-def _near_estimate(answers: Answers, clues: Clues) -> np.ndarray:
+def _near_estimate(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return np.exp(-np.abs(answers - clues.estimate) / (NEAR * clues.yardstick))
 
 
-def _far_from_estimate(answers: Answers, clues: Clues) -> np.ndarray:
+def _far_from_estimate(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return np.minimum(1, np.abs(answers - clues.estimate) / clues.yardstick)
 
 
-def _wrong_magnitude(answers: Answers, clues: Clues) -> np.ndarray:
+def _wrong_magnitude(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return np.minimum(1, np.abs(np.log10((1 + np.abs(answers)) / (1 + np.abs(clues.estimate)))))
 
 
-def _above_operands(answers: Answers, clues: Clues) -> np.ndarray:
+def _above_operands(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return _yes_or_no(np.abs(answers) > clues.operands.max(axis=1, keepdims=True))
 
 
-def _sign_of_estimate(answers: Answers, clues: Clues) -> np.ndarray:
+def _sign_of_estimate(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return np.sign(answers) * np.sign(clues.estimate)
 
 
-def _digits_of_estimate(answers: Answers, clues: Clues) -> np.ndarray:
+def _digits_of_estimate(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return _yes_or_no(_num_digits(answers) == _num_digits(clues.estimate))
 
 
-def _leading_digit_of_estimate(answers: Answers, clues: Clues) -> np.ndarray:
+def _leading_digit_of_estimate(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return _yes_or_no(_leading_digit(answers) == _leading_digit(clues.estimate))
 
 
-def _repeats_operand(answers: Answers, clues: Clues) -> np.ndarray:
+def _repeats_operand(answers: AnswerTable, clues: Clues) -> np.ndarray:
     return _yes_or_no((np.abs(answers)[..., None] == clues.operands[:, None, :]).any(axis=-1))
 
 
-def _beside_operand(answers: Answers, clues: Clues) -> np.ndarray:
+def _beside_operand(answers: AnswerTable, clues: Clues) -> np.ndarray:
     distances = np.abs(np.abs(answers)[..., None] - clues.operands[:, None, :])
     return np.exp(-distances.min(axis=-1) / 5)
 

@@ -122,10 +122,10 @@ class OperandRanges:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        ranges = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         if self.multipliers is None:
-            del given["multipliers"]
-        for name, bounds in given.items():
+            del ranges["multipliers"]
+        for name, bounds in ranges.items():
             if len(bounds) != 2:
                 raise ValueError(f"{name} must be a pair (lowest, highest), got {bounds!r}")
             lowest = integer(f"{name}[0]", bounds[0])

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, Integers
+from ustat_grpo.inputs.checks import generator, integer
 from ustat_grpo.moments import Moments, NoiseComponents, OutcomeMoments
 
 
@@ -137,6 +138,42 @@ class Snapshot:
         """The noise components c₁, c₂ and c₃ of a minibatch gradient."""
         return self.moments.noise
 
+    def sample_groups(
+        self, batch_size: int, group_size: int, rng: np.random.Generator
+    ) -> tuple[Int[Integers, " B"], Int[Integers, "B G"], Float[Array, "B G"]]:
+        """Draw a minibatch: prompts X ~ f, outputs Y ~ π_θ(·∣X) to each, and their rewards Z.
+
+        All prompts are drawn first, then all outputs, then all rewards.
+
+        Args:
+            batch_size: B; a prompt that is drawn twice makes two groups.
+            group_size: G, outputs to each prompt.
+            rng: source of randomness.
+
+        Returns:
+            Prompts x, shape (B,), outputs y, shape (B, G), both as numbers, and rewards Z, shape
+            (B, G).
+
+        Raises:
+            TypeError: if `rng` is no numpy.random.Generator.
+            ValueError: if `batch_size` or `group_size` is no integer of at least 1.
+
+        Examples:
+            >>> import numpy as np
+            >>> from ustat_grpo import SoftmaxBandit
+            >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]])  # output 1 is right
+            >>> rng = np.random.default_rng(0)
+            >>> prompts, outputs, rewards = coin.at([0, 0]).sample_groups(2, 3, rng)
+            >>> prompts.tolist(), bool((rewards == outputs).all()), rewards.shape
+            ([0, 0], True, (2, 3))
+        """
+        shape = integer("batch_size", batch_size), integer("group_size", group_size)
+        source = generator(rng)
+        prompts = source.choice(len(self.prompt_probs), size=shape[0], p=self.prompt_probs)
+        outputs = _drawn(self.action_probs[prompts][:, None], shape, source)
+        levels = _drawn(self.reward_probs[prompts[:, None], outputs], shape, source)
+        return prompts, outputs, self.reward_levels[levels]
+
     def _prompt_noise(self) -> float:
         """c₁ as a sum of squares: the difference E‖g(X)‖² − ‖g‖² would cancel for large G*."""
         weights, gradients = self.prompt_probs, self.prompt_gradients
@@ -161,3 +198,10 @@ class Snapshot:
             for joint in (success, failure)
         ]
         return OutcomeMoments(self.value, *conditional)
+
+
+def _drawn(probs: Array, shape: tuple[int, ...], rng: np.random.Generator) -> Integers:
+    """Draw from distributions along the last axis, whose others have the shape."""
+    ends = probs.cumsum(axis=-1)
+    numbers = rng.random(shape) * ends[..., -1]
+    return (numbers[..., None] >= ends[..., :-1]).sum(axis=-1)

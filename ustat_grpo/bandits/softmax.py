@@ -115,8 +115,8 @@ class SoftmaxBandit:
             return -snapshot.objective, -snapshot.gradient
 
         options = {"gtol": 1e-12, "ftol": 1e-15, "maxiter": 10_000}
-        found = [minimize(loss, p, jac=True, method="L-BFGS-B", options=options) for p in points]
-        return float(max(-result.fun for result in found))
+        results = [minimize(loss, p, jac=True, method="L-BFGS-B", options=options) for p in points]
+        return float(max(-result.fun for result in results))
 
     def at(self, theta: ArrayLike) -> Snapshot:
         """Return the problem at one parameter.

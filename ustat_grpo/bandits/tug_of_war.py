@@ -1,4 +1,4 @@
-"""The tug-of-war bandit: two prompts pull one coordinate in opposite directions."""
+"""Prompts that pull one coordinate, each to its own side: two that balance, and any number."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.bandits.softmax import SoftmaxBandit
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.checks import finite, integer, real, same_length, unit_interval
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class TugOfWar:
             raise ValueError(f"signal must be at most 1, got {self.signal!r}")
         integer("num_axes", self.num_axes)
         integer("num_flat", self.num_flat, at_least=0)
-        given = self.separation
-        for distance in given if isinstance(given, tuple | list) else (given,):
+        distances = self.separation
+        for distance in distances if isinstance(distances, tuple | list) else (distances,):
             if real("separation", distance) < 0:
                 raise ValueError(f"separation must not be negative, got {distance!r}")
         if np.size(self.separation) not in (1, self.num_axes):
@@ -106,13 +106,48 @@ class TugOfWar:
         Raises:
             ValueError: if there are not r coordinates.
         """
-        given = np.atleast_1d(np.asarray(coordinates, dtype=float))
-        if given.shape not in ((1,), (self.num_axes,)):
+        array = np.atleast_1d(np.asarray(coordinates, dtype=float))
+        if array.shape not in ((1,), (self.num_axes,)):
             raise ValueError(
-                f"coordinates must be one number or {self.num_axes}, got shape {given.shape}"
+                f"coordinates must be one number or {self.num_axes}, got shape {array.shape}"
             )
-        return np.broadcast_to(given, self.num_axes) @ self.axes / 2
+        return np.broadcast_to(array, self.num_axes) @ self.axes / 2
 
     def at(self, theta: ArrayLike) -> Snapshot:
         """Return the problem at one parameter θ, shape (d,); see `SoftmaxBandit.at`."""
         return self.bandit.at(theta)
+
+
+def one_axis(success: ArrayLike, shifts: ArrayLike) -> SoftmaxBandit:
+    """Return equally likely prompts with two actions, π_θ(1∣x) = sigmoid(θ − shift(x)), θ ∈ ℝ.
+
+    The value V(x) lies between the chances of success of the two actions. Prompts of which one
+    succeeds more often by action 1 and another by action 0 have to share θ: the objective is
+    largest in between, where depends on how much each prompt counts.
+
+    Args:
+        success: P(Z = 1∣x, y), shape (P, 2).
+        shifts: shape (P,).
+
+    Raises:
+        ValueError: if the shapes do not fit, or a chance lies outside [0, 1].
+
+    Examples:
+        >>> from ustat_grpo.bandits import one_axis
+        >>> bandit = one_axis(success=[[0, 1], [1, 0]], shifts=[0, 0])  # opposite right answers
+        >>> bandit.at([0.0]).value.tolist(), bandit.at([5.0]).value.round(2).tolist()
+        ([0.5, 0.5], [0.99, 0.01])
+    """
+    chances = unit_interval("success", finite("success", success, ndim=2))
+    offsets = finite("shifts", shifts, ndim=1)
+    if chances.shape[1] != 2:
+        raise ValueError(f"success must have a column for each of 2 actions, got {chances.shape}")
+    same_length("prompts", {"success": len(chances), "shifts": len(offsets)})
+    features = np.zeros((len(chances), 2, 1))
+    features[:, 1] = 1.0
+    return SoftmaxBandit(
+        features,
+        np.array([0.0, 1.0]),
+        np.stack([1 - chances, chances], axis=-1),
+        offsets=np.stack([np.zeros(len(offsets)), -offsets], axis=-1),
+    )

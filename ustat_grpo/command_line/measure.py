@@ -21,7 +21,7 @@ from ustat_grpo.noise.sample_files import SUFFIXES, save_sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ustat_grpo.command_line.measured_policies import Asked
+    from ustat_grpo.command_line.measured_policies import MeasuredPolicy
     from ustat_grpo.lm.language_model import Rollouts
 
 _DESCRIPTION = """\
@@ -193,8 +193,8 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raise if options are out of range or do not go together."""
     least = {"prompts": MIN_PROMPTS, "outputs": MIN_OUTPUTS, "seed": 0, "outputs_at_once": 1}
-    given = {"max_tokens": 1, "groups_per_pass": 2}
-    least |= {name: low for name, low in given.items() if getattr(args, name) is not None}
+    optional = {"max_tokens": 1, "groups_per_pass": 2}
+    least |= {name: low for name, low in optional.items() if getattr(args, name) is not None}
     for name, low in least.items():
         most = LARGEST_SEED if name == "seed" else LARGEST_COUNT
         integer(_option(name), getattr(args, name), at_least=low, at_most=most)
@@ -282,10 +282,10 @@ def _measured(args: argparse.Namespace) -> tuple[OutputSample, int]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ustat_grpo.command_line.measured_policies import asked
+    from ustat_grpo.command_line.measured_policies import measured_policy
     from ustat_grpo.lm.scores.output_sample import measured_batches
 
-    policy = asked(args)
+    policy = measured_policy(args)
     size, samples = args.groups_per_pass, []
     try:
         with Progress(console=Console(stderr=True)) as progress:
@@ -315,7 +315,7 @@ def _to_ten_digits(sample: OutputSample) -> OutputSample:
 
 
 def _drawn(
-    policy: "Asked", args: argparse.Namespace, track: Callable[..., Any]
+    policy: "MeasuredPolicy", args: argparse.Namespace, track: Callable[..., Any]
 ) -> tuple["Rollouts", "Tensor"]:
     """Return outputs to every prompt, cut to the longest, and their rewards."""
     import torch
@@ -325,15 +325,15 @@ def _drawn(
 
     rng = torch.Generator().manual_seed(args.seed)
     places = torch.arange(args.prompts, device=policy.prompts.tokens.device)
-    asked = places.split(max(1, args.outputs_at_once // args.outputs))
+    batches = places.split(max(1, args.outputs_at_once // args.outputs))
     parts = [
         sample_groups(
             policy.model, policy.prompts[rows], args.outputs, max_tokens=args.max_tokens, rng=rng
         )
-        for rows in track(asked, description="sampling")
+        for rows in track(batches, description="sampling")
     ]
     _require_ends(policy, parts[0], args)
-    pairs = track(list(zip(parts, asked, strict=True)), description="rewarding")
+    pairs = track(list(zip(parts, batches, strict=True)), description="rewarding")
     rewards = torch.cat([policy.reward(part, rows) for part, rows in pairs])
     longest = max(int(part.mask.sum(dim=-1).max()) for part in parts)
     outputs, mask, log_probs = (
@@ -343,7 +343,7 @@ def _drawn(
     return Rollouts(policy.prompts, outputs, mask, log_probs), rewards
 
 
-def _require_ends(policy: "Asked", first: "Rollouts", args: argparse.Namespace) -> None:
+def _require_ends(policy: "MeasuredPolicy", first: "Rollouts", args: argparse.Namespace) -> None:
     """Raise if stop strings were given, but nothing ends an output of the first batch."""
     lengths = first.mask.sum(dim=-1)
     if not args.stop or bool((lengths < args.max_tokens).any()):

@@ -19,7 +19,7 @@ from ustat_grpo.lm.language_model import LanguageModel, Prompts, chosen_device
 from ustat_grpo.lm.models.checkpoints import shipped_policy
 from ustat_grpo.lm.models.conversation import Conversation
 from ustat_grpo.lm.models.huggingface import load
-from ustat_grpo.lm.questions.datasets import Item, Question, questions_of, select_questions
+from ustat_grpo.lm.questions.datasets import Entry, Question, questions_of, select_questions
 from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
 from ustat_grpo.lm.questions.reasoning_gym import ReasoningGym
 from ustat_grpo.lm.questions.rewards import Reward
@@ -27,8 +27,8 @@ from ustat_grpo.lm.questions.text_tasks import (
     ACCURACIES,
     LOADERS,
     OF_NUMBERS,
-    posed,
     prompt_text,
+    prompts_for,
     require_judgeable,
 )
 from ustat_grpo.lm.sampling import require_context
@@ -45,7 +45,7 @@ _MakeReward = Callable[[Sequence[str], Reader], Reward]
 """Makes the reward of the prompts, once they are put into words, by what reads outputs."""
 
 
-class Asked(NamedTuple):
+class MeasuredPolicy(NamedTuple):
     """A policy, what it is asked, and the reward of its outputs."""
 
     model: LanguageModel
@@ -53,7 +53,7 @@ class Asked(NamedTuple):
     reward: Reward
 
 
-def asked(args: argparse.Namespace) -> Asked:
+def measured_policy(args: argparse.Namespace) -> MeasuredPolicy:
     """Return what the options name.
 
     Raises:
@@ -63,17 +63,17 @@ def asked(args: argparse.Namespace) -> Asked:
     return _shipped(args) if args.model is None else _in_folder(args)
 
 
-def _shipped(args: argparse.Namespace) -> Asked:
+def _shipped(args: argparse.Namespace) -> MeasuredPolicy:
     device = chosen_device(args.device)
     # In doubles, which cost these small models little: of ten digits every processor then makes the
     # same, and draws the same outputs.
     model = shipped_policy(args.policy, device=device, dtype=torch.float64)
     questions = Questions(_problems(args), device=device)
     require_context(model, questions.prompts, args.max_tokens, "--max-tokens")
-    return Asked(model, questions.prompts, questions.exact_match)
+    return MeasuredPolicy(model, questions.prompts, questions.exact_match)
 
 
-def _in_folder(args: argparse.Namespace) -> Asked:
+def _in_folder(args: argparse.Namespace) -> MeasuredPolicy:
     questions, judge = _judged_questions(args)
     examples = () if args.examples is None else _examples(args)
     texts = [prompt_text(question, examples=examples) for question in questions]
@@ -84,8 +84,8 @@ def _in_folder(args: argparse.Namespace) -> Asked:
         conversation=Conversation(args.chat, args.system, tuple(args.stop), args.temperature),
         name="--model",
     )
-    prompts = posed(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
-    return Asked(model, prompts, judge(texts, tokenizer))
+    prompts = prompts_for(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")
+    return MeasuredPolicy(model, prompts, judge(texts, tokenizer))
 
 
 def _judged_questions(args: argparse.Namespace) -> tuple[Sequence[Question], _MakeReward]:
@@ -144,7 +144,7 @@ def _problems(args: argparse.Namespace) -> Sequence[ArithmeticProblem]:
     return _drawn(held_out.problems, args, "questions of the task arithmetic")
 
 
-def _drawn(items: Sequence[Item], args: argparse.Namespace, what: str) -> Sequence[Item]:
+def _drawn(items: Sequence[Entry], args: argparse.Namespace, what: str) -> Sequence[Entry]:
     """Return some of the items, without replacement, in random order."""
     if args.prompts > len(items):
         raise ValueError(f"--prompts must be at most the {len(items)} {what}, got {args.prompts}")

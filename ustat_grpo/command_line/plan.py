@@ -84,8 +84,8 @@ def check_plan_options(args: argparse.Namespace) -> None:
     except ValueError as error:
         args.usage_error(str(error))
     except ArithmeticError:
-        given = f"{args.cost_per_prompt:g} a prompt and {args.cost_per_output:g} an output"
-        args.usage_error(f"costs must be of a size that a budget can be divided by, got {given}")
+        costs = f"{args.cost_per_prompt:g} a prompt and {args.cost_per_output:g} an output"
+        args.usage_error(f"costs must be of a size that a budget can be divided by, got {costs}")
 
 
 def show_plan(

@@ -38,6 +38,14 @@ class PoissonTables(NamedTuple):
     repeats: NDArray[np.int64]  # (R,): parts into which the group is cut
 
 
+class AliasRow(NamedTuple):
+    """One of several alias tables of the same length, and how a random word looks it up."""
+
+    tables: NDArray[np.uint64]  # (R, columns): see `alias_tables`
+    row: int | np.uint64
+    shift: np.uint64  # leaves of a word its column number: see `column_shift`
+
+
 def padded_size(size: int) -> int:
     """Return the least power of two that is at least `size` and at least 2."""
     return 1 << max(1, (size - 1).bit_length())
@@ -165,29 +173,43 @@ def _keep_or_alias(word, column, entry, shift):
 
 
 @njit(inline="always")
-def draw_cell(start, stride, position, aliases, row, shift):
+def alias_row(tables, row):
+    """Return a row of alias tables."""
+    return AliasRow(tables, row, column_shift(tables.shape[1]))
+
+
+@njit(inline="always")
+def draw_cell(stream, position, aliases):
     """Return the cell of the output at one position of a stream."""
-    return cell_of(word_at(start, stride, position), aliases, row, shift)
+    return cell_of(word_at(stream, position), aliases)
 
 
 @njit(inline="always")
-def cell_of(word, aliases, row, shift):
+def cell_of(word, aliases):
     """Return the cell that a random word stands for."""
-    column = word >> shift
-    return _keep_or_alias(word, column, aliases[row, column], shift)
+    column = word >> aliases.shift
+    return _keep_or_alias(word, column, aliases.tables[aliases.row, column], aliases.shift)
 
 
 @njit(inline="always")
-def draw_cells(start, stride, first, last, aliases, row, counts):
+def draw_cells(stream, first, last, aliases, counts):
     """Add the outputs at positions first … last − 1 of a stream to the cell counts."""
-    shift = column_shift(aliases.shape[1])
     for position in range(first, last):
-        counts[draw_cell(start, stride, position, aliases, row, shift)] += 1
+        counts[draw_cell(stream, position, aliases)] += 1
 
 
 @njit(inline="always")
-def draw_counts(start, stride, group_size, tables, table_row, aliases, row, counts):
-    """Fill the cell counts of one whole group; see the module's docstring."""
+def draw_counts(stream, group_size, tables, table_row, aliases, counts):
+    """Fill the cell counts of one whole group; see the module's docstring.
+
+    Args:
+        stream: of the group.
+        group_size: G.
+        tables: the `PoissonTables`.
+        table_row: the row of `tables` for this prompt and G.
+        aliases: the `AliasRow` of the prompt, for the outputs that are drawn singly.
+        counts: output, shape (C,).
+    """
     position = 0
     cells = len(counts)
     repeats = tables.repeats[table_row]
@@ -199,18 +221,18 @@ def draw_counts(start, stride, group_size, tables, table_row, aliases, row, coun
             shift = tables.shift[table_row, cell]
             offset = uint64(tables.first_entry[table_row, cell])
             for _ in range(repeats):
-                word = word_at(start, stride, position)
+                word = word_at(stream, position)
                 position += 1
                 column = word >> shift
                 entry = tables.entries[offset + column]
                 counts[cell] += np.int64(_keep_or_alias(word, column, entry, shift))
             total += counts[cell]
-    draw_cells(start, stride, position, position + group_size - total, aliases, row, counts)
+    draw_cells(stream, position, position + group_size - total, aliases, counts)
 
 
 @njit(inline="always")
-def draw_prompts(start, stride, aliases, prompts):
+def draw_prompts(stream, tables, prompts):
     """Draw i.i.d. prompts, slot by slot, so that a larger batch begins with a smaller one."""
-    shift = column_shift(aliases.shape[1])
+    aliases = alias_row(tables, 0)
     for slot in range(len(prompts)):
-        prompts[slot] = draw_cell(start, stride, slot, aliases, 0, shift)
+        prompts[slot] = draw_cell(stream, slot, aliases)

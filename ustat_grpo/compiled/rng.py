@@ -6,12 +6,21 @@ Flood 2014), where start and the odd stride are both hashed from the coordinates
 state, and do not change when a loop is reordered, split or extended.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, uint64
 
 from ustat_grpo.inputs.checks import generator
 
 _GOLDEN = uint64(0x9E3779B97F4A7C15)
+
+
+class Stream(NamedTuple):
+    """A stream of random words: mix(start + i·stride) for i = 0, 1, …."""
+
+    start: np.uint64
+    stride: np.uint64  # odd
 
 
 def draw_key(rng: np.random.Generator) -> np.uint64:
@@ -38,12 +47,12 @@ def substream(key, coordinate):
 
 
 @njit(inline="always")
-def stream(key):
-    """Return start and stride of the stream with this key."""
-    return key, mix(key ^ _GOLDEN) | uint64(1)
+def stream_of(key):
+    """Return the `Stream` with this key."""
+    return Stream(key, mix(key ^ _GOLDEN) | uint64(1))
 
 
 @njit(inline="always")
-def word_at(start, stride, position):
+def word_at(stream, position):
     """Return the 64 random bits at a position of a stream."""
-    return mix(start + uint64(position) * stride)
+    return mix(stream.start + uint64(position) * stream.stride)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ustat_grpo.environments.self_check import require_own_noise, require_seeded
-from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.checks import integer, real
 
 DEFAULT_MAX_STEPS = 10_000
 """Steps after which an episode counts as endless where neither time limit nor cap is stated."""
@@ -38,9 +38,10 @@ class EnvironmentCopies:
         hidden_start: whether a reset draws what observations do not show and no later noise is
             wanted, such as a shuffled deck or a maze out of sight. To whoever plays, that is the
             same as noise that a group shares, so it is refused unless you say so.
+        discount: γ in (0, 1]; returns are discounted by it.
 
     Raises:
-        ValueError: if a number is not positive, `make` does not build environments, one at each
+        ValueError: if a number is out of its range, `make` does not build environments, one at each
             call, the actions are not discrete, the observations neither numbers nor arrays, resets
             with one seed differ, steps draw noise from elsewhere than `np_random`, or do not give
             one finite number as reward.
@@ -59,10 +60,12 @@ class EnvironmentCopies:
         max_steps: int | None = None,
         *,
         hidden_start: bool = False,
+        discount: float = 1.0,
     ) -> None:
         count = integer("num_copies", num_copies)
         if max_steps is not None:
             max_steps = integer("max_steps", max_steps)
+        self.discount: float = _discount(discount)
         first = _build(make)
         self.environments: list[gym.Env[Any, Any]] = [first]
         try:
@@ -123,6 +126,13 @@ class EnvironmentCopies:
     ) -> None:
         """Close all copies."""
         self.close()
+
+
+def _discount(discount: float) -> float:
+    """Return γ, or raise unless it lies in (0, 1]."""
+    if not 0 < real("discount", discount) <= 1:
+        raise ValueError(f"discount must lie in (0, 1], got {discount!r}")
+    return float(discount)
 
 
 def _build(make: _Make) -> gym.Env[Any, Any]:

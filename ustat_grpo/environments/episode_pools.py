@@ -10,7 +10,7 @@ from ustat_grpo.environments.rollouts import episode_scores, group_rollouts, req
 from ustat_grpo.estimators import Grpo, gradient
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import generator
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 
 def episode_pool(
@@ -20,7 +20,6 @@ def episode_pool(
     seeds: ArrayLike,
     num_episodes: int,
     *,
-    discount: float = 1.0,
     rng: np.random.Generator,
 ) -> Pool:
     """Play M episodes from the start of each seed and take the inner products of their scores.
@@ -30,12 +29,11 @@ def episode_pool(
     are the beginnings of larger ones.
 
     Args:
-        copies: play the episodes.
+        copies: play the episodes, and discount their returns.
         policy: π.
         theta: θ, shape (d,).
         seeds: reset seeds: all the P prompts there are, equally likely.
         num_episodes: M, of each seed; a multiple of `NUM_BLOCKS`, and at least twice that.
-        discount: γ in (0, 1].
         rng: source of randomness.
 
     Raises:
@@ -58,7 +56,7 @@ def episode_pool(
     prompts = []
     parts = np.zeros((NUM_BLOCKS, policy.dimension))
     for start in starts[:, None]:
-        episodes = group_rollouts(copies, policy, theta, start, count, discount=discount, rng=rng)
+        episodes = group_rollouts(copies, policy, theta, start, count, rng=rng)
         scores, returns = episode_scores(policy, theta, episodes)[0], episodes.returns[0]
         prompts.append(PromptPool(scores @ scores.T, np.arange(count), returns))
         parts += _gradients_of_parts(scores, returns) / len(starts)
@@ -70,8 +68,8 @@ def _gradients_of_parts(
 ) -> Float[Array, "K d"]:
     """Return the gradient that each part of the episodes of a prompt estimates.
 
-    Parts are dealt out as `ustat_grpo.pools.moments` leaves them out, and share no episode: so
-    products of two of them, averaged over prompts, are unbiased for ‖∇J‖².
+    Parts are dealt out as `ustat_grpo.pools.measured_moments` leaves them out, and share no
+    episode: so products of two of them, averaged over prompts, are unbiased for ‖∇J‖².
     """
     shares = returns.reshape(-1, NUM_BLOCKS).T
     dealt = scores.reshape(-1, NUM_BLOCKS, scores.shape[1]).swapaxes(0, 1)

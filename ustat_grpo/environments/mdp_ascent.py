@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.compiled.cache import compiled
 from ustat_grpo.compiled.draws import draw_prompts
-from ustat_grpo.compiled.rng import stream, substream
+from ustat_grpo.compiled.rng import stream_of, substream
 from ustat_grpo.environments.mdp_kernels import PlayTables, play
 from ustat_grpo.optimization.ascent import copy, move
 from ustat_grpo.optimization.policy_rows import set_policy
@@ -55,17 +55,25 @@ class MdpState(NamedTuple):
 
 
 @compiled
-def ascend(tables, rule, ascent, state, key, first_run, left):
-    """Run Algorithm 1 from run number `first_run` on, until `left` is full."""
+def ascend(tables, rule, ascent, state, runs):
+    """Run Algorithm 1.
+
+    Args:
+        tables: the `MdpTables`.
+        rule: an `AdvantageRule`.
+        ascent: an `Ascent`.
+        state: the memory of the thread, an `MdpState`.
+        runs: the `ThreadRuns`, whose `left` is filled.
+    """
     scale = 1.0 / (len(state.prompts) * ascent.group_size)
-    for index in range(left.objective.shape[0]):
-        run_key = substream(key, first_run + index)
+    for index in range(runs.left.objective.shape[0]):
+        run_key = substream(runs.key, runs.first + index)
         copy(ascent.theta0, state.theta)
         recorded = 0
         for iteration in range(ascent.checkpoints[-1]):
             iteration_key = substream(run_key, iteration)
-            start, stride = stream(substream(iteration_key, _PROMPT_STREAM))
-            draw_prompts(start, stride, tables.play.start_aliases, state.prompts)
+            stream = stream_of(substream(iteration_key, _PROMPT_STREAM))
+            draw_prompts(stream, tables.play.start_aliases, state.prompts)
             _set_policies(tables, state)
             if rule.value != 0.0:
                 _set_value(tables, state)
@@ -76,7 +84,7 @@ def ascend(tables, rule, ascent, state, key, first_run, left):
                 _weigh_group(rule, state, first_state)
             move(tables, state, len(state.drawn), ascent.rates[iteration] * scale)
             if iteration + 1 == ascent.checkpoints[recorded]:
-                _record(tables, state, left, index, recorded)
+                _record(tables, state, runs.left, index, recorded)
                 recorded += 1
 
 

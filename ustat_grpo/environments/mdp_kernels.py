@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.compiled.cache import compiled
 from ustat_grpo.compiled.draws import alias_tables, draw_prompts, padded_size
-from ustat_grpo.compiled.rng import stream, substream, word_at
+from ustat_grpo.compiled.rng import stream_of, substream, word_at
 from ustat_grpo.environments.mdp import TabularMdp
 
 _PROMPT_STREAM = 0
@@ -74,23 +74,22 @@ def cumulative(probs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @njit(inline="always")
-def step(tables, action_ends, state, start, stride, time):
+def step(tables, action_ends, state, stream, time):
     """Draw an action and its outcome; return s·A + a and the number of the outcome.
 
     Args:
         tables: with `outcome_ends`.
         action_ends: cumulative π, shape (S, A).
         state: s.
-        start: of the episode's stream.
-        stride: of the episode's stream.
+        stream: the episode's stream.
         time: t; the step takes positions 2t and 2t + 1 of the stream.
     """
     num_actions = action_ends.shape[1]
     pair = state * num_actions
-    uniform = np.float64(np.int64(word_at(start, stride, 2 * time) >> uint64(11))) * _UNIT
+    uniform = np.float64(np.int64(word_at(stream, 2 * time) >> uint64(11))) * _UNIT
     for a in range(num_actions - 1):
         pair += np.int64(uniform >= action_ends[state, a])
-    uniform = np.float64(np.int64(word_at(start, stride, 2 * time + 1) >> uint64(11))) * _UNIT
+    uniform = np.float64(np.int64(word_at(stream, 2 * time + 1) >> uint64(11))) * _UNIT
     outcome = 0
     for k in range(tables.outcome_ends.shape[1] - 1):
         outcome += np.int64(uniform >= tables.outcome_ends[pair, k])
@@ -108,11 +107,11 @@ def play(tables, action_ends, first_state, key, passed):
         key: of its random stream.
         passed: output, s·A + a of every step, shape (T,).
     """
-    start, stride = stream(key)
+    stream = stream_of(key)
     state, length, going = first_state, 0, True
     total, weight = 0.0, 1.0
     while going:
-        pair, outcome = step(tables, action_ends, state, start, stride, length)
+        pair, outcome = step(tables, action_ends, state, stream, length)
         passed[length] = pair
         total += weight * tables.rewards[pair, outcome]
         weight *= tables.discount
@@ -140,8 +139,8 @@ def play_groups(tables, action_ends, key, all_once, first, played):
             for slot in range(played.returns.shape[1]):
                 played.prompts[index, slot] = slot
         else:
-            start, stride = stream(substream(replicate_key, _PROMPT_STREAM))
-            draw_prompts(start, stride, tables.start_aliases, played.prompts[index])
+            stream = stream_of(substream(replicate_key, _PROMPT_STREAM))
+            draw_prompts(stream, tables.start_aliases, played.prompts[index])
         output_key = substream(replicate_key, _OUTPUT_STREAM)
         for slot in range(played.returns.shape[1]):
             group_key = substream(output_key, slot)

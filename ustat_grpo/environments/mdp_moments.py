@@ -37,6 +37,9 @@ class MdpSnapshot:
     """A finite MDP at one θ of a policy; a prompt is a start state, an output an episode.
 
     Args:
+        mdp: the problem.
+        policy: π.
+        theta: θ, shape (d,).
         objective: J(θ) = E[Z].
         gradient: ∇J(θ), shape (d,).
         gradients: g(x) = E[WZ∣x], shape (P, d).
@@ -56,6 +59,9 @@ class MdpSnapshot:
         23.27
     """
 
+    mdp: TabularMdp
+    policy: Policy
+    theta: Float[Array, " d"]
     objective: float
     gradient: Float[Array, " d"]
     gradients: Float[Array, "P d"]
@@ -113,6 +119,9 @@ def snapshot(mdp: TabularMdp, policy: Policy, theta: Float[Array, " d"]) -> MdpS
         outcome=_outcome(value, norm, covariance) if mdp.has_binary_returns else None,
     )
     return MdpSnapshot(
+        mdp=mdp,
+        policy=policy,
+        theta=theta,
         objective=float(weights @ value),
         gradient=gradient,
         gradients=gradients,

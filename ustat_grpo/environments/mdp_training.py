@@ -1,8 +1,5 @@
 """Algorithm 1 on a finite MDP: policy-gradient ascent over whole episodes, many runs at once."""
 
-import os
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -16,9 +13,10 @@ from ustat_grpo.environments.mdp_moments import best_objective
 from ustat_grpo.estimators import Estimator
 from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.checks import finite, increasing, integer
-from ustat_grpo.optimization import Runs, ascent
-from ustat_grpo.optimization.schedules import Schedule, learning_rates
+from ustat_grpo.inputs.checks import finite, integer
+from ustat_grpo.optimization import Runs, TrainingConfig, ascent
+from ustat_grpo.optimization import layout as ascent_layout
+from ustat_grpo.optimization.schedules import learning_rates
 
 _IRREGULAR = np.array([-1.3, 0.4, 2.1])
 """Returns of no two levels: only estimators that are affine in them can be read off."""
@@ -26,19 +24,12 @@ _IRREGULAR = np.array([-1.3, 0.4, 2.1])
 
 def optimize_mdp(
     mdp: TabularMdp,
-    estimator: Estimator,
+    config: TrainingConfig,
     *,
-    features: Float[Array, "S F"] | None = None,
-    batch_size: int,
-    group_size: int,
-    num_iterations: int,
-    schedule: Schedule,
-    num_runs: int,
     theta0: ArrayLike,
-    checkpoints: Sequence[int] | None = None,
-    keep_theta: bool = False,
+    num_runs: int,
     rng: np.random.Generator,
-    num_threads: int | None = None,
+    features: Float[Array, "S F"] | None = None,
 ) -> Runs:
     """Run Algorithm 1 many times: θ ← θ + η_i ĝ(θ), ĝ of B start states and G episodes of each.
 
@@ -54,75 +45,67 @@ def optimize_mdp(
 
     Args:
         mdp: the problem; a start state is a prompt, an episode an output.
-        estimator: turns the returns of a group into advantages. It must be affine in them, or
-            depend on their number of ones if all returns are 0 or 1.
-        features: φ of every state, shape (S, F); one-hot if None.
-        batch_size: B, start states of an iteration.
-        group_size: G, episodes from each.
-        num_iterations: n.
-        schedule: of the learning rate η_i.
-        num_runs: R.
+        config: what a run does: Algorithm 1 on i.i.d. starts, without projection. The estimator
+            must be affine in the returns, or depend on their number of ones if all are 0 or 1.
         theta0: where all runs start, shape (F·A,); F = S without features.
-        checkpoints: increasing iterations at which to record; the last one if None.
-        keep_theta: whether to keep θ at the checkpoints, 8·R·C·d bytes.
+        num_runs: R.
         rng: gives the key of the random streams.
-        num_threads: threads to use; all cores if None.
+        features: φ of every state, shape (S, F); one-hot if None.
 
     Returns:
         Objectives E V(X) at the checkpoints, exact, and their gaps to `best_objective`: that of
         policies that may look at the clock, which a policy of the state alone need not reach.
 
     Raises:
-        ValueError: if an argument is out of its range, or the estimator is of another kind or needs
-            b*(x).
+        ValueError: if an argument is out of its range, the configuration asks for more than that,
+            or the estimator needs b*(x).
         FloatingPointError: if a run's θ does not stay finite.
 
     Examples:
         >>> import numpy as np
-        >>> from ustat_grpo import Constant, Grpo
+        >>> from ustat_grpo import Constant, Grpo, TrainingConfig
         >>> from ustat_grpo.environments import frozen_lake, optimize_mdp
-        >>> runs = optimize_mdp(
-        ...     frozen_lake(("SF", "HG"), horizon=4),
-        ...     Grpo(),
+        >>> config = TrainingConfig(
+        ...     estimator=Grpo(),
         ...     batch_size=8,
         ...     group_size=4,
         ...     num_iterations=20,
         ...     schedule=Constant(4.0),
-        ...     num_runs=5,
-        ...     theta0=np.zeros(16),
         ...     checkpoints=[1, 20],
-        ...     rng=np.random.default_rng(0),
-        ...     num_threads=1,
         ... )
+        >>> mdp, rng = frozen_lake(("SF", "HG"), horizon=4), np.random.default_rng(0)
+        >>> runs = optimize_mdp(mdp, config, theta0=np.zeros(16), num_runs=5, rng=rng)
         >>> first, last = runs.gap.mean(axis=0)
         >>> runs.gap.shape, bool(last < first)
         ((5, 2), True)
     """
-    for name, size in {"batch_size": batch_size, "group_size": group_size,
-                       "num_runs": num_runs}.items():  # fmt: skip
-        integer(name, size)
-    rates = learning_rates(schedule, num_iterations)
-    wanted = [num_iterations] if checkpoints is None else checkpoints
-    points = increasing("checkpoints", wanted, at_most=num_iterations)
-    threads = (os.cpu_count() or 1) if num_threads is None else integer("num_threads", num_threads)
+    _require_supported(config)
+    integer("num_runs", num_runs)
+    rates = learning_rates(config.schedule, config.num_iterations)
+    points = np.array(config.checkpoints)
     tables = _tables(mdp, _features(features, mdp))
     start = _start(theta0, tables.features.shape[2] or tables.mean_reward.size)
-    rule = _rule(estimator, group_size, mdp)
-    shared = ascent.Ascent(start, rates, points, group_size, ascent.IID)
-    left = ascent.Checkpoints(
-        np.empty((num_runs, len(points))),
-        np.empty((num_runs, len(points), len(start)) if keep_theta else (0, 0, 0)),
-    )
+    rule = _rule(config.estimator, config.group_size, mdp)
+    shared = ascent.Ascent(start, rates, points, config.group_size, ascent.IID)
+    left = ascent_layout.checkpoints(config, num_runs, len(start))
     key = draw_key(rng)
 
     def part(first: int, last: int) -> None:
         own = ascent.Checkpoints(left.objective[first:last], left.theta[first:last])
-        state = _state(tables, batch_size, shared)
-        mdp_ascent.ascend(tables, rule, shared, state, key, first, own)
+        state = _state(tables, config.batch_size, shared)
+        mdp_ascent.ascend(tables, rule, shared, state, ascent.ThreadRuns(key, first, own))
 
-    in_parts(num_runs, threads, part)
+    in_parts(num_runs, part)
     ascent.require_finite(left, points, rates)
     return Runs(points, left.objective, best_objective(mdp) - left.objective, left.theta)
+
+
+def _require_supported(config: TrainingConfig) -> None:
+    """Raise unless the loop can do what is asked."""
+    where = "decision processes"
+    config.require_algorithm_1(where)
+    if config.projection is not None:
+        raise ValueError(f"config.projection must be None on {where}, got {config.projection!r}")
 
 
 def _rule(estimator: Estimator, group_size: int, mdp: TabularMdp) -> AdvantageRule:

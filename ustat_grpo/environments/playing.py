@@ -18,12 +18,11 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class EpisodeStreams:
     """Episode e is member e mod G of the group at position e div G."""
 
     seeds: NDArray[np.int64]
     group_size: int
-    discount: float
     noise_key: np.uint64
     action_key: np.uint64
 
@@ -61,13 +60,13 @@ class _Live:
     choices: NDArray[np.object_]  # a generator each
     uniforms: Array
 
-    def begin(self, place: int, episode: int, plan: Plan) -> None:
+    def begin(self, place: int, episode: int, streams: EpisodeStreams) -> None:
         """Start an episode in a place."""
-        seed = int(plan.seeds[episode // plan.group_size])
-        noise = plan.stream(plan.noise_key, episode)
+        seed = int(streams.seeds[episode // streams.group_size])
+        noise = streams.stream(streams.noise_key, episode)
         self.current[place] = start_episode(self.environments[place], seed, noise)
         self.episode[place], self.taken[place] = episode, 0
-        self.choices[place] = plan.stream(plan.action_key, episode)
+        self.choices[place] = streams.stream(streams.action_key, episode)
 
     def next_uniforms(self) -> Array:
         """Return the uniform number of the step that each episode is about to take."""
@@ -91,12 +90,12 @@ class _Live:
 
 def play(
     copies: EnvironmentCopies,
-    plan: Plan,
+    streams: EpisodeStreams,
     logits: Callable[[Observations], Array],
     tape: Tape,
 ) -> None:
     """Play all episodes, as many at a time as there are copies."""
-    begun = min(len(copies), plan.num_episodes)
+    begun = min(len(copies), streams.num_episodes)
     live = _Live(
         copies.environments[:begun],
         copies.empty_observations()[:begun],
@@ -106,15 +105,15 @@ def play(
         np.empty((begun, _BLOCK)),
     )
     for place in range(begun):
-        live.begin(place, place, plan)
+        live.begin(place, place, streams)
     while len(live.taken):
         gone = []
-        for place in _step(copies, plan, logits, live, tape):
+        for place in _step(copies, streams, logits, live, tape):
             tape.lengths[live.episode[place]] = live.taken[place]
-            if begun == plan.num_episodes:
+            if begun == streams.num_episodes:
                 gone.append(place)
                 continue
-            live.begin(place, begun, plan)
+            live.begin(place, begun, streams)
             begun += 1
         if gone:
             live = live.without(gone)
@@ -122,7 +121,7 @@ def play(
 
 def _step(
     copies: EnvironmentCopies,
-    plan: Plan,
+    streams: EpisodeStreams,
     logits: Callable[[Observations], Array],
     live: _Live,
     tape: Tape,
@@ -140,7 +139,7 @@ def _step(
         rewards.append(reward)
         if terminated or truncated:
             ended.append(place)
-    tape.returns[live.episode] += plan.discount**live.taken * np.array(rewards)
+    tape.returns[live.episode] += copies.discount**live.taken * np.array(rewards)
     live.taken[:] += 1
     late = live.taken >= copies.max_steps
     late[ended] = False

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.environments.copies import EnvironmentCopies
 from ustat_grpo.environments.features import OneHot
-from ustat_grpo.environments.playing import Plan, Tape, play
+from ustat_grpo.environments.playing import EpisodeStreams, Tape, play
 from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
 from ustat_grpo.inputs.arrays import Array, Integers
-from ustat_grpo.inputs.checks import finite, integer, real
+from ustat_grpo.inputs.checks import finite, integer
 
 _STEPS_PER_PASS = 2**16
 """Bounds the memory of `episode_scores`, apart from single episodes that are longer."""
@@ -56,7 +56,6 @@ def group_rollouts(
     seeds: ArrayLike,
     group_size: int,
     *,
-    discount: float = 1.0,
     rng: np.random.Generator,
 ) -> Episodes:
     """Play G episodes from the start of each seed: Z = Σ_t γᵗ r_t, with a_t ~ π_θ(·∣o_t).
@@ -67,12 +66,11 @@ def group_rollouts(
     observations it sees), and smaller groups and batches are the beginnings of larger ones.
 
     Args:
-        copies: play the episodes; a copy that is through begins the next one.
+        copies: play the episodes, and hold γ; a copy that is through begins the next one.
         policy: π.
         theta: θ, shape (d,).
         seeds: reset seeds, the prompts of the batch, shape (B,).
         group_size: G.
-        discount: γ in (0, 1].
         rng: gives the keys of the random streams.
 
     Raises:
@@ -93,10 +91,10 @@ def group_rollouts(
     """
     parameter = require_policy(copies, policy, theta)
     starts, size = require_seeds(seeds), integer("group_size", group_size)
-    plan = Plan(starts, size, require_discount(discount), draw_key(rng), draw_key(rng))
-    tape = Tape(np.zeros(plan.num_episodes, dtype=np.int64), np.zeros(plan.num_episodes))
+    streams = EpisodeStreams(starts, size, draw_key(rng), draw_key(rng))
+    tape = Tape(np.zeros(streams.num_episodes, dtype=np.int64), np.zeros(streams.num_episodes))
     with np.errstate(over="ignore", invalid="ignore"):  # see what follows, and `play`
-        play(copies, plan, lambda seen: policy.logits(parameter, seen), tape)
+        play(copies, streams, lambda seen: policy.logits(parameter, seen), tape)
     if not np.isfinite(tape.returns).all():
         raise ValueError(
             "returns must be finite, but the sum of the rewards of an episode has overflowed"
@@ -193,10 +191,3 @@ def require_seeds(seeds: ArrayLike) -> Int[Integers, " B"]:
     if array.ndim != 1 or not array.size or array.dtype.kind not in "iu" or array.min() < 0:
         raise ValueError(f"seeds must be one or more integers of at least 0, got {seeds!r}")
     return array.astype(np.int64)
-
-
-def require_discount(discount: float) -> float:
-    """Return γ, or raise unless it lies in (0, 1]."""
-    if not 0 < real("discount", discount) <= 1:
-        raise ValueError(f"discount must lie in (0, 1], got {discount!r}")
-    return float(discount)

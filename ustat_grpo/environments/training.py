@@ -1,6 +1,5 @@
 """Algorithm 1 of arXiv 2603.01162 on any environment: ascent of J by groups of episodes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +12,13 @@ from ustat_grpo.environments.policies import Policy
 from ustat_grpo.environments.rollouts import (
     episode_scores,
     group_rollouts,
-    require_discount,
     require_policy,
     require_seeds,
 )
-from ustat_grpo.estimators import Estimator, SideInformation, gradient
+from ustat_grpo.estimators import SideInformation, gradient
 from ustat_grpo.inputs.arrays import Array, Integers
-from ustat_grpo.inputs.checks import increasing, integer, real
+from ustat_grpo.optimization import TrainingConfig
+from ustat_grpo.optimization.schedules import learning_rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,7 @@ class TrainedRun:
 
     Args:
         checkpoints: iterations after which θ was kept, shape (C,).
-        theta: θ after them, shape (C, d).
+        theta: θ after them, shape (C, d); empty, (0, d), if it was not kept.
         mean_return: mean reward Z of the B·G episodes of each iteration, which were played before
             its update, shape (n,).
         num_steps: steps of these episodes in all, shape (n,).
@@ -55,97 +54,81 @@ class TrainedRun:
 def train(
     copies: EnvironmentCopies,
     policy: Policy,
-    estimator: Estimator,
+    config: TrainingConfig,
     *,
     seeds: ArrayLike,
-    batch_size: int,
-    group_size: int,
-    num_iterations: int,
-    learning_rate: float,
     theta0: ArrayLike,
-    checkpoints: Sequence[int],
-    discount: float = 1.0,
     rng: np.random.Generator,
 ) -> TrainedRun:
-    """Run Algorithm 1: θ ← θ + η ĝ(θ), with ĝ = (1/BG) Σ_b Σ_i A_bi W_bi of G episodes each.
+    """Run Algorithm 1: θ ← Π(θ + η_i ĝ(θ)), with ĝ = (1/BG) Σ_b Σ_i A_bi W_bi of G episodes each.
 
-    Calls with the same `rng` state but another estimator, group size or learning rate meet the same
+    Calls with the same `rng` state but another estimator, group size or schedule meet the same
     prompts, and play them with the same uniform numbers; larger batches begin with the prompts of
     smaller ones. Differences between calls should be taken run by run.
 
     Args:
-        copies: play the episodes.
+        copies: play the episodes, and discount their returns.
         policy: π.
-        estimator: turns returns into advantages; may know scores and lengths of the episodes.
+        config: what the run does: Algorithm 1 on i.i.d. prompts. The estimator may know scores and
+            lengths of the episodes.
         seeds: the P prompts, equally likely, from which batches are drawn i.i.d., shape (P,).
-        batch_size: B, prompts of an iteration.
-        group_size: G, episodes of each prompt.
-        num_iterations: n.
-        learning_rate: η.
-        theta0: where the run starts, shape (d,).
-        checkpoints: increasing iterations after which θ is kept, shape (C,).
-        discount: γ in (0, 1].
+        theta0: where the run starts, shape (d,), inside the projection's set Θ.
         rng: gives the key of the random streams.
 
     Raises:
-        ValueError: if an argument is out of its range, or as `group_rollouts` does.
+        ValueError: if an argument is out of its range, the configuration asks for more than
+            Algorithm 1, or as `group_rollouts` does.
         FloatingPointError: if θ does not stay finite.
 
     Examples:
         >>> import numpy as np
-        >>> from ustat_grpo import Grpo
+        >>> from ustat_grpo import Constant, Grpo, TrainingConfig
         >>> from ustat_grpo.environments import EnvironmentCopies, tabular_softmax, train
+        >>> config = TrainingConfig(
+        ...     estimator=Grpo(),
+        ...     batch_size=8,
+        ...     group_size=8,
+        ...     num_iterations=10,
+        ...     schedule=Constant(4.0),
+        ... )
+        >>> policy, rng = tabular_softmax(num_states=2, num_actions=2), np.random.default_rng(0)
         >>> with EnvironmentCopies("ustat_grpo/TugOfWar-v0") as copies:
-        ...     run = train(
-        ...         copies,
-        ...         tabular_softmax(num_states=2, num_actions=2),
-        ...         Grpo(),
-        ...         seeds=range(8),
-        ...         batch_size=8,
-        ...         group_size=8,
-        ...         num_iterations=10,
-        ...         learning_rate=4.0,
-        ...         theta0=np.zeros(4),
-        ...         checkpoints=[10],
-        ...         rng=np.random.default_rng(0),
-        ...     )
+        ...     run = train(copies, policy, config, seeds=range(8), theta0=np.zeros(4), rng=rng)
         >>> run.theta.shape, bool(run.mean_return[-3:].mean() > run.mean_return[:3].mean())
         ((1, 4), True)
     """
+    config.require_algorithm_1("environments")
     theta = require_policy(copies, policy, theta0)
+    if config.projection is not None:
+        config.projection.require_start(theta)
     population = require_seeds(seeds)
-    integer("batch_size", batch_size)
-    integer("group_size", group_size)
-    points = increasing(
-        "checkpoints", checkpoints, at_most=integer("num_iterations", num_iterations)
-    )
-    rate = real("learning_rate", learning_rate, above=0.0)
-    require_discount(discount)
+    rates = learning_rates(config.schedule, config.num_iterations)
     key = int(draw_key(rng))
-    means, steps = np.empty(num_iterations), np.empty(num_iterations, dtype=np.int64)
+    means, steps = np.empty(len(rates)), np.empty(len(rates), dtype=np.int64)
     kept = []
-    for iteration in range(1, num_iterations + 1):
+    for iteration, rate in enumerate(rates, start=1):
         coordinates = np.random.SeedSequence(key, spawn_key=(iteration,))
         prompt_rng, play_rng = np.random.default_rng(coordinates).spawn(2)
-        batch = population[prompt_rng.integers(len(population), size=batch_size)]
-        episodes = group_rollouts(
-            copies, policy, theta, batch, group_size, discount=discount, rng=play_rng
-        )
+        batch = population[prompt_rng.integers(len(population), size=config.batch_size)]
+        episodes = group_rollouts(copies, policy, theta, batch, config.group_size, rng=play_rng)
         scores = episode_scores(policy, theta, episodes)
         side = SideInformation(lengths=episodes.lengths)
         with np.errstate(over="ignore", invalid="ignore"):  # see what follows
-            move = gradient(estimator, scores, episodes.returns, side).mean(axis=0)
+            move = gradient(config.estimator, scores, episodes.returns, side).mean(axis=0)
             theta = theta + rate * move
         _require_finite(theta, rate, iteration)
+        if config.projection is not None:
+            theta = config.projection.project(theta)
         means[iteration - 1], steps[iteration - 1] = episodes.returns.mean(), episodes.lengths.sum()
-        if iteration in points:
+        if config.keep_theta and iteration in config.checkpoints:
             kept.append(theta)
-    return TrainedRun(points, np.array(kept), means, steps)
+    at_checkpoints = np.array(kept).reshape(-1, len(theta))
+    return TrainedRun(np.array(config.checkpoints), at_checkpoints, means, steps)
 
 
 def _require_finite(theta: Array, rate: float, iteration: int) -> None:
     if not np.isfinite(theta).all():
         raise FloatingPointError(
             f"training diverged at iteration {iteration}, where theta is not finite: "
-            f"learning_rate must be smaller, got {rate:g}"
+            f"the learning rate must be smaller, got {rate:g}"
         )

@@ -19,10 +19,22 @@ Most estimators look at one group; `BatchStdNormalised`, `Whitened`, `HitScaled`
 and `JamesStein` look at a batch of them, rewards (..., B, G). `LIBRARIES` lists what trainers ship.
 """
 
-from ustat_grpo.estimators.baselines import ConstantBaseline, OptimalBaseline, Oracle, Vanilla
+from ustat_grpo.estimators.baselines import (
+    ConstantBaseline,
+    Critic,
+    GreedyBaseline,
+    OptimalBaseline,
+    Oracle,
+    Vanilla,
+)
 from ustat_grpo.estimators.batch import BatchStdNormalised, HitScaled, Whitened
-from ustat_grpo.estimators.given import Critic, GreedyBaseline
-from ustat_grpo.estimators.group import GroupMean, Grpo, Shrinkage
+from ustat_grpo.estimators.group import (
+    GroupMean,
+    Grpo,
+    LengthWeightedMean,
+    ScoreWeightedMean,
+    Shrinkage,
+)
 from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation, gradient
 from ustat_grpo.estimators.libraries import LIBRARIES, LibraryForm
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised, Sign, StdNormalised
@@ -33,7 +45,6 @@ from ustat_grpo.estimators.selection import (
     groups_per_kept_group,
 )
 from ustat_grpo.estimators.shrunk import EmpiricalBayes, JamesStein, RunningRewards
-from ustat_grpo.estimators.weighted import LengthWeightedMean, ScoreWeightedMean
 
 __all__ = [
     "LIBRARIES",

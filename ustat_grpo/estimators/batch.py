@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.group import GroupMean
+from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     extremes,
@@ -15,8 +17,6 @@ from ustat_grpo.estimators.arrays import (
     require_ddof,
     require_eps,
 )
-from ustat_grpo.estimators.group import GroupMean
-from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
 
 PLACES = ("variance", "std", "floor")
 """What keeps a whitening finite: 1/√(var + ε), 1/(√var + ε), or 1/√max(var, ε)."""

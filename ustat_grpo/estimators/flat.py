@@ -7,13 +7,13 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.estimators.arrays import Array, floating, plain
+from ustat_grpo.estimators.scored import Array, floating, plain
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.inputs.ids import identified, plain_ids
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class PaddedGroups:
     """Flat rewards sorted into groups; places that a smaller group does not fill hold NaN.
 
     Args:
@@ -94,11 +94,11 @@ def from_flat(rewards: Array, group_size: int) -> Array:
     return array_namespace(rewards).reshape(rewards, (-1, size))
 
 
-def from_index(rewards: Array, index: ArrayLike) -> Groups:
+def from_index(rewards: Array, index: ArrayLike) -> PaddedGroups:
     """Sort flat rewards into groups by an index array, as verl holds them.
 
     Groups may differ in size and come in any order; they are kept in the order in which the index
-    first names them, and outputs in theirs. `Groups.flat` is the way back.
+    first names them, and outputs in theirs. `PaddedGroups.flat` is the way back.
 
     Args:
         rewards: shape (N,), NumPy or torch, or a list; masked ones and None become NaN.
@@ -134,7 +134,7 @@ def from_index(rewards: Array, index: ArrayLike) -> Groups:
     starts = np.searchsorted(row[by_row], np.arange(len(labels)))
     column = np.empty_like(row)
     column[by_row] = np.arange(len(row)) - starts[row[by_row]]
-    return Groups(_padded(rewards, row, column), row, column, labels)
+    return PaddedGroups(_padded(rewards, row, column), row, column, labels)
 
 
 def _padded(flat: Array, row: NDArray[np.int64], column: NDArray[np.int64]) -> Array:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.estimators.arrays import Array, Scored, beside, floating, plain, working
+from ustat_grpo.estimators.scored import Array, Scored, beside, floating, plain, working
 from ustat_grpo.inputs.checks import masked_entries
 
 
@@ -95,23 +95,23 @@ def gradient(
         >>> gradient(Grpo(), scores, [1, 0]).tolist()  # advantages 1 and −1
         [1.0, -1.0]
     """
-    given, rewards = plain("scores", scores), plain("rewards", rewards)
-    if tuple(given.shape[:-1]) != tuple(rewards.shape):
+    array, rewards = plain("scores", scores), plain("rewards", rewards)
+    if tuple(array.shape[:-1]) != tuple(rewards.shape):
         raise ValueError(
             "scores must have the shape of rewards plus one axis, got scores "
-            f"{tuple(given.shape)} and rewards {tuple(rewards.shape)}"
+            f"{tuple(array.shape)} and rewards {tuple(rewards.shape)}"
         )
-    if hasattr(given, "detach"):  # torch derivatives must survive
-        rewards = beside("rewards", rewards, given)
-    given = beside("scores", given, rewards)
+    if hasattr(array, "detach"):  # torch derivatives must survive
+        rewards = beside("rewards", rewards, array)
+    array = beside("scores", array, rewards)
     z = Scored.of(rewards)
-    if masked_entries(scores) and z.xp.any(z.xp.isnan(given[z.scored])):
+    if masked_entries(scores) and z.xp.any(z.xp.isnan(array[z.scored])):
         raise ValueError(
             "scores must not be masked where there is a reward, "
             f"got {masked_entries(scores)} masked entries"
         )
-    xp, result = z.xp, floating(z.xp, given).dtype
-    scores = working(floating(xp, given))
+    xp, result = z.xp, floating(z.xp, array).dtype
+    scores = working(floating(xp, array))
     advantages = estimator.advantages(z.rewards, replace(side, scores=scores))
     if not xp.all(z.scored):  # an unscorable output may well have no score either
         scores = xp.where(z.scored[..., None], scores, xp.zeros_like(scores))

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ustat_grpo.estimators.baselines import Vanilla
+from ustat_grpo.estimators.baselines import GreedyBaseline, Vanilla
 from ustat_grpo.estimators.batch import BatchStdNormalised, HitScaled, Whitened
-from ustat_grpo.estimators.given import GreedyBaseline
-from ustat_grpo.estimators.group import GroupMean, Grpo
+from ustat_grpo.estimators.group import GroupMean, Grpo, LengthWeightedMean
 from ustat_grpo.estimators.interface import Estimator
 from ustat_grpo.estimators.normalised import LeaveOneOutNormalised, StdNormalised
 from ustat_grpo.estimators.pass_at_k import BestOfGroup
 from ustat_grpo.estimators.selection import DropEqualGroups, KeepSingletons
-from ustat_grpo.estimators.weighted import LengthWeightedMean
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     in_working_precision,
     require_ddof,
     require_eps,
 )
-from ustat_grpo.estimators.interface import NOTHING, SideInformation
 from ustat_grpo.inputs.checks import leave_one_out_group_size
 
 

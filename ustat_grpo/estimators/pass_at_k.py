@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     in_working_precision,
@@ -12,7 +13,6 @@ from ustat_grpo.estimators.arrays import (
     require_ddof,
     require_eps,
 )
-from ustat_grpo.estimators.interface import NOTHING, SideInformation
 from ustat_grpo.inputs.checks import integer, leave_one_out_group_size
 
 _OTHER_VALUE = "rewards must be 0 or 1 for the PassAtK estimator, got another value"
@@ -66,8 +66,8 @@ class PassAtK:
         failures = count - 1 - (xp.sum(values, axis=-1, keepdims=True) - values)
         chance = xp.ones_like(values)
         for drawn in range(self.k - 1):  # C(f, k−1)/C(n−1, k−1), one draw after the other
-            left = xp.where(failures > drawn, failures - drawn, 0.0)
-            chance = chance * left / xp.where(count - 1 > drawn, count - 1 - drawn, 1.0)
+            remaining = xp.where(failures > drawn, failures - drawn, 0.0)
+            chance = chance * remaining / xp.where(count - 1 > drawn, count - 1 - drawn, 1.0)
         weight = xp.where(count >= self.k, float(self.k) * chance, 0.0)
         return weight * z.masked(z.shifted - z.mean_of_others)
 

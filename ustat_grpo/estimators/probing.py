@@ -1,5 +1,18 @@
-"""What an estimator does to the rewards of a group, read off its answers, for compiled loops."""
+"""What an estimator does to the rewards of a group, read off its answers, for compiled loops.
 
+There are two readings, which probe with the same rewards. They differ in what is known of V and b*:
+
+- `affine_form` is for one θ. V(x) and b*(x) are given, so the part of an advantage that the rewards
+  do not change may depend on them in any way, and is kept as a number for each prompt.
+- `advantage_rule` is for every θ on the way of a run, which changes V and b*. Its coefficients must
+  not depend on them, so that the part that rewards do not change has to be affine in V and b*.
+  Where rewards have two levels it also takes what is not affine in them, as a table.
+
+Either would refuse what the other takes: an advantage of Z − V² has a form, and no rule; GRPO's
+with the standard deviation has a rule at 0/1 rewards, and no form.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
@@ -47,30 +60,109 @@ def advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array) 
     return rule._replace(tabulated=rule.tabulated.copy())
 
 
+class AffineForm(NamedTuple):
+    """A_i = own·Z_i + other·Σ_{j≠i} Z_j + shift(x), at given V and b*."""
+
+    own: float
+    other: float
+    shift: Array  # (P,)
+
+
+def affine_form(
+    estimator: Estimator, group_size: int, reward_levels: Array, value: Array, best: Array
+) -> AffineForm | None:
+    """Read the coefficients off an estimator's answers, or return None if it is not affine.
+
+    Two probes give the coefficients. They must then hold, at prompts from the least value to the
+    largest, for irregular rewards and for rewards of the problem itself, mixed and all equal, which
+    some estimators treat apart. An estimator that looks beyond the group is none either.
+
+    Args:
+        estimator: what is read.
+        group_size: G.
+        reward_levels: the rewards of the problem, shape (L,).
+        value: V(x), shape (P,).
+        best: b*(x), shape (P,).
+
+    Raises:
+        ValueError: if the estimator refuses the group size.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ustat_grpo import Oracle
+        >>> from ustat_grpo.estimators.probing import affine_form
+        >>> value = np.array([0.25, 0.5])
+        >>> form = affine_form(Oracle(), 4, np.array([0.0, 1.0]), value, best=value)
+        >>> form.own, form.other, form.shift.tolist()  # A_i = Z_i − V(x)
+        (1.0, 0.0, [-0.25, -0.5])
+    """
+    if looks_beyond_group(estimator, group_size, reward_levels):
+        return None
+    nothing = np.zeros((len(value), group_size))
+    shift = estimator.advantages(nothing, neutral_side(value, best, group_size))[:, 0]
+    few = np.argsort(value)[np.linspace(0, len(value) - 1, min(len(value), 8)).astype(int)]
+    side = neutral_side(value[few], best[few], group_size)
+    first = np.zeros((len(few), group_size))
+    first[:, 0] = 1.0
+    response = estimator.advantages(first, side)[0] - shift[few[0]]
+    form = AffineForm(*_own_and_other(response), shift)
+    for rewards in (*_with_levels(first.shape, reward_levels), _irregular(first.shape)):
+        try:
+            obtained = estimator.advantages(rewards, side)
+        except ValueError:  # some take no rewards but 0 and 1
+            return None
+        predicted = _affine(form, rewards) + shift[few, None]
+        if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
+            return None
+    return form
+
+
+def _own_and_other(response: Array) -> tuple[float, float]:
+    """Return what a reward of 1 for the first output does to its advantage, and to the others'."""
+    return float(response[0]), float(response[-1]) if len(response) > 1 else 0.0
+
+
+def _affine(form: AffineForm | AdvantageRule, rewards: Array) -> Array:
+    """Return own·Z_i + other·Σ_{j≠i} Z_j; groups lie along the last axis."""
+    others = rewards.sum(axis=-1, keepdims=True) - rewards
+    return form.own * rewards + form.other * others
+
+
+def _irregular(shape: tuple[int, ...]) -> Array:
+    """Rewards between −1 and 1 in no order."""
+    return np.sin(np.arange(1.0, math.prod(shape) + 1)).reshape(shape)
+
+
+def _with_levels(shape: tuple[int, ...], levels: Array) -> list[Array]:
+    """Rewards of the problem itself: mixed, and all equal, which some estimators treat apart."""
+    return [_mixed(_irregular(shape), levels), *(np.full(shape, level) for level in levels)]
+
+
 def _advantage_rule(estimator: Estimator, group_size: int, reward_levels: Array) -> AdvantageRule:
     if looks_beyond_group(estimator, group_size, reward_levels):
         raise ValueError(
             "estimator must look at one group at a time, and at no more than its rewards, V and "
             f"b*, for many runs at once, got {estimator!r}"
         )
-    ask = _Asked(estimator, group_size)
+    probe = _Probe(estimator, group_size)
     nothing = np.zeros(group_size)
     first = nothing.copy()
     first[0] = 1.0
-    constant = ask(nothing)[0]
-    response = ask(first) - constant
+    constant = probe(nothing)[0]
+    response = probe(first) - constant
+    own, other = _own_and_other(response)
     rule = AdvantageRule(
-        own=float(response[0]),
-        other=float(response[-1]) if group_size > 1 else 0.0,
+        own=own,
+        other=other,
         constant=float(constant),
-        value=float(ask(nothing, value=1.0)[0] - constant),
-        optimal_baseline=float(ask(nothing, best=1.0)[0] - constant),
+        value=float(probe(nothing, value=1.0)[0] - constant),
+        optimal_baseline=float(probe(nothing, best=1.0)[0] - constant),
         tabulated=np.empty((0, 2)),
     )
-    if _holds(rule, ask, reward_levels):
+    if _holds(rule, probe, reward_levels):
         return rule
-    rule = rule._replace(tabulated=_table(ask, reward_levels))
-    if len(reward_levels) == 2 and _holds(rule, ask, reward_levels):
+    rule = rule._replace(tabulated=_table(probe, reward_levels))
+    if len(reward_levels) == 2 and _holds(rule, probe, reward_levels):
         return rule
     raise ValueError(
         "estimator must be affine in the rewards, or depend on 0/1 rewards through their number "
@@ -110,9 +202,9 @@ def tabulate(estimator: Estimator, group_size: int) -> Array:
     table = np.stack([answers[:, -1], answers[:, 0]], axis=-1)
     table[-1, 0] = table[0, 1] = 0.0
     for order in (slice(None), slice(None, None, -1), _irregular_order(size)):
-        asked = rewards[:, order]
-        expected = np.take_along_axis(table, asked.astype(int), axis=-1)
-        if not np.allclose(estimator.advantages(asked), expected, rtol=1e-12, atol=1e-12):
+        reordered = rewards[:, order]
+        expected = np.take_along_axis(table, reordered.astype(int), axis=-1)
+        if not np.allclose(estimator.advantages(reordered), expected, rtol=1e-12, atol=1e-12):
             raise ValueError(
                 f"estimator must not look at the order of the outputs, got {estimator!r}"
             )
@@ -206,7 +298,7 @@ def _irregular_order(size: int) -> NDArray[np.intp]:
     return np.argsort(np.sin(np.arange(1.0, size + 1)))
 
 
-class _Asked:
+class _Probe:
     """An estimator with its group size."""
 
     def __init__(self, estimator: Estimator, group_size: int) -> None:
@@ -226,12 +318,12 @@ class _Asked:
         return True
 
 
-def _table(ask: _Asked, levels: Array) -> Array:
+def _table(probe: _Probe, levels: Array) -> Array:
     """The advantages of both levels for each number k of outputs that have the second."""
-    size = ask.group_size
+    size = probe.group_size
     table = np.zeros((size + 1, 2))
     for count in range(size + 1):
-        answer = ask(_with_count(size, count, levels))
+        answer = probe(_with_count(size, count, levels))
         table[count] = answer[-1], answer[0]
     return table
 
@@ -241,23 +333,23 @@ def _with_count(size: int, count: int, levels: Array) -> Array:
     return np.where(np.arange(size) < count, levels[-1], levels[0])
 
 
-def _holds(rule: AdvantageRule, ask: _Asked, levels: Array) -> bool:
+def _holds(rule: AdvantageRule, probe: _Probe, levels: Array) -> bool:
     """Compare with answers to irregular, mixed and equal rewards, in another order too."""
-    size = ask.group_size
-    irregular = np.sin(np.arange(1.0, size + 1))
-    mixed = _mixed(irregular, levels)
-    cases = [mixed, mixed[::-1].copy(), *(np.full(size, level) for level in levels)]
+    size = probe.group_size
+    irregular = _irregular((size,))
+    mixed, *equal = _with_levels((size,), levels)
+    cases = [mixed, mixed[::-1].copy(), *equal]
     if len(levels) == 2:  # a table is right for each count by construction, in this order
         counts = np.unique(np.linspace(0, size, _COUNTS_CHECKED).astype(int))
         cases += [_with_count(size, count, levels)[::-1].copy() for count in counts]
     if len(rule.tabulated) == 0:
-        if not ask.accepts(irregular):  # some take no rewards but 0 and 1
+        if not probe.accepts(irregular):  # some take no rewards but 0 and 1
             return False
         cases.append(irregular)
     sides = (0.0, 0.0), (0.3, -0.7), (1.1, 0.4)
     return all(
         np.allclose(
-            ask(rewards, *side), _predicted(rule, rewards, *side, levels), rtol=1e-12, atol=1e-12
+            probe(rewards, *side), _predicted(rule, rewards, *side, levels), rtol=1e-12, atol=1e-12
         )
         for rewards in cases
         for side in sides
@@ -271,5 +363,4 @@ def _predicted(
     if len(rule.tabulated):
         second = rewards == levels[-1]
         return rule.tabulated[second.sum(), second.astype(int)] + known
-    others = rewards.sum() - rewards
-    return rule.own * rewards + rule.other * others + rule.constant + known
+    return _affine(rule, rewards) + rule.constant + known

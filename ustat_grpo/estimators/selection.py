@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     in_working_precision,
     require_batch,
     require_eps,
 )
-from ustat_grpo.estimators.interface import NOTHING, Estimator, SideInformation
 from ustat_grpo.inputs.checks import finite, probabilities, same_length, unit_interval
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ustat_grpo.estimators.arrays import (
+from ustat_grpo.estimators.interface import NOTHING, SideInformation
+from ustat_grpo.estimators.scored import (
     Array,
     Scored,
     beside,
@@ -20,7 +21,6 @@ from ustat_grpo.estimators.arrays import (
     require_eps,
     sum_of_others,
 )
-from ustat_grpo.estimators.interface import NOTHING, SideInformation
 from ustat_grpo.inputs.checks import leave_one_out_group_size, real
 
 _BATCH = (-2, -1)

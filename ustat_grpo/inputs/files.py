@@ -69,15 +69,15 @@ def _is_same(path: Path, other: Path) -> bool:
 def _status(target: Path, path: Path) -> os.stat_result | None:
     """Return what is known of the file to be replaced, None if there is none."""
     try:
-        found = target.stat()
+        status = target.stat()
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or a pipe"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
         raise OSError(errno.EINVAL, f"must be a regular file, got {kind}", str(path))
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    return found
+    return status
 
 
 def _create(partial: Path, old: os.stat_result | None) -> int:

@@ -54,25 +54,25 @@ class IdError(ValueError):
         self.value: object = value
 
 
-def identified(name: str, given: object) -> Ids:
+def identified(name: str, ids: object) -> Ids:
     """Return ids with the place of each among those that differ.
 
     Args:
         name: what errors call them.
-        given: one id a row: integers, reals or texts, in an array or a list.
+        ids: one id a row: integers, reals or texts, in an array or a list.
 
     Raises:
         ValueError: if they are not one-dimensional, or one is missing, masked, no number or text,
             a real so large that others are rounded to it, or spelled as one of another type.
     """
-    require_unmasked(name, given)
-    if not isinstance(given, list | tuple):
-        array = plain_ids(given)
+    require_unmasked(name, ids)
+    if not isinstance(ids, list | tuple):
+        array = plain_ids(ids)
         if array.ndim != 1:
             raise ValueError(f"{name} must be one id a row, got shape {array.shape}")
-        given = array
+        ids = array
     try:
-        return ids_of(given)
+        return ids_of(ids)
     except IdError as error:
         told = f"{name} must be {error.requirement}, got {quoted(error.value)} in row {error.row}"
         raise ValueError(told) from None

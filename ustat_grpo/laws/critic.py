@@ -36,8 +36,8 @@ def excess(moments: Moments, prediction: ArrayLike) -> Errors:
         [0.02]
     """
     error = numbers("prediction", prediction) - moments.value
-    given = mse.critic(moments, group_size=1, mean_error=error, mean_square_error=error**2)
-    return given - mse.oracle(moments, group_size=1)
+    of_critic = mse.critic(moments, group_size=1, mean_error=error, mean_square_error=error**2)
+    return of_critic - mse.oracle(moments, group_size=1)
 
 
 def break_even_error(moments: Moments, *, group_size: int) -> Errors:

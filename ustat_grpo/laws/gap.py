@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, exponent_of
 from ustat_grpo.inputs.checks import finite, real, require_unmasked
 
 
@@ -95,8 +95,11 @@ def decaying_rate_bound(
         noise: M.
         rate: β. The lemma asks for β > 1/(2μ); below, a warning says so and the bound is infinite.
 
+    Returns:
+        The bounds, infinite where they are above all doubles.
+
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or what the bound is made of is no double.
 
     Note:
         ε is free in the lemma. As a function of n₀ the least is 1 + ε = (n₀−1)/(n₀−1−q),
@@ -120,14 +123,31 @@ def decaying_rate_bound(
         limit = f"1/(2μ) = {1 / (2 * dominance):g}"
         warnings.warn(f"rate must be above {limit} for Lemma 6, got {rate!r}", stacklevel=2)
         return np.full(steps.shape, np.inf)
-    least = dominance * smooth * size**2 / excess  # q: n₀ − 1 must exceed it
-    limit = smooth * size**2 * variance / (2 * excess)
+    exponent = exponent_of(np.array(gap))
+    with np.errstate(all="ignore"):
+        try:
+            least = dominance * smooth * size**2 / excess  # q: n₀ − 1 must exceed it
+            limit = smooth * size**2 * variance / (2 * excess)
+            own_gap, own_limit = np.ldexp([gap, limit], -exponent).tolist()
+            scale = _decaying_scale(own_gap, own_limit, least)
+        except OverflowError:
+            scale = np.nan
+        if not np.isfinite(scale):
+            raise ValueError(
+                "largest_gap, smoothness, pl_constant, noise and rate must be of a size at which "
+                f"the bound is a double, got {gap:g}, {smooth:g}, {dominance:g}, {variance:g} and "
+                f"{size:g}"
+            )
+        return np.ldexp(scale / steps, exponent)
+
+
+def _decaying_scale(gap: float, limit: float, least: float) -> float:
+    """Return the least C of n₀ with E Δ_n ≤ C/n: max{a·n₀, limit·(n₀−1)/(n₀−1−q)}."""
     half = (gap - gap * least - limit) / (2 * gap)
     root = np.sqrt(half**2 + least) - half
     # One term rises and the other falls in n₀ − 1, so the best whole number is next to the root.
     whole = np.maximum([np.floor(root), np.ceil(root)], np.floor(least) + 1)
-    scale = np.maximum(gap * (whole + 1), limit * whole / (whole - least)).min()
-    return scale / steps
+    return np.maximum(gap * (whole + 1), limit * whole / (whole - least)).min()
 
 
 def recursive_bound(

@@ -16,7 +16,7 @@ from ustat_grpo.inputs.checks import first_smallest, integer, real, without_roun
 from ustat_grpo.moments import Moments, NoiseComponents
 
 
-class Interval(NamedTuple):
+class GroupSizeRange(NamedTuple):
     """A closed interval of group sizes.
 
     Examples:
@@ -64,7 +64,7 @@ def optimal(noise: NoiseComponents) -> float:
     return 1 + float(np.sqrt(noise.residual / noise.prompt))
 
 
-def near_optimal(noise: NoiseComponents, *, tolerance: float = 0.05) -> Interval:
+def near_optimal(noise: NoiseComponents, *, tolerance: float = 0.05) -> GroupSizeRange:
     """Return the interval of G whose error is within `tolerance` of the best, relative.
 
     With u = G − 1: c₁u + c₃/u ≤ (1+tolerance)·M − c₁ − c₂, M the least value of
@@ -85,14 +85,14 @@ def near_optimal(noise: NoiseComponents, *, tolerance: float = 0.05) -> Interval
     if noise.prompt == 0:
         # The error falls in G toward c₂/N: the interval begins where c₃/u ≤ tolerance·c₂.
         low = np.inf if noise.oracle == 0 else 1 + noise.residual / (slack * noise.oracle)
-        return Interval(low, np.inf)
+        return GroupSizeRange(low, np.inf)
     root = np.sqrt(noise.prompt * noise.residual)
     least = noise.prompt + noise.oracle + 2 * root
     half = root + slack * least / 2
     # The roots multiply to c₃/c₁: take the larger, where nothing cancels, and divide.
     high = (half + np.sqrt(half**2 - root**2)) / noise.prompt
     low = noise.residual / noise.prompt / high
-    return Interval(1 + float(low), 1 + float(high))
+    return GroupSizeRange(1 + float(low), 1 + float(high))
 
 
 def best_divisor(noise: NoiseComponents, *, budget: int) -> int:

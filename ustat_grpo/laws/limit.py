@@ -161,17 +161,17 @@ def weights(hessian: ArrayLike, covariance: ArrayLike) -> Float[Array, " k"]:
     root = np.sqrt(eigenvalues)
     # ½ Λ^½ Σ Λ^½ has the same eigenvalues and needs no matrix root.
     form = np.outer(root, root) * _coordinates(covariance, eigenvalues) / 2
-    found = np.linalg.eigvalsh(form)[::-1]
-    threshold = ZERO_WEIGHT * np.abs(found).max()
-    if found[-1] < -threshold:
+    spectrum = np.linalg.eigvalsh(form)[::-1]
+    threshold = ZERO_WEIGHT * np.abs(spectrum).max()
+    if spectrum[-1] < -threshold:
         raise ValueError(
             "covariance must be positive semidefinite, got a weight of "
-            f"{found[-1]:g} beside a largest of {found[0]:g}"
+            f"{spectrum[-1]:g} beside a largest of {spectrum[0]:g}"
         )
-    return np.asarray(found[found > threshold], dtype=np.float64)
+    return np.asarray(spectrum[spectrum > threshold], dtype=np.float64)
 
 
-def expected_gap(hessian: ArrayLike, covariance: ArrayLike) -> float:
+def mean_gap(hessian: ArrayLike, covariance: ArrayLike) -> float:
     """Return ½ tr(ΛΣ) = Σ_k w_k, the mean of the law of `weights`.
 
     The limit of n E[Δ_n] at rate β/i (given uniform integrability); near E[Δ] in the long run at a
@@ -186,7 +186,7 @@ def expected_gap(hessian: ArrayLike, covariance: ArrayLike) -> float:
 
     Examples:
         >>> from ustat_grpo import laws
-        >>> round(laws.limit.expected_gap([[-2.0]], covariance=[[0.5]]), 6)  # ½ · 2 · ½
+        >>> round(laws.limit.mean_gap([[-2.0]], covariance=[[0.5]]), 6)  # ½ · 2 · ½
         0.5
     """
     eigenvalues = identifiable(hessian).eigenvalues
@@ -264,7 +264,7 @@ def _gap_components(
 ) -> NoiseComponents:
     checked = {name: _symmetric(name, noise) for name, noise in noises.items()}
     return NoiseComponents(
-        **{name: expected_gap(hessian, covariance(noise)) for name, noise in checked.items()}
+        **{name: mean_gap(hessian, covariance(noise)) for name, noise in checked.items()}
     )
 
 

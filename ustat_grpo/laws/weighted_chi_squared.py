@@ -106,9 +106,9 @@ class WeightedChiSquared:
             # Squares of weights may be beyond floating point: a power of two changes no digit.
             _, exponent = np.frexp(self.weights.max())
             unit = WeightedChiSquared(np.ldexp(self.weights, -exponent))
-            found = unit._in_blocks(unit._quantiles, levels[inside])
+            in_units = unit._in_blocks(unit._quantiles, levels[inside])
             with np.errstate(over="ignore", under="ignore"):
-                quantiles[inside] = np.ldexp(found, exponent)
+                quantiles[inside] = np.ldexp(in_units, exponent)
         return quantiles if quantiles.ndim else float(quantiles)
 
     def rvs(self, size: int | tuple[int, ...], *, rng: np.random.Generator) -> Array:

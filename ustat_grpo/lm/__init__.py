@@ -21,22 +21,29 @@ from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
 from ustat_grpo.lm.questions.questions import Questions, arithmetic_questions
 from ustat_grpo.lm.questions.rewards import AccuracyAndFormat, ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
-from ustat_grpo.lm.scores.gradient_error import brute_force_errors
-from ustat_grpo.lm.scores.moments import norm_moments
+from ustat_grpo.lm.scores.known_solutions import brute_force_errors, norm_moments
+from ustat_grpo.lm.scores.output_pool import draw_pool
 from ustat_grpo.lm.scores.output_sample import measured_outputs
-from ustat_grpo.lm.scores.pool import draw_pool
 from ustat_grpo.lm.scores.products import probe_norms, score_gram, score_norms
 from ustat_grpo.lm.scoring import Answers, log_probs, weighted_score
-from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, train_step
-from ustat_grpo.lm.training.critic import value_network
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.actor_critic import (
+    ActorCritic,
+    LearnedCritic,
+    Learner,
+    train_step,
+    value_network,
+)
 from ustat_grpo.lm.training.ensemble import train_ensemble
-from ustat_grpo.lm.training.policy_gradient import Task
+from ustat_grpo.lm.training.model_training import AdamW, ModelTraining, Sgd
 from ustat_grpo.lm.training.pretraining import Pretraining, pretrain
 from ustat_grpo.lm.training.surrogate import practical_gradient
-from ustat_grpo.lm.training.training import TrainingConfig, run_rng, train
+from ustat_grpo.lm.training.training import run_rng, train
 
 __all__ = [
     "AccuracyAndFormat",
+    "ActorCritic",
+    "AdamW",
     "Answers",
     "CharacterTokenizer",
     "Conversation",
@@ -45,12 +52,13 @@ __all__ = [
     "LanguageModel",
     "LearnedCritic",
     "Learner",
+    "ModelTraining",
     "Pretraining",
     "Prompts",
     "Questions",
     "Rollouts",
+    "Sgd",
     "Task",
-    "TrainingConfig",
     "Transformer",
     "TransformerShape",
     "arithmetic_questions",

@@ -8,20 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.inputs.checks import integer
-from ustat_grpo.lm.language_model import LanguageModel, Prompts
+from ustat_grpo.lm.language_model import LanguageModel
 from ustat_grpo.lm.scoring import Answers, Gradient, log_probs, passes, weighted_score_of
-
-
-def require_solutions(
-    model: LanguageModel, prompts: Prompts, solutions: Answers, max_tokens: int
-) -> None:
-    """Raise unless each prompt has its solution, and outputs of `max_tokens` may be all of them."""
-    if len(prompts) != len(solutions):
-        raise ValueError(
-            f"prompts must be those of the {len(solutions)} solutions, one each, got {len(prompts)}"
-        )
-    require_possible(model, solutions, integer("max_tokens", max_tokens))
 
 
 def require_possible(

@@ -15,7 +15,10 @@ from torch import Tensor
 from ustat_grpo.inputs.checks import integer
 
 Cache = Any
-"""Keys and values of the tokens so far; only its model looks inside."""
+"""What a model keeps of the tokens so far; only the model looks inside."""
+
+KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
+"""The cache of a transformer: two tensors a layer, of shape (n, heads, s, width/heads)."""
 
 
 class LanguageModel(Protocol):

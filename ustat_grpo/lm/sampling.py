@@ -57,8 +57,8 @@ def sample_groups(
     """
     batch_size, size = len(prompts), integer("group_size", group_size)
     numbers = uniforms(batch_size * size, max_tokens, rng=rng)
-    asked = torch.arange(batch_size).repeat_interleave(size)
-    drawn = sample_rows(model, prompts, asked, numbers)
+    prompt_of = torch.arange(batch_size).repeat_interleave(size)
+    drawn = sample_rows(model, prompts, prompt_of, numbers)
     outputs, mask, log_probs = (each.view(batch_size, size, -1) for each in drawn)
     return Rollouts(prompts, outputs, mask, log_probs)
 
@@ -80,7 +80,7 @@ def uniforms(num_outputs: int, max_tokens: int, *, rng: torch.Generator) -> Floa
 def sample_rows(
     model: LanguageModel,
     prompts: Prompts,
-    asked: Int[Tensor, " n"],
+    prompt_of: Int[Tensor, " n"],
     numbers: Float[Tensor, "n L"],
 ) -> tuple[Int[Tensor, "n L"], Bool[Tensor, "n L"], Float[Tensor, "n L"]]:
     """Sample outputs, any number to each prompt; return tokens, mask and log-probabilities.
@@ -88,7 +88,7 @@ def sample_rows(
     Args:
         model: the policy.
         prompts: B prompts, on the model's device.
-        asked: which prompt each output answers.
+        prompt_of: which prompt each output answers.
         numbers: from `uniforms`.
 
     Raises:
@@ -97,7 +97,8 @@ def sample_rows(
     count, length = numbers.shape
     require_context(model, prompts, length, "max_tokens")
     device = prompts.tokens.device
-    numbers, row = numbers.to(device), asked.to(device)  # row: of the computation, for each output
+    numbers = numbers.to(device)
+    row = prompt_of.to(device)  # of the computation, for each output
     outputs = torch.full((count, length), model.end_token, device=device)
     mask = torch.zeros_like(outputs, dtype=torch.bool)
     logits, cache = model(prompts.tokens, prompts.real, last=1)

@@ -46,8 +46,8 @@ class Answers:
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """Return some of the rows, by a slice or an index tensor, with the prompts they answer."""
-        asked, prompt = torch.unique(self.prompt[rows], return_inverse=True)
-        return type(self)(self.prompts[asked], prompt, self.tokens[rows], self.mask[rows])
+        unlike, prompt = torch.unique(self.prompt[rows], return_inverse=True)
+        return type(self)(self.prompts[unlike], prompt, self.tokens[rows], self.mask[rows])
 
     @classmethod
     def of(cls, prompts: Prompts, outputs: list[Tensor], pad_token: int = 0) -> Self:
@@ -270,8 +270,8 @@ def token_weighted_score(
     total: Gradient = tuple(torch.zeros_like(p) for p in trained)
     for rows in passes(len(answers), rows_per_pass):
         part = without_padding(answers[rows])
-        found = log_probs(model, part)
-        objective = (found * coefficients(rows, part, found.detach())).sum()
+        of_tokens = log_probs(model, part)
+        objective = (of_tokens * coefficients(rows, part, of_tokens.detach())).sum()
         parts = torch.autograd.grad(objective, trained, materialize_grads=True)
         total = tuple(a + b for a, b in zip(total, parts, strict=True))
     return total

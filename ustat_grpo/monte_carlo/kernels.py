@@ -25,10 +25,10 @@ import numpy as np
 from numba import njit
 
 from ustat_grpo.compiled.cache import compiled
-from ustat_grpo.compiled.draws import column_shift, draw_cell, draw_cells, draw_counts, draw_prompts
-from ustat_grpo.compiled.rng import stream, substream
-from ustat_grpo.monte_carlo.layout import LARGEST_SCATTERED_GROUP, SLOTS_PER_TILE
-from ustat_grpo.monte_carlo.tiles import num_tiled_sizes, score_tile
+from ustat_grpo.compiled.draws import alias_row, draw_cell, draw_cells, draw_counts, draw_prompts
+from ustat_grpo.compiled.rng import stream_of, substream
+from ustat_grpo.monte_carlo.layout import LARGEST_SCATTERED_GROUP, Replicate, Slot
+from ustat_grpo.monte_carlo.tiles import num_tiled_sizes, score_tiles
 
 LARGEST_DRAWN_GROUP = 256
 """Groups above this size are drawn as counts; below, outputs are cheaper one by one."""
@@ -41,73 +41,63 @@ _OUTPUT_STREAM = 1
 
 
 @compiled
-def simulate(tables, forms, work, key, all_once, first, totals):
-    """Run replicates first, first + 1, … until `totals`, handed in as zeros, is full.
+def simulate(tables, forms, work, draws, totals):
+    """Run the replicates of `draws` until `totals`, handed in as zeros, is full.
 
     Args:
         tables: the problem.
         forms: the estimators.
         work: scratch memory; its `prompts` has the length of the minibatch.
-        key: of the random streams.
-        all_once: whether every prompt is taken once, weighted, or the minibatch drawn i.i.d.
-        first: number of the first replicate, a multiple of the block length.
+        draws: the first of them has a number that is a multiple of the block length.
         totals: output.
     """
     batch_size = len(work.prompts)
     weight = 1.0 / batch_size
-    num_tiled = num_tiled_sizes(tables, forms, all_once)
+    num_tiled = num_tiled_sizes(tables, forms, draws.all_once)
     for index in range(totals.errors.shape[0]):
-        replicate_key = substream(key, first + index)
+        replicate_key = substream(draws.key, draws.first + index)
         output_key = substream(replicate_key, _OUTPUT_STREAM)
-        _choose_prompts(tables, replicate_key, all_once, work.prompts)
-        block = index // REPLICATES_PER_BLOCK
-        for slot in range(0, batch_size if num_tiled > 0 else 0, SLOTS_PER_TILE):
-            size = min(SLOTS_PER_TILE, batch_size - slot)
-            score_tile(
-                tables, forms, work.tile, totals, output_key, index, block, num_tiled, slot, size
-            )
+        replicate = Replicate(index, index // REPLICATES_PER_BLOCK, output_key)
+        _choose_prompts(tables, replicate_key, draws.all_once, work.prompts)
+        if num_tiled > 0:
+            score_tiles(tables, forms, work.tile, totals, replicate, num_tiled)
         if num_tiled < len(forms.group_sizes):
-            for slot in range(batch_size):
-                prompt = work.prompts[slot]
-                if all_once:
+            for number in range(batch_size):
+                prompt = work.prompts[number]
+                if draws.all_once:
                     weight = tables.prompt_weights[prompt]
-                slot_key = substream(output_key, slot)
-                _add_group(tables, forms, work, prompt, weight, slot_key, num_tiled)
-            _score(tables, work, totals, index, block, num_tiled)
+                slot = Slot(prompt, weight, substream(output_key, number))
+                _add_group(tables, forms, work, slot, num_tiled)
+            _score(tables, work, totals, replicate, num_tiled)
 
 
 @compiled
-def count_cells(tables, group_sizes, key, all_once, first, prompts, counts):
+def count_cells(tables, group_sizes, draws, prompts, counts):
     """Fill the prompts and cell counts of the very groups that `simulate` draws.
 
     Args:
         tables: the problem.
         group_sizes: S sizes, in ascending order.
-        key: of the random streams.
-        all_once: as for `simulate`.
-        first: number of the first replicate.
+        draws: as for `simulate`.
         prompts: output, shape (replicates, B).
         counts: output, shape (S, replicates, B, C); must hold zeros.
     """
     for index in range(prompts.shape[0]):
-        replicate_key = substream(key, first + index)
-        _choose_prompts(tables, replicate_key, all_once, prompts[index])
+        replicate_key = substream(draws.key, draws.first + index)
+        _choose_prompts(tables, replicate_key, draws.all_once, prompts[index])
         output_key = substream(replicate_key, _OUTPUT_STREAM)
         for slot in range(prompts.shape[1]):
             prompt = prompts[index, slot]
             slot_key = substream(output_key, slot)
+            aliases = alias_row(tables.aliases, prompt)
             counted_row = prompt
             for s in range(len(group_sizes)):
-                group = counts[s, index, slot]
-                if group_sizes[s] <= LARGEST_DRAWN_GROUP:
-                    start, stride = stream(slot_key)
-                    draw_cells(start, stride, 0, group_sizes[s], tables.aliases, prompt, group)
+                size, group = group_sizes[s], counts[s, index, slot]
+                if size <= LARGEST_DRAWN_GROUP:
+                    draw_cells(stream_of(slot_key), 0, size, aliases, group)
                 else:
-                    start, stride = stream(substream(slot_key, group_sizes[s]))
-                    draw_counts(
-                        start, stride, group_sizes[s], tables.counts, counted_row, tables.aliases,
-                        prompt, group,
-                    )  # fmt: skip
+                    stream = stream_of(substream(slot_key, size))
+                    draw_counts(stream, size, tables.counts, counted_row, aliases, group)
                     counted_row += len(tables.action_probs)
 
 
@@ -118,51 +108,48 @@ def _choose_prompts(tables, replicate_key, all_once, prompts):
         for slot in range(len(prompts)):
             prompts[slot] = slot
     else:
-        start, stride = stream(substream(replicate_key, _PROMPT_STREAM))
-        draw_prompts(start, stride, tables.prompt_aliases, prompts)
+        stream = stream_of(substream(replicate_key, _PROMPT_STREAM))
+        draw_prompts(stream, tables.prompt_aliases, prompts)
 
 
 @njit(inline="always")
-def _add_group(tables, forms, work, prompt, weight, slot_key, first_size):
+def _add_group(tables, forms, work, slot, first_size):
     """Draw one group at every further group size and add its gradient, for each estimator, to ĝ."""
-    start, stride = stream(slot_key)
+    stream, aliases = stream_of(slot.key), alias_row(tables.aliases, slot.prompt)
     one_hot = tables.scores.shape[0] == 0
     num_drawn = 0
-    counted_row = prompt
+    counted_row = slot.prompt
     for s in range(first_size, len(forms.group_sizes)):
         group_size = forms.group_sizes[s]
         if one_hot and group_size <= LARGEST_SCATTERED_GROUP:
-            _scatter_outputs(tables, forms, work, prompt, weight, start, stride, s)
+            _scatter_outputs(tables, forms, work, slot, stream, s)
             continue
         if group_size <= LARGEST_DRAWN_GROUP:
             if num_drawn == 0:
                 for cell in range(len(work.drawn)):
                     work.drawn[cell] = 0
-            draw_cells(start, stride, num_drawn, group_size, tables.aliases, prompt, work.drawn)
+            draw_cells(stream, num_drawn, group_size, aliases, work.drawn)
             num_drawn = group_size
             total = _summarise(work.drawn, tables.levels, work.outputs, work.rewards)
         else:
-            alone, apart = stream(substream(slot_key, group_size))
-            draw_counts(
-                alone, apart, group_size, tables.counts, counted_row, tables.aliases, prompt,
-                work.counted,
-            )  # fmt: skip
+            alone = stream_of(substream(slot.key, group_size))
+            draw_counts(alone, group_size, tables.counts, counted_row, aliases, work.counted)
             counted_row += len(tables.action_probs)
             total = _summarise(work.counted, tables.levels, work.outputs, work.rewards)
-        _add_actions(tables, forms, work, prompt, weight, total, s)
+        _add_actions(tables, forms, work, slot, total, s)
 
 
 @njit(inline="always")
-def _scatter_outputs(tables, forms, work, prompt, weight, start, stride, s):
+def _scatter_outputs(tables, forms, work, slot, stream, s):
     """One-hot features, small group: draw it and add each output's advantage to its action."""
-    group_size = forms.group_sizes[s]
+    group_size, prompt = forms.group_sizes[s], slot.prompt
     offset = np.uint64(prompt * tables.action_probs.shape[1])
-    shift_bits = column_shift(tables.aliases.shape[1])
+    aliases = alias_row(tables.aliases, prompt)
     total = 0.0
     for i in range(group_size):
-        work.cells[i] = draw_cell(start, stride, i, tables.aliases, prompt, shift_bits)
+        work.cells[i] = draw_cell(stream, i, aliases)
         total += tables.cell_rewards[work.cells[i]]
-    scale = weight / group_size
+    scale = slot.weight / group_size
     for e in range(forms.slope.shape[1]):
         slope = scale * forms.slope[s, e]
         shift = scale * (forms.other[s, e] * total + forms.shift[s, e, prompt])
@@ -198,12 +185,12 @@ def _summarise(counts, levels, outputs, rewards):
 
 
 @njit(inline="always")
-def _add_actions(tables, forms, work, prompt, weight, total, s):
+def _add_actions(tables, forms, work, slot, total, s):
     """Add the gradient of a group, summed by action, to ĝ of each estimator."""
-    group_size = forms.group_sizes[s]
+    group_size, prompt = forms.group_sizes[s], slot.prompt
     num_actions = len(work.outputs)
     offset = np.uint64(prompt * num_actions)
-    scale = weight / group_size
+    scale = slot.weight / group_size
     for e in range(forms.slope.shape[1]):
         slope = scale * forms.slope[s, e]
         shift = scale * (forms.other[s, e] * total + forms.shift[s, e, prompt])
@@ -224,21 +211,21 @@ def _add_actions(tables, forms, work, prompt, weight, total, s):
 
 
 @compiled
-def _score(tables, work, totals, index, block, first_size):
+def _score(tables, work, totals, replicate, first_size):
     """Take ‖ĝ − g‖² of one replicate, add ĝ to the sums of its block, and clear it."""
     for s in range(first_size, work.estimate.shape[0]):
         for e in range(work.estimate.shape[1]):
             error = tables.target_norm
             for j in range(work.estimate.shape[2]):
                 value = work.estimate[s, e, j]
-                totals.estimate[block, s, e, j] += value
+                totals.estimate[replicate.block, s, e, j] += value
                 error += value * (value - 2.0 * tables.target[j])
                 work.estimate[s, e, j] = 0.0
             for x in range(work.mass.shape[2]):
                 mass = work.mass[s, e, x]
-                totals.mass[block, s, e, x] += mass
+                totals.mass[replicate.block, s, e, x] += mass
                 centring = mass * tables.probs_norm[x] + 2.0 * tables.probs_target[x]
                 error += mass * (centring - 2.0 * work.overlap[s, e, x])
                 work.mass[s, e, x] = 0.0
                 work.overlap[s, e, x] = 0.0
-            totals.errors[index, s, e] = error
+            totals.errors[replicate.index, s, e] = error

@@ -14,6 +14,12 @@ SLOTS_PER_TILE = 64
 """Groups that are drawn and scored together, slot by slot in the innermost loop."""
 
 
+(
+    REWARD, PROB, PROB_REWARD, TARGET, TARGET_REWARD, COUNT_SQUARED, COUNT_REWARD, REWARD_SQUARED,
+) = range(8)  # fmt: skip
+"""Slots of `Tile.sums`: Σz, Σπ, Σπz, Σg, Σgz, Σn², Σnz, Σz²."""
+
+
 class Tile(NamedTuple):
     """Up to T small groups, each of another prompt, and what estimators need to know of them.
 
@@ -26,7 +32,7 @@ class Tile(NamedTuple):
     entries: NDArray[np.uint64]  # (LARGEST_SCATTERED_GROUP, T): where an output scatters to
     rewards: NDArray[np.float64]  # (LARGEST_SCATTERED_GROUP, T): z of each output
     shift: NDArray[np.float64]  # (T,): of one estimator
-    sums: NDArray[np.float64]  # (8, T): Σz, Σπ, Σπz, Σg, Σgz, Σn², Σnz, Σz²
+    sums: NDArray[np.float64]  # (8, T): see `REWARD` and those after it
 
 
 class Tables(NamedTuple):
@@ -59,6 +65,53 @@ class Forms(NamedTuple):
     shift: NDArray[np.float64]  # (S, E, P)
 
 
+class Draws(NamedTuple):
+    """Which replicates are drawn, and how."""
+
+    key: np.uint64  # of the random streams of all replicates
+    first: int  # number of the first replicate
+    all_once: bool  # whether every prompt is taken once, weighted, or the minibatch drawn i.i.d.
+
+
+class Replicate(NamedTuple):
+    """The replicate that is being worked on."""
+
+    index: int  # its row of `Totals.errors`
+    block: int  # whose sums ĝ is added to
+    output_key: np.uint64  # of the random streams of its slots
+
+
+class Slot(NamedTuple):
+    """The slot of a minibatch that is being worked on."""
+
+    prompt: int
+    weight: float  # of its group in ĝ: f(x) or 1/B
+    key: np.uint64  # of its random streams
+
+
+class TiledSlots(NamedTuple):
+    """The slots first … first + number − 1, worked on side by side."""
+
+    first: int
+    number: int
+
+
+class Form(NamedTuple):
+    """The affine form of one estimator at one group size; see `Forms`."""
+
+    group_size: int
+    slope: float
+    other: float
+    shift: NDArray[np.float64]  # (P,)
+
+
+class BlockSums(NamedTuple):
+    """The sums of one block for one estimator at one group size; see `Totals`."""
+
+    estimate: NDArray[np.float64]  # (d,)
+    mass: NDArray[np.float64]  # (P,)
+
+
 class Work(NamedTuple):
     """Scratch memory of one thread; the last three hold zeros between replicates."""
 
@@ -83,7 +136,7 @@ class Totals(NamedTuple):
 
 
 def new_tile() -> Tile:
-    """Return scratch memory for `score_tile`."""
+    """Return scratch memory for `score_tiles`."""
     words = LARGEST_SCATTERED_GROUP, SLOTS_PER_TILE
     return Tile(
         np.zeros(SLOTS_PER_TILE, dtype=np.uint64),

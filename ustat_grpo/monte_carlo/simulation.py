@@ -6,17 +6,16 @@ counts, through its public interface, batch by batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from ustat_grpo.bandits.snapshot import Snapshot
 from ustat_grpo.compiled.draws import alias_tables, padded_size, poisson_tables
+from ustat_grpo.compiled.threads import in_parts
 from ustat_grpo.estimators import Estimator, SideInformation
-from ustat_grpo.estimators.probing import looks_beyond_group, neutral_side
+from ustat_grpo.estimators.probing import AffineForm, affine_form
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.inputs.checks import first_largest
 from ustat_grpo.monte_carlo import kernels, layout
@@ -26,48 +25,6 @@ _ROUNDING = 1e-14
 
 _OUTPUTS_AT_ONCE = 2**22
 """Outputs that are held at once for the estimators outside the loop."""
-
-
-class AffineForm(NamedTuple):
-    """A_i = own·Z_i + other·Σ_{j≠i} Z_j + shift(x)."""
-
-    own: float
-    other: float
-    shift: Array  # (P,)
-
-
-def affine_form(estimator: Estimator, group_size: int, snapshot: Snapshot) -> AffineForm | None:
-    """Read the coefficients off an estimator's answers, or return None if it is not affine.
-
-    Two probes give the coefficients. They must then hold, at prompts from the least value to the
-    largest, for irregular rewards and for rewards of the problem itself, mixed and all equal, which
-    some estimators treat apart. An estimator that looks beyond the group is none either.
-    """
-    if looks_beyond_group(estimator, group_size, snapshot.reward_levels):
-        return None
-    value, best = snapshot.value, snapshot.optimal_baseline
-    nothing = np.zeros((len(value), group_size))
-    shift = estimator.advantages(nothing, neutral_side(value, best, group_size))[:, 0]
-    few = np.argsort(value)[np.linspace(0, len(value) - 1, min(len(value), 8)).astype(int)]
-    side = neutral_side(value[few], best[few], group_size)
-    rewards = np.zeros((len(few), group_size))
-    rewards[:, 0] = 1.0
-    response = estimator.advantages(rewards, side)[0] - shift[few[0]]
-    own, other = float(response[0]), float(response[1]) if group_size > 1 else 0.0
-    irregular = np.sin(np.arange(1.0, rewards.size + 1)).reshape(rewards.shape)
-    levels = snapshot.reward_levels
-    mixed = levels[(np.abs(irregular) * 1e6).astype(int) % len(levels)]
-    equal = [np.full(rewards.shape, level) for level in levels]
-    for rewards in (mixed, *equal, irregular):
-        try:
-            obtained = estimator.advantages(rewards, side)
-        except ValueError:  # some take no rewards but 0 and 1
-            return None
-        total = rewards.sum(axis=1, keepdims=True)
-        predicted = own * rewards + other * (total - rewards) + shift[few, None]
-        if not np.allclose(obtained, predicted, rtol=1e-12, atol=1e-12):
-            return None
-    return AffineForm(own, other, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +50,7 @@ class Simulation:
         """Groups in a minibatch."""
         return len(self.snapshot.value) if self.batch_size is None else self.batch_size
 
-    def run(self, first: int, replications: int, num_threads: int) -> tuple[Array, Array]:
+    def run(self, first: int, replications: int) -> tuple[Array, Array]:
         """Run replicates from number `first` on, a multiple of `REPLICATES_PER_BLOCK`.
 
         Returns:
@@ -101,18 +58,25 @@ class Simulation:
             the last one possibly short, shape (blocks, S, E, d).
         """
         bounds = np.append(np.arange(0, replications, REPLICATES_PER_BLOCK), replications)
-        num_parts = min(num_threads, len(bounds) - 1)
-        cuts = bounds[np.linspace(0, len(bounds) - 1, num_parts + 1).astype(int)]
+        columns = len(self.group_sizes), len(self.estimators)
+        errors = np.empty((replications, *columns))
+        sums = np.empty((len(bounds) - 1, *columns, self.snapshot.dimension))
         _ = self._forms, self._tables  # worked out once, before the threads ask for them
-        with ThreadPoolExecutor(num_parts) as pool:
-            done = list(pool.map(self._run_part, first + cuts[:-1], np.diff(cuts)))
-        return np.concatenate([e for e, _ in done]), np.concatenate([g for _, g in done])
+
+        def part(start: int, end: int) -> None:
+            rows = slice(bounds[start], bounds[end])
+            errors[rows], sums[start:end] = self._run_part(
+                first + rows.start, rows.stop - rows.start
+            )
+
+        in_parts(len(sums), part)
+        return errors, sums
 
     @cached_property
     def _forms(self) -> list[list[AffineForm | None]]:
         """Affine forms by group size, then estimator."""
         return [
-            [affine_form(estimator, size, self.snapshot) for estimator in self.estimators.values()]
+            [form_of(estimator, size, self.snapshot) for estimator in self.estimators.values()]
             for size in self.group_sizes
         ]
 
@@ -154,7 +118,8 @@ class Simulation:
             np.zeros((num_blocks, *work.mass.shape)),
         )
         all_once = self.batch_size is None
-        kernels.simulate(self._tables, forms, work, self.key, all_once, first, totals)
+        draws = layout.Draws(self.key, first, all_once)
+        kernels.simulate(self._tables, forms, work, draws, totals)
         # The loop subtracts squares: what it leaves of an error of zero is rounding, of any sign.
         largest = np.abs(self._tables.levels).max() + np.abs(forms.shift).max()
         weights = self.snapshot.prompt_probs if all_once else np.ones(1)
@@ -193,7 +158,8 @@ class Simulation:
         counts = np.zeros((len(self.group_sizes), *slots, num_cells), dtype=np.int64)
         sizes = np.array(self.group_sizes, dtype=np.int64)
         all_once = self.batch_size is None
-        kernels.count_cells(tables, sizes, self.key, all_once, first, prompts, counts)
+        draws = layout.Draws(self.key, first, all_once)
+        kernels.count_cells(tables, sizes, draws, prompts, counts)
         estimators = list(self.estimators.values())
         weights = snapshot.prompt_probs[prompts] if all_once else np.full(slots, 1 / slots[1])
         greedy = self._greedy_rewards(first, prompts)
@@ -239,6 +205,12 @@ class Simulation:
             return np.tensordot(summed, self._tables.scores, axes=2)
         centred = summed - probs * summed.sum(axis=2, keepdims=True)
         return centred.reshape(replications, -1)
+
+
+def form_of(estimator: Estimator, group_size: int, snapshot: Snapshot) -> AffineForm | None:
+    """Return the affine form of an estimator at V and b* of a snapshot, or None."""
+    value, best = snapshot.value, snapshot.optimal_baseline
+    return affine_form(estimator, group_size, snapshot.reward_levels, value, best)
 
 
 def tables_of(snapshot: Snapshot, group_sizes: Sequence[int]) -> layout.Tables:

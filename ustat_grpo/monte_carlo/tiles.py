@@ -10,9 +10,23 @@ import numpy as np
 from numba import njit
 
 from ustat_grpo.compiled.cache import compiled
-from ustat_grpo.compiled.draws import cell_of, column_shift
-from ustat_grpo.compiled.rng import stream, substream, word_at
-from ustat_grpo.monte_carlo.layout import LARGEST_SCATTERED_GROUP
+from ustat_grpo.compiled.draws import AliasRow, cell_of, column_shift
+from ustat_grpo.compiled.rng import Stream, stream_of, substream, word_at
+from ustat_grpo.monte_carlo.layout import (
+    COUNT_REWARD,
+    COUNT_SQUARED,
+    LARGEST_SCATTERED_GROUP,
+    PROB,
+    PROB_REWARD,
+    REWARD,
+    REWARD_SQUARED,
+    SLOTS_PER_TILE,
+    TARGET,
+    TARGET_REWARD,
+    BlockSums,
+    Form,
+    TiledSlots,
+)
 
 
 @njit(inline="always")
@@ -28,38 +42,51 @@ def num_tiled_sizes(tables, forms, all_once):
 
 
 @compiled
-def score_tile(tables, forms, tile, totals, output_key, index, block, num_tiled, first, number):
-    """Draw small groups of the prompts first … first + number − 1 and add up errors and ĝ.
+def score_tiles(tables, forms, tile, totals, replicate, num_tiled):
+    """Draw the groups of the `num_tiled` smallest sizes of a replicate; add up errors and ĝ.
 
     A prompt that is taken once has a block of ĝ to itself, so its part of ‖ĝ − g‖² is a quadratic
     form in an estimator's slope and shift, whose coefficients all estimators share.
     """
-    for j in range(number):
-        tile.start[j], tile.stride[j] = stream(substream(output_key, first + j))
-    for i in range(forms.group_sizes[num_tiled - 1]):
-        for j in range(number):
-            tile.words[i, j] = word_at(tile.start[j], tile.stride[j], i)
-    for s in range(num_tiled):
-        _fill_tile(tables, tile, forms.group_sizes[s], first, number)
-        _count_pairs(tile, forms.group_sizes[s], number)
-        for e in range(forms.slope.shape[1]):
-            if first == 0:
-                totals.errors[index, s, e] = tables.target_norm
-            error = _add_tile(tables, forms, tile, totals, block, s, e, first, number)
-            totals.errors[index, s, e] += error
+    num_prompts = len(tables.prompt_weights)
+    index, block = replicate.index, replicate.block
+    for first in range(0, num_prompts, SLOTS_PER_TILE):
+        slots = TiledSlots(first, min(SLOTS_PER_TILE, num_prompts - first))
+        _fill_words(tile, replicate.output_key, forms.group_sizes[num_tiled - 1], slots)
+        for s in range(num_tiled):
+            size = forms.group_sizes[s]
+            _fill_tile(tables, tile, size, slots)
+            _count_pairs(tile, size, slots.number)
+            for e in range(forms.slope.shape[1]):
+                if first == 0:
+                    totals.errors[index, s, e] = tables.target_norm
+                form = Form(size, forms.slope[s, e], forms.other[s, e], forms.shift[s, e])
+                sums = BlockSums(totals.estimate[block, s, e], totals.mass[block, s, e])
+                totals.errors[index, s, e] += _add_tile(tables, form, tile, sums, slots)
 
 
 @njit(inline="always")
-def _fill_tile(tables, tile, group_size, first, number):
+def _fill_words(tile, output_key, group_size, slots):
+    """Draw the random words of the largest group of each slot, with which the smaller begin."""
+    for j in range(slots.number):
+        tile.start[j], tile.stride[j] = stream_of(substream(output_key, slots.first + j))
+    for i in range(group_size):
+        for j in range(slots.number):
+            tile.words[i, j] = word_at(Stream(tile.start[j], tile.stride[j]), i)
+
+
+@njit(inline="always")
+def _fill_tile(tables, tile, group_size, slots):
     """Turn words into outputs, and sum what is linear in them."""
     num_actions = np.uint64(tables.action_probs.shape[1])
     shift_bits = column_shift(tables.aliases.shape[1])
-    for j in range(number):
-        prompt = np.uint64(first + j)
+    for j in range(slots.number):
+        prompt = np.uint64(slots.first + j)
+        aliases = AliasRow(tables.aliases, prompt, shift_bits)
         scale = tables.prompt_weights[prompt] / group_size
         total, prob_sum, prob_reward, target_sum, target_reward = 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(group_size):
-            cell = cell_of(tile.words[i, j], tables.aliases, prompt, shift_bits)
+            cell = cell_of(tile.words[i, j], aliases)
             action = tables.cell_actions[cell]
             entry = prompt * num_actions + action
             reward = scale * tables.cell_rewards[cell]
@@ -71,20 +98,21 @@ def _fill_tile(tables, tile, group_size, first, number):
             prob_reward += prob * reward
             target_sum += target
             target_reward += target * reward
-        tile.sums[0, j] = total
-        tile.sums[1, j] = prob_sum
-        tile.sums[2, j] = prob_reward
-        tile.sums[3, j] = target_sum
-        tile.sums[4, j] = target_reward
+        tile.sums[REWARD, j] = total
+        tile.sums[PROB, j] = prob_sum
+        tile.sums[PROB_REWARD, j] = prob_reward
+        tile.sums[TARGET, j] = target_sum
+        tile.sums[TARGET_REWARD, j] = target_reward
 
 
 @njit(inline="always")
 def _count_pairs(tile, group_size, number):
     """Sum n², nz and z² over actions, pair by pair of outputs: an action's sum, squared."""
-    counts, mixed, squares = tile.sums[5], tile.sums[6], tile.sums[7]
+    counts, mixed = tile.sums[COUNT_SQUARED], tile.sums[COUNT_REWARD]
+    squares = tile.sums[REWARD_SQUARED]
     for j in range(number):
         counts[j] = group_size
-        mixed[j] = tile.sums[0, j]
+        mixed[j] = tile.sums[REWARD, j]
         squares[j] = 0.0
     for i in range(group_size):
         for j in range(number):
@@ -99,25 +127,24 @@ def _count_pairs(tile, group_size, number):
 
 
 @njit(inline="always")
-def _add_tile(tables, forms, tile, totals, block, s, e, first, number):
+def _add_tile(tables, form, tile, sums, slots):
     """Add ĝ of one estimator to its block's sums; return its part of ‖ĝ − g‖² − ‖g‖²."""
-    group_size, slope, other = forms.group_sizes[s], forms.slope[s, e], forms.other[s, e]
-    shifts, estimate = forms.shift[s, e], totals.estimate[block, s, e]
-    masses, sums = totals.mass[block, s, e], tile.sums
+    group_size, slope, of = form.group_size, form.slope, tile.sums
     error = 0.0
-    for j in range(number):
-        prompt = np.uint64(first + j)
+    for j in range(slots.number):
+        prompt = np.uint64(slots.first + j)
         scale = tables.prompt_weights[prompt] / group_size
-        shift = other * sums[0, j] + scale * shifts[prompt]
-        mass = slope * sums[0, j] + shift * group_size
-        overlap = slope * sums[2, j] + shift * sums[1, j]
+        shift = form.other * of[REWARD, j] + scale * form.shift[prompt]
+        mass = slope * of[REWARD, j] + shift * group_size
+        overlap = slope * of[PROB_REWARD, j] + shift * of[PROB, j]
         tile.shift[j] = shift
-        masses[prompt] += mass
-        error += slope * (slope * sums[7, j] + 2.0 * (shift * sums[6, j] - sums[4, j]))
-        error += shift * (shift * sums[5, j] - 2.0 * sums[3, j])
+        sums.mass[prompt] += mass
+        mixed = shift * of[COUNT_REWARD, j] - of[TARGET_REWARD, j]
+        error += slope * (slope * of[REWARD_SQUARED, j] + 2.0 * mixed)
+        error += shift * (shift * of[COUNT_SQUARED, j] - 2.0 * of[TARGET, j])
         centring = mass * tables.probs_norm[prompt] + 2.0 * tables.probs_target[prompt]
         error += mass * (centring - 2.0 * overlap)
     for i in range(group_size):
-        for j in range(number):
-            estimate[tile.entries[i, j]] += slope * tile.rewards[i, j] + tile.shift[j]
+        for j in range(slots.number):
+            sums.estimate[tile.entries[i, j]] += slope * tile.rewards[i, j] + tile.shift[j]
     return error

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from ustat_grpo.inputs.arrays import Array, Integers
-from ustat_grpo.noise.groups import Groups
+from ustat_grpo.noise.groups import FlatGroups
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class PromptStatistics:
 
 
 def prompt_statistics(
-    groups: Groups, score_norms: Float[Array, " n"], gradient_norms: Float[Array, " B"]
+    groups: FlatGroups, score_norms: Float[Array, " n"], gradient_norms: Float[Array, " B"]
 ) -> PromptStatistics:
     """Return τ̂, ŝσ² and γ of every prompt in O(n).
 
@@ -103,7 +103,7 @@ def left_out_components(
     Without prompt b, Σp is Σp − 2p_b + q_b, Σq is Σq − q_b and Σm is Σm − 2m_b.
     """
     of_prompt, count = statistics.components, len(gradient_norms)
-    left = (of_prompt.sum(axis=0) - of_prompt) / (count - 1)
+    left_out = (of_prompt.sum(axis=0) - of_prompt) / (count - 1)
     cross = gradient_products - gradient_norms
-    left[:, 0] -= (cross.sum() - 2 * cross) / (partners.sum() - 2 * partners)
-    return left
+    left_out[:, 0] -= (cross.sum() - 2 * cross) / (partners.sum() - 2 * partners)
+    return left_out

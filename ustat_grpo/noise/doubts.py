@@ -7,20 +7,30 @@ the interval that corresponds to four standard errors of a normal mean, even if 
 that the batch has none of contributed as much as its rewards and scores allow: estimates are often
 negative for want of a rare kind of prompt, or of a group that has a rare output twice. Of 20,295
 right batches none was doubted.
+
+Neither does a batch lack groups of equal 0/1 rewards where it should have some. With a_j the mean
+of V^j (1−V)^(M−j) over prompts, C(M, j)·a_j of the groups of M outputs have j successes, and
+
+    a_0 a_2 ≥ a_1²   (Cauchy–Schwarz, whatever the prompts),
+
+so groups with one and two successes say how many at least have none. Given the number of groups
+with up to two successes, and of the successes in them, that no group is without one has its largest
+probability where equality holds, and there it is known exactly. Likewise with failures.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import gammaln
 
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.noise.components import PromptStatistics
-from ustat_grpo.noise.groups import MIN_PROMPTS, Groups
+from ustat_grpo.noise.groups import MIN_PROMPTS, FlatGroups
 from ustat_grpo.noise.interval import mean_interval
-from ustat_grpo.noise.possible import length_bounds
-from ustat_grpo.noise.scale import Measured
+from ustat_grpo.noise.possible import Measured, length_bounds
 
 FOUR_ERRORS = 0.999936657516334
 """The probability that a normal deviate is within four standard deviations."""
@@ -46,6 +56,11 @@ _PROMPTS = (
     "gradients of different prompts are more alike than each is to itself: one of gradient_norm "
     "and gradient_product scaled, or rewards that were normalised?"
 )
+_DROPPED = (
+    "no group has only {what}, which has a probability of {probability:.2g} beside those with one "
+    "or two {others}: were groups of equal rewards left out? They belong to the sample, with a "
+    "gradient of 0"
+)
 _PROBES = "was the loss of every probe a plain sum, and its norm squared?"
 NORMALISED = (
     "rewards have mean 0 and standard deviation 1 within every group: they are to be those before "
@@ -54,24 +69,25 @@ NORMALISED = (
 
 
 def doubts_of_outputs(
-    given: Measured, statistics: PromptStatistics, contributions: Float[Array, "B 3"]
+    measured: Measured, statistics: PromptStatistics, contributions: Float[Array, "B 3"]
 ) -> tuple[str, ...]:
     """Return a sentence for everything that is improbable of measured outputs.
 
     Args:
-        given: what was measured.
+        measured: what was measured.
         statistics: of every prompt.
         contributions: of the prompts to c₁, c₂, c₃, shape (B, 3).
     """
     prompt, oracle, residual = contributions.T
     gradient = statistics.gradient_norm_squared
-    _, most, _ = length_bounds(given)
+    _, most, _ = length_bounds(measured)
     # A rare output is alone in its groups here; those that have it twice, and make up for what is
     # negative there, would be twice as long.
     square, product = float((2 * most.max()) ** 2), float(2 * most.max() * most.mean())
-    groups = given.groups
-    output = float((groups.sizes * groups.totals(groups.weights**2 * given.score_norms)).max())
-    found = [NORMALISED] if are_normalised(groups) else []
+    groups = measured.groups
+    output = float((groups.sizes * groups.totals(groups.weights**2 * measured.score_norms)).max())
+    doubts = [NORMALISED] if are_normalised(groups) else []
+    doubts += missing_dead_groups(groups)
     columns = (
         Expectation("E‖g(X)‖²", gradient, square, _TOO_SHORT),
         Expectation("c₂", oracle, output, _TOO_LONG),
@@ -79,7 +95,7 @@ def doubts_of_outputs(
         Expectation("‖∇J‖²", gradient - prompt, product, _PRODUCTS),
         Expectation("c₁", prompt, square + product, _PROMPTS),
     )
-    return (*found, *_below_zero(columns))
+    return (*doubts, *_below_zero(columns))
 
 
 def doubts_of_blocks(contributions: Float[Array, "K 3"]) -> tuple[str, ...]:
@@ -112,17 +128,54 @@ class Expectation(NamedTuple):
 
 def _below_zero(columns: Sequence[Expectation]) -> list[str]:
     """Return a sentence for every expectation that is far below zero, each cause once."""
-    found: dict[str, str] = {}
+    doubts: dict[str, str] = {}
     for name, column, largest, cause in columns:
         unseen = largest * _UNSEEN / len(column)
         if mean_interval(column, FOUR_ERRORS).high < -unseen:
             error = float(column.std(ddof=1)) / np.sqrt(len(column))
             times = f"{-float(column.mean()) / error:.3g} standard errors" if error else "far"
-            found.setdefault(cause, f"{name} is estimated {times} below 0; {cause}")
-    return list(found.values())
+            doubts.setdefault(cause, f"{name} is estimated {times} below 0; {cause}")
+    return list(doubts.values())
 
 
-def are_normalised(groups: Groups) -> bool:
+def missing_dead_groups(groups: FlatGroups) -> list[str]:
+    """Return a doubt if there should be groups of equal 0/1 rewards, but are none, at either end.
+
+    Groups of one size are compared with each other; those of different sizes are independent.
+    """
+    if not np.isin(groups.rewards, (0.0, 1.0)).all():
+        return []
+    successes = groups.totals(groups.rewards).astype(np.int64)
+    for counts, what, others in (
+        (successes, "failures", "successes"),
+        (groups.sizes - successes, "successes", "failures"),
+    ):
+        if (counts == 0).any():
+            continue
+        logarithm = 0.0
+        for size in np.unique(groups.sizes):
+            once, twice = ((counts[groups.sizes == size] == k).sum() for k in (1, 2))
+            logarithm += _log_chance_of_no_zero(int(once), int(twice), int(size))
+        if 2 * math.exp(logarithm) < 1 - FOUR_ERRORS:  # twice: there are two ends
+            probability = math.exp(logarithm)
+            return [_DROPPED.format(what=what, probability=probability, others=others)]
+    return []
+
+
+def _log_chance_of_no_zero(once: int, twice: int, size: int) -> float:
+    """Return log P(no group has none), given how many have up to two, and their sum.
+
+    Where a_0 a_2 = a_1², z groups with none, n₁ with one and n₂ with two have a probability
+    proportional to M^n₁ C(M, 2)^n₂/(z! n₁! n₂!), with n₁ + 2z and n₂ − z given.
+    """
+    none = np.arange(once // 2 + 1)
+    ones, twos = once - 2 * none, twice + none
+    logarithms = ones * np.log(size) + twos * np.log(size * (size - 1) / 2)
+    logarithms -= gammaln(none + 1) + gammaln(ones + 1) + gammaln(twos + 1)
+    return float(logarithms[0] - np.logaddexp.reduce(logarithms))
+
+
+def are_normalised(groups: FlatGroups) -> bool:
     """Return whether the rewards of all groups that are not equal have mean 0 and deviation 1.
 
     Two values, or few groups, may do so by chance.

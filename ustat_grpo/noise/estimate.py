@@ -6,9 +6,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, exponent_of
 from ustat_grpo.inputs.checks import finite, real
-from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise.components import (
     left_out_components,
@@ -188,8 +187,8 @@ def estimate_noise(sample: OutputSample | SignSample, *, level: float = 0.95) ->
     norms, products = measured.gradient_norms, measured.gradient_products
     statistics = prompt_statistics(measured.groups, measured.score_norms, norms)
     arguments = statistics, norms, products, sample.partners
-    whole, left = noise_components(*arguments), left_out_components(*arguments)
-    own = whole + (len(left) - 1) * (whole - left)
+    whole, left_out = noise_components(*arguments), left_out_components(*arguments)
+    own = whole + (len(left_out) - 1) * (whole - left_out)
     doubts = doubts_of_outputs(measured, statistics, own)
     return NoiseEstimate(np.ldexp(own, measured.exponent), level, doubts)
 

@@ -20,7 +20,7 @@ MIN_PROMPTS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class FlatGroups:
     """Flat rewards with the group of each, in the order in which the groups first appear.
 
     Args:
@@ -59,7 +59,7 @@ class Groups:
         return np.maximum(others, 0.0) / (sizes - 2)
 
 
-def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
+def grouped(rewards: ArrayLike, prompts: ArrayLike) -> FlatGroups:
     """Return the groups of flat rewards, checked.
 
     Args:
@@ -74,12 +74,12 @@ def grouped(rewards: ArrayLike, prompts: ArrayLike) -> Groups:
         raise ValueError(
             f"prompts must have the shape of rewards, {values.shape}, got {ids.values.shape}"
         )
-    groups = Groups(values, ids.place, np.bincount(ids.place))
+    groups = FlatGroups(values, ids.place, np.bincount(ids.place))
     _require_outputs(groups, ids.values[ids.first])
     return groups
 
 
-def require_signal(groups: Groups) -> Groups:
+def require_signal(groups: FlatGroups) -> FlatGroups:
     """Return groups that can tell the noise.
 
     Raises:
@@ -102,7 +102,7 @@ def require_signal(groups: Groups) -> Groups:
     return groups
 
 
-def _require_outputs(groups: Groups, labels: NDArray[np.generic]) -> None:
+def _require_outputs(groups: FlatGroups, labels: NDArray[np.generic]) -> None:
     smallest = int(groups.sizes.argmin())
     size, label = int(groups.sizes[smallest]), labels[smallest]
     if size < MIN_OUTPUTS:

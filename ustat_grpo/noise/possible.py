@@ -1,4 +1,4 @@
-"""What no batch of outputs can give, whatever the policy: columns that do not belong together.
+"""What is measured of a batch, and what no batch of outputs can give, whatever the policy.
 
 With the weights a_i of GRPO's gradient, known from the rewards, and S = Σ_c ĝ_c over a batch
 of prompts, of which ‖S‖² = Σ_c p_c,
@@ -13,12 +13,13 @@ to know of products: if they hold, some vectors have these norms and products.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ustat_grpo.inputs.arrays import Array, Booleans, Integers
-from ustat_grpo.noise.scale import Measured
+from ustat_grpo.inputs.arrays import Array, Booleans, Integers, exponent_of
+from ustat_grpo.noise.groups import FlatGroups
 
 DIGITS = 0.05
 """What two significant digits of every norm and product leave open, relative."""
@@ -29,39 +30,84 @@ REWARD_DIGITS = 0.01
 SINGLE = 2.0**-20
 """Some roundings in single precision, relative to the largest of all."""
 
+_LARGEST = 900  # doubles end at 2^±1022, and some room is left for sums and ratios
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of a batch, in units of its own.
+
+    Args:
+        groups: of the rewards.
+        score_norms: ‖W_i‖², shape (n,).
+        gradient_norms: q, shape (B,).
+        gradient_products: p, shape (B,).
+        exponent: e: noise components are to be multiplied by 2ᵉ.
+    """
+
+    groups: FlatGroups
+    score_norms: Float[Array, " n"]
+    gradient_norms: Float[Array, " B"]
+    gradient_products: Float[Array, " B"]
+    exponent: int = 0
+
+
+def in_own_units(measured: Measured) -> Measured:
+    """Return measurements in units in which nothing under- or overflows.
+
+    Raises:
+        ValueError: if the noise components themselves would.
+    """
+    of_rewards, of_norms = exponent_of(measured.groups.rewards), exponent_of(measured.score_norms)
+    whole = 2 * of_rewards + of_norms
+    if max(abs(of_rewards), abs(of_norms), abs(whole)) > _LARGEST:
+        raise ValueError(
+            "rewards and score_norms must be of a size at which products of theirs are doubles, "
+            f"got a largest of {np.abs(measured.groups.rewards).max():g} and "
+            f"{measured.score_norms.max():g}: measure in other units"
+        )
+    with np.errstate(over="ignore"):  # a gradient that is far too long is refused later
+        return Measured(
+            groups=replace(measured.groups, rewards=np.ldexp(measured.groups.rewards, -of_rewards)),
+            score_norms=np.ldexp(measured.score_norms, -of_norms),
+            gradient_norms=np.ldexp(measured.gradient_norms, -whole),
+            gradient_products=np.ldexp(measured.gradient_products, -whole),
+            exponent=whole,
+        )
+
 
 def impossible(
-    given: Measured, batch: Int[Integers, " B"]
+    measured: Measured, batch: Int[Integers, " B"]
 ) -> tuple[str, Float[Array, " B"], Float[Array, " B"], Booleans] | None:
     """Return the first thing that cannot be: what, the values, their bounds, and where; or None.
 
     Args:
-        given: what was measured.
+        measured: what was measured.
         batch: the number of each prompt's batch, shape (B,).
     """
-    for what, values, bounds, wrong in _inequalities(given, batch):
+    for what, values, bounds, wrong in _inequalities(measured, batch):
         if wrong.any():
             return what, values, bounds, wrong
     return None
 
 
 def _inequalities(
-    given: Measured, batch: Int[Integers, " B"]
+    measured: Measured, batch: Int[Integers, " B"]
 ) -> Iterator[tuple[str, Array, Array, Booleans]]:
-    groups, length = given.groups, np.sqrt(given.gradient_norms)
-    least, most, slack = length_bounds(given)
+    groups, length = measured.groups, np.sqrt(measured.gradient_norms)
+    least, most, slack = length_bounds(measured)
     dead = groups.totals(np.abs(groups.centred)) == 0
     yield DEAD, length**2, 0 * length, dead & (length > slack)
     yield TOO_LONG, length**2, most**2, length > (1 + DIGITS) * most + slack
     short = length < (1 - DIGITS) * least - DIGITS * most - slack
     yield TOO_SHORT, length**2, least**2, short
-    yield from _of_products(given, length, slack, batch)
+    yield from _of_products(measured, length, slack, batch)
 
 
 def _of_products(
-    given: Measured, length: Array, slack: Array, batch: Int[Integers, " B"]
+    measured: Measured, length: Array, slack: Array, batch: Int[Integers, " B"]
 ) -> Iterator[tuple[str, Array, Array, Booleans]]:
-    products = given.gradient_products
+    products = measured.gradient_products
 
     def of_batch(values: Array) -> Array:
         return np.bincount(batch, values)[batch].astype(np.float64)
@@ -72,7 +118,7 @@ def _of_products(
     of_sum = np.sqrt(np.maximum(whole + unsure, 0.0))
     bound = ((1 + DIGITS) * length + slack) * (of_sum + rounding)
     yield TOO_LARGE, products, length * of_sum, (1 - DIGITS) * np.abs(products) > bound
-    low, high = _rests(products, given.gradient_norms, whole, unsure)
+    low, high = _rests(products, measured.gradient_norms, whole, unsure)
     others = of_batch(high) - high + rounding
     yield UNEQUAL, low, others, low > others
 
@@ -100,9 +146,9 @@ UNEQUAL = (
 )
 
 
-def length_bounds(given: Measured) -> tuple[Array, Array, Array]:
+def length_bounds(measured: Measured) -> tuple[Array, Array, Array]:
     """Return the least and the most ‖ĝ_b‖ by rewards and score norms, and what rounding adds."""
-    groups, length = given.groups, np.sqrt(given.score_norms)
+    groups, length = measured.groups, np.sqrt(measured.score_norms)
     shares = np.abs(groups.weights) * length
     most, largest = groups.totals(shares), np.zeros(len(groups.sizes))
     np.maximum.at(largest, groups.group, shares)

@@ -14,9 +14,8 @@ from ustat_grpo.inputs.checks import finite, not_negative, same_length
 from ustat_grpo.inputs.ids import identified
 from ustat_grpo.inputs.quoting import LONGEST_VALUE, one_line
 from ustat_grpo.noise.causes import likely_cause
-from ustat_grpo.noise.groups import Groups, grouped
-from ustat_grpo.noise.possible import impossible
-from ustat_grpo.noise.scale import Measured, in_own_units
+from ustat_grpo.noise.groups import FlatGroups, grouped
+from ustat_grpo.noise.possible import Measured, impossible, in_own_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ class OutputSample:
             raise ValueError(f"every batch must have at least 2 prompts, got {smallest + 1}")
 
     @cached_property
-    def groups(self) -> Groups:
+    def groups(self) -> FlatGroups:
         """The groups of the outputs."""
         return grouped(self.rewards, self.prompts)
 
@@ -104,17 +103,17 @@ class OutputSample:
                 likely cause if these cannot be numbers of one batch of outputs.
         """
         norms, products = self.gradient_norms, self.gradient_products
-        given = Measured(self.groups, self.score_norms, norms, products)
-        measured = in_own_units(given)
-        if (found := impossible(measured, self._batch)) is not None:
-            what, values, bounds, wrong = found
+        as_measured = Measured(self.groups, self.score_norms, norms, products)
+        measured = in_own_units(as_measured)
+        if (impossibility := impossible(measured, self._batch)) is not None:
+            what, values, bounds, wrong = impossibility
             place = int(wrong.argmax())
             with np.errstate(over="ignore"):
                 value, bound = np.ldexp([values[place], bounds[place]], measured.exponent).tolist()
             label = self.prompts[int((self.groups.group == place).argmax())]
             shown = one_line(label, longest=LONGEST_VALUE)
             told = what.format(prompt=shown, value=value, bound=bound)
-            raise ValueError(f"{told}; {likely_cause(what, given, self._batch)}")
+            raise ValueError(f"{told}; {likely_cause(what, as_measured, self._batch)}")
         return measured
 
     @classmethod
@@ -157,17 +156,17 @@ class OutputSample:
         Raises:
             ValueError: if there are not as many rewards as scores, or as for a sample.
         """
-        each = [finite(f"scores[{b}]", value, ndim=2) for b, value in enumerate(scores)]
-        flat, prompts = _flat(rewards, [len(value) for value in each])
+        arrays = [finite(f"scores[{b}]", value, ndim=2) for b, value in enumerate(scores)]
+        flat, prompts = _flat(rewards, [len(value) for value in arrays])
         groups = grouped(flat, prompts)
         cuts = np.cumsum(groups.sizes)[:-1]
         weights = np.split(groups.weights, cuts)
-        for b, value in enumerate(each):
+        for b, value in enumerate(arrays):
             _require_squares(f"scores[{b}]", value)
-        gradients = np.array([a @ value for a, value in zip(weights, each, strict=True)])
+        gradients = np.array([a @ value for a, value in zip(weights, arrays, strict=True)])
         return cls(
             rewards=flat,
-            score_norms=np.concatenate([np.sum(value**2, axis=1) for value in each]),
+            score_norms=np.concatenate([np.sum(value**2, axis=1) for value in arrays]),
             prompts=prompts,
             gradient_norms=np.sum(gradients**2, axis=1),
             gradient_products=gradients @ gradients.sum(axis=0),
@@ -222,7 +221,7 @@ _OF_GROUPS = ("gradient_norms", "gradient_products")
 def _flat(rewards: Sequence[ArrayLike], sizes: list[int]) -> tuple[Array, NDArray[np.int64]]:
     """Return rewards by prompt as one array, and the number of each one's prompt."""
     same_length("prompts", {"scores": len(sizes), "rewards": len(rewards)})
-    each = [finite(f"rewards[{b}]", value, ndim=1) for b, value in enumerate(rewards)]
-    for b, (value, size) in enumerate(zip(each, sizes, strict=True)):
+    arrays = [finite(f"rewards[{b}]", value, ndim=1) for b, value in enumerate(rewards)]
+    for b, (value, size) in enumerate(zip(arrays, sizes, strict=True)):
         same_length("outputs", {f"scores[{b}]": size, f"rewards[{b}]": len(value)})
-    return np.concatenate(each), np.repeat(np.arange(len(each)), sizes)
+    return np.concatenate(arrays), np.repeat(np.arange(len(arrays)), sizes)

@@ -103,11 +103,11 @@ def require_names(
         optional: those that may be.
         hint: what to do if the columns of gradients are missing.
     """
-    found = set(names)
-    if unknown := sorted(found - {*required, *optional}):
+    present = set(names)
+    if unknown := sorted(present - {*required, *optional}):
         known = ", ".join(required) + "".join(f" and perhaps {name}" for name in optional)
         raise ValueError(f"{what} must be {known}, got also {quoted_names(map(repr, unknown))}")
-    if missing := [name for name in required if name not in found]:
+    if missing := [name for name in required if name not in present]:
         told = f"; {hint}" if hint and {"gradient_norm", "gradient_product"} & {*missing} else ""
         raise ValueError(
             f"{what} must be {', '.join(required)}, "

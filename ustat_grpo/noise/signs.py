@@ -21,11 +21,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.arrays import Array, exponent_of
 from ustat_grpo.inputs.checks import finite, generator, integer, not_negative, require_unmasked
-from ustat_grpo.inputs.units import exponent_of
 from ustat_grpo.noise.components import debiasing
-from ustat_grpo.noise.groups import MIN_OUTPUTS, Groups, grouped, require_signal
+from ustat_grpo.noise.groups import MIN_OUTPUTS, FlatGroups, grouped, require_signal
 
 MIN_BLOCKS = 4
 """Fewer independent blocks give no interval worth the name."""
@@ -187,7 +186,7 @@ def sign_probes(
     return SignProbes(weights.reshape(-1, len(groups.rewards)), sizes, int(groups.sizes[0]))
 
 
-def _signed(groups: Groups, of_prompt: Array, rng: np.random.Generator) -> list[Array]:
+def _signed(groups: FlatGroups, of_prompt: Array, rng: np.random.Generator) -> list[Array]:
     """Return the weights of the kinds prompts, outputs and spread, with one draw of the signs."""
     first, second = rng.choice([-1.0, 1.0], size=(2, len(groups.rewards)))
     exponent = exponent_of(groups.rewards)  # the variance of tiny rewards is no double

@@ -20,15 +20,25 @@ from numpy.typing import NDArray
 
 from ustat_grpo.compiled.cache import compiled
 from ustat_grpo.compiled.draws import draw_prompts
-from ustat_grpo.compiled.rng import stream, substream, word_at
+from ustat_grpo.compiled.rng import stream_of, substream, word_at
+from ustat_grpo.estimators.probing import AdvantageRule
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.optimization.policy_rows import objective_of, set_cells, set_known, set_policy
+from ustat_grpo.optimization.policy_rows import (
+    BanditTables,
+    objective_of,
+    set_cells,
+    set_known,
+    set_policy,
+)
 
 IID, WITHOUT_REPLACEMENT, EPOCHS = 0, 1, 2
 
 _PROMPT_STREAM = 0
 _OUTPUT_STREAM = 1
 _UNIT = 2.0**-53
+
+_SPENT, _EPOCH = 0, 1
+"""Slots of `RunState.position`: prompts of the epoch that are spent, and the epoch's number."""
 
 
 class Bounds(NamedTuple):
@@ -39,8 +49,16 @@ class Bounds(NamedTuple):
     high: NDArray[np.float64]
 
 
+class AscentProblem(NamedTuple):
+    """What θ climbs, by which rule, and where it may go."""
+
+    tables: BanditTables
+    rule: AdvantageRule
+    bounds: Bounds
+
+
 class Ascent(NamedTuple):
-    """What all runs share."""
+    """How all runs climb."""
 
     theta0: NDArray[np.float64]  # (d,)
     rates: NDArray[np.float64]  # (n,)
@@ -54,6 +72,14 @@ class Checkpoints(NamedTuple):
 
     objective: NDArray[np.float64]  # (runs, C)
     theta: NDArray[np.float64]  # (runs, C, d), or (0, 0, 0) to keep none
+
+
+class ThreadRuns(NamedTuple):
+    """The runs that one thread makes: as many as `left` has rows."""
+
+    key: np.uint64  # of the random streams of all runs, on whatever thread
+    first: int  # number of the first run
+    left: Checkpoints
 
 
 def require_finite(left: Checkpoints, points: NDArray[np.int64], rates: Array) -> None:
@@ -75,10 +101,18 @@ def require_finite(left: Checkpoints, points: NDArray[np.int64], rates: Array) -
 
 
 @compiled
-def ascend(tables, rule, bounds, ascent, state, key, first_run, left):
-    """Run Algorithm 1 from run number `first_run` on, until `left` is full."""
-    for index in range(left.objective.shape[0]):
-        run_key = substream(key, first_run + index)
+def ascend(problem, ascent, state, runs):
+    """Run Algorithm 1.
+
+    Args:
+        problem: an `AscentProblem`.
+        ascent: an `Ascent`.
+        state: the memory of the thread, a `RunState`.
+        runs: the `ThreadRuns`, whose `left` is filled.
+    """
+    tables, rule = problem.tables, problem.rule
+    for index in range(runs.left.objective.shape[0]):
+        run_key = substream(runs.key, runs.first + index)
         begin(ascent.theta0, state)
         recorded = 0
         for iteration in range(ascent.checkpoints[-1]):
@@ -91,9 +125,9 @@ def ascend(tables, rule, bounds, ascent, state, key, first_run, left):
                 group = state.cell[first : first + ascent.group_size]
                 _weigh_group(tables, rule, state, state.prompts[slot], group)
             move(tables, state, num_drawn, ascent.rates[iteration] / len(state.cell))
-            project(bounds, state.theta)
+            project(problem.bounds, state.theta)
             if iteration + 1 == ascent.checkpoints[recorded]:
-                record(tables, state, left, index, recorded)
+                record(tables, state, runs.left, index, recorded)
                 recorded += 1
 
 
@@ -103,7 +137,7 @@ def begin(theta0, state):
     copy(theta0, state.theta)
     for prompt in range(len(state.seen)):
         state.seen[prompt] = -1
-    state.position[0], state.position[1] = len(state.order), 0
+    state.position[_SPENT], state.position[_EPOCH] = len(state.order), 0
 
 
 @njit(inline="always")
@@ -125,27 +159,27 @@ def copy(source, destination):
 def choose_prompts(tables, state, sampling, run_key, iteration_key):
     """Fill the minibatch: i.i.d., or without replacement within it, or within an epoch."""
     if sampling == IID:
-        start, stride = stream(substream(iteration_key, _PROMPT_STREAM))
-        draw_prompts(start, stride, tables.prompt_aliases, state.prompts)
+        stream = stream_of(substream(iteration_key, _PROMPT_STREAM))
+        draw_prompts(stream, tables.prompt_aliases, state.prompts)
         return
     if sampling == WITHOUT_REPLACEMENT:
         _shuffle(state.order, substream(iteration_key, _PROMPT_STREAM))
-        state.position[0] = 0
+        state.position[_SPENT] = 0
     for slot in range(len(state.prompts)):
-        if state.position[0] == len(state.order):
-            state.position[1] -= 1  # iterations number from 0 upward, epochs downward
-            _shuffle(state.order, substream(run_key, state.position[1]))
-            state.position[0] = 0
-        state.prompts[slot] = state.order[state.position[0]]
-        state.position[0] += 1
+        if state.position[_SPENT] == len(state.order):
+            state.position[_EPOCH] -= 1  # iterations number from 0 upward, epochs downward
+            _shuffle(state.order, substream(run_key, state.position[_EPOCH]))
+            state.position[_SPENT] = 0
+        state.prompts[slot] = state.order[state.position[_SPENT]]
+        state.position[_SPENT] += 1
 
 
 @njit(inline="always")
 def _shuffle(order, key):
     """Put the prompts in random order, which does not depend on the order before."""
-    start, stride = stream(key)
+    stream = stream_of(key)
     for i in range(len(order)):
-        j = np.int64((word_at(start, stride, i) >> uint64(11)) * _UNIT * (i + 1))
+        j = np.int64((word_at(stream, i) >> uint64(11)) * _UNIT * (i + 1))
         order[i] = order[j]
         order[j] = i
 
@@ -175,10 +209,10 @@ def draw_outputs(state, group_size, iteration_key):
     output_key = substream(iteration_key, _OUTPUT_STREAM)
     num_cells = state.cells.shape[1]
     for slot in range(len(state.prompts)):
-        start, stride = stream(substream(output_key, slot))
+        stream = stream_of(substream(output_key, slot))
         first, row = slot * group_size, state.prompts[slot] * num_cells
         for i in range(group_size):
-            word = word_at(start, stride, i)
+            word = word_at(stream, i)
             state.uniform[first + i] = np.float64(np.int64(word >> uint64(11))) * _UNIT
             state.row[first + i] = row
             state.cell[first + i] = 0

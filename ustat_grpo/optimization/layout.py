@@ -8,6 +8,7 @@ from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.optimization import ascent, policy_rows, practical_ascent
 from ustat_grpo.optimization.practice import Practice
 from ustat_grpo.optimization.regions import Box
+from ustat_grpo.optimization.training_config import TrainingConfig
 
 _PENALTIES = {"k1": practical_ascent.K1, "k2": practical_ascent.K2, "k3": practical_ascent.K3}
 
@@ -68,6 +69,13 @@ def state(
         cell=np.empty(num_outputs, dtype=np.int64),
         advantages=np.empty(num_levels),
     )
+
+
+def checkpoints(config: TrainingConfig, num_runs: int, dimension: int) -> ascent.Checkpoints:
+    """Return room for what the runs leave behind."""
+    shape = num_runs, len(config.checkpoints)
+    kept = (*shape, dimension) if config.keep_theta else (0, 0, 0)
+    return ascent.Checkpoints(np.empty(shape), np.empty(kept))
 
 
 def update(practice: Practice, bandit: SoftmaxBandit, reference: Array) -> practical_ascent.Update:

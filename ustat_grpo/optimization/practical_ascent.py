@@ -46,6 +46,14 @@ class Update(NamedTuple):
     reference: NDArray[np.float64]  # (P, K): π_ref, all positive
 
 
+class Minibatch(NamedTuple):
+    """The slots first … first + size − 1 of a batch, for one update of θ."""
+
+    first: int
+    size: int
+    stamp: int  # of the policies that it meets: see `ascent.set_rows`
+
+
 class Reuse(NamedTuple):
     """Memory of one thread, beside `policy_rows.RunState`."""
 
@@ -56,11 +64,21 @@ class Reuse(NamedTuple):
 
 
 @compiled
-def ascend_in_practice(tables, rule, bounds, ascent, update, state, reuse, key, first_run, left):
-    """Run Algorithm 2 from run number `first_run` on, until `left` is full."""
+def ascend_in_practice(problem, ascent, update, state, reuse, runs):
+    """Run Algorithm 2.
+
+    Args:
+        problem: an `AscentProblem`.
+        ascent: an `Ascent`.
+        update: an `Update`.
+        state: the memory of the thread, a `RunState`.
+        reuse: the rest of its memory.
+        runs: the `ThreadRuns`, whose `left` is filled.
+    """
+    tables, rule = problem.tables, problem.rule
     size = len(state.prompts) // update.num_minibatches
-    for index in range(left.objective.shape[0]):
-        run_key = substream(key, first_run + index)
+    for index in range(runs.left.objective.shape[0]):
+        run_key = substream(runs.key, runs.first + index)
         begin(ascent.theta0, state)
         recorded = 0
         for iteration in range(ascent.checkpoints[-1]):
@@ -73,25 +91,26 @@ def ascend_in_practice(tables, rule, bounds, ascent, update, state, reuse, key, 
             draw_outputs(state, ascent.group_size, iteration_key)
             step = ascent.rates[iteration] / (size * ascent.group_size)
             for part in range(update.num_minibatches):
-                num_drawn = _gather(tables, rule, state, reuse, stamp + 1 + part, part * size, size)
+                minibatch = Minibatch(part * size, size, stamp + 1 + part)
+                num_drawn = _gather(tables, rule, state, reuse, minibatch)
                 for drawn in range(num_drawn):
                     _weigh(update, state, reuse, state.drawn[drawn])
                 move(tables, state, num_drawn, step)
-                project(bounds, state.theta)
+                project(problem.bounds, state.theta)
             if iteration + 1 == ascent.checkpoints[recorded]:
-                record(tables, state, left, index, recorded)
+                record(tables, state, runs.left, index, recorded)
                 recorded += 1
 
 
 @njit(inline="always")
-def _gather(tables, rule, state, reuse, stamp, first, size):
+def _gather(tables, rule, state, reuse, minibatch):
     """Add up a minibatch by action, and renew its policies; return how many prompts differ."""
     group_size = len(state.cell) // len(state.prompts)
     num_drawn = 0
-    for slot in range(first, first + size):
+    for slot in range(minibatch.first, minibatch.first + minibatch.size):
         prompt = state.prompts[slot]
-        if state.seen[prompt] != stamp:
-            state.seen[prompt] = stamp
+        if state.seen[prompt] != minibatch.stamp:
+            state.seen[prompt] = minibatch.stamp
             state.drawn[num_drawn] = prompt
             num_drawn += 1
             set_policy(tables, state.theta, state.probs[prompt], prompt)

@@ -50,21 +50,18 @@ class Practice:
 
     Examples:
         >>> import numpy as np
-        >>> from ustat_grpo import Constant, Practice, StdNormalised, TugOfWar, optimize
-        >>> task = TugOfWar()
-        >>> runs = optimize(
-        ...     task.bandit,
-        ...     StdNormalised(),
+        >>> from ustat_grpo import Constant, Practice, StdNormalised, TrainingConfig, TugOfWar
+        >>> from ustat_grpo import optimize
+        >>> config = TrainingConfig(
+        ...     estimator=StdNormalised(),
         ...     batch_size=8,
         ...     group_size=4,
         ...     num_iterations=5,
         ...     schedule=Constant(0.5),
-        ...     num_runs=2,
-        ...     theta0=task.theta(-1.0),
         ...     practice=Practice(num_minibatches=4, clip=(0.2, 0.2)),  # 5 · 4 updates
-        ...     rng=np.random.default_rng(0),
-        ...     num_threads=1,
         ... )
+        >>> task, rng = TugOfWar(), np.random.default_rng(0)
+        >>> runs = optimize(task.bandit, config, theta0=task.theta(-1.0), num_runs=2, rng=rng)
         >>> bool((runs.objective > task.at(task.theta(-1.0)).objective).all())
         True
     """
@@ -87,6 +84,11 @@ class Practice:
             if low >= 1:
                 raise ValueError(f"clip must have a low end below 1, got {low!r}")
             object.__setattr__(self, "clip", (low, high))
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether this is Algorithm 1: all ratios are 1, none is clipped, nothing is added."""
+        return self.num_minibatches == 1 and self.penalty_weight == 0
 
     def require_batch_size(self, batch_size: int) -> None:
         """Raise unless the minibatches are of equal size."""

@@ -84,6 +84,15 @@ class Box:
         slack = 1e-9 * (np.abs(self.low) + np.abs(self.high))
         return bool(((inside >= self.low - slack) & (inside <= self.high + slack)).all())
 
+    def require_start(self, theta0: Array) -> None:
+        """Raise ValueError unless the box is one for θ₀'s length and holds it."""
+        self.require_dimension(len(theta0))
+        if not self.contains(theta0):
+            raise ValueError(
+                "theta0 must lie inside the projection's set, got coordinates "
+                f"{self.coordinates(theta0)} for low={self.low} and high={self.high}"
+            )
+
 
 def _require_orthogonal(axes: Array) -> None:
     lengths = np.linalg.norm(axes, axis=1)

@@ -22,7 +22,7 @@ class TrainingConfig:
     """One run of Algorithm 1, θ ← Π(θ + η_i ĝ(θ)), or with `practice` of Algorithm 2.
 
     Bandits (`optimize`), decision processes (`environments.optimize_mdp`), environments
-    (`environments.train`) and language models (`lm.train`) all take it.
+    (`environments.train`) and language models (`lm.train`, in an `lm.ModelTraining`) all take it.
 
     Args:
         estimator: turns the rewards of each group into advantages.
@@ -81,3 +81,19 @@ class TrainingConfig:
     def budget(self) -> int:
         """N = B·G, outputs of an iteration."""
         return self.batch_size * self.group_size
+
+    def require_algorithm_1(self, where: str) -> None:
+        """Raise ValueError unless prompts are i.i.d. and each output is used once.
+
+        Args:
+            where: what can run no more than that, in words.
+        """
+        if self.prompt_sampling != "iid":
+            raise ValueError(
+                f"config.prompt_sampling must be 'iid' on {where}, got {self.prompt_sampling!r}"
+            )
+        if not self.practice.is_on_policy:
+            raise ValueError(
+                f"config.practice must have one minibatch and no penalty on {where}, "
+                f"got {self.practice!r}"
+            )

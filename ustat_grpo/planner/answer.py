@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate
 from ustat_grpo.planner.curve import (
@@ -144,7 +144,7 @@ class Plan:
         >>> answer.recommended, answer.optimal.value
         (Choice(batch_size=12, group_size=4), 4.0)
         >>> answer.near_optimal  # all whose error is within 5 % of the least
-        Interval(low=4, high=5)
+        GroupSizeRange(low=4, high=5)
     """
 
     budget: int
@@ -160,9 +160,9 @@ class Plan:
     best: GroupSizeEstimate
     decision: Decision
     decision_at_estimate: Decision
-    near_optimal: Interval | None
-    surely_near_optimal: Interval | None
-    possibly_near_optimal: Interval | None
+    near_optimal: GroupSizeRange | None
+    surely_near_optimal: GroupSizeRange | None
+    possibly_near_optimal: GroupSizeRange | None
     predictions: tuple[Prediction, ...]
     vanilla_crossover: float | None
     critic_break_even: float | None
@@ -239,7 +239,7 @@ def size_in_words(estimate: GroupSizeEstimate, level: float | None) -> str:
     """Return a best group size with its interval, or the lower bound that it is."""
     if level is None:
         return f"{_size(estimate.value)} (the noise is taken as known)"
-    percent = f"{100 * level:g} %"
+    percent = _coverage(level)
     if estimate.is_lower_bound:
         guess = "" if np.isinf(estimate.value) else f"; the estimate is {_size(estimate.value)}"
         return (
@@ -298,7 +298,7 @@ def _near_optimal(plan: "Plan") -> list[tuple[str, str]]:
     label = f"within {100 * TOLERANCE:g} % of the best"
     rows = [(label, f"{_range(plan.near_optimal)} at the estimate{alike}")]
     if plan.level is not None:
-        perhaps, share = plan.possibly_near_optimal, f"({100 * plan.level:g} %)"
+        perhaps, share = plan.possibly_near_optimal, f"({_coverage(plan.level)})"
         has_no_end = plan.optimal.is_lower_bound and perhaps and perhaps.high == plan.largest
         shown = f"G from {perhaps.low:.0f} on" if perhaps and has_no_end else _range(perhaps)
         rows.append(
@@ -392,7 +392,7 @@ def conditions(plan: "Plan") -> list[str]:
         count, rare = len(plan.contributions), _percent(plan.rarest_kind)
         what = "prompts" if plan.has_prompts else "prompts, or blocks of them,"
         notes.append(
-            f"{100 * plan.level:g} %, for certain, perhaps: as far as {count} {what} can tell. A "
+            f"{_coverage(plan.level)}, for certain, perhaps: as far as {count} {what} can tell. A "
             f"kind of prompt rarer than about 3/{count} = {rare} may be missing "
             "from the sample, hence from all of this; where a few prompts carry most of the noise, "
             "intervals hold less often than they say."
@@ -419,7 +419,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     return [line.replace("\xa0", " ") for line in wrap(tied, width, subsequent_indent=indent)]
 
 
-def _range(interval: Interval | None) -> str:
+def _range(interval: GroupSizeRange | None) -> str:
     if interval is None:
         return "no G"
     low, high = interval
@@ -435,6 +435,12 @@ def _ratio(value: float) -> str:
     if value > 1 + TOLERANCE and f"{value:.3f}" == f"{1 + TOLERANCE:.3f}":
         return f">{1 + TOLERANCE:.3f}"
     return f"{value:.3f}" if value < 100 else f"{value:.3g}"
+
+
+def _coverage(level: float) -> str:
+    """Return a level below 1 in percent, in as many digits as it takes not to look like 100 %."""
+    shown = (f"{100 * level:.{digits}g}" for digits in range(6, 18))
+    return f"{next(text for text in shown if float(text) < 100)} %"
 
 
 def _percent(share: float) -> str:

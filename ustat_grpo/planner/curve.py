@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from ustat_grpo.inputs.arrays import Array, Booleans, Integers
 from ustat_grpo.inputs.checks import first_smallest, numbers, real
 from ustat_grpo.laws import group_size as law
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.moments import NoiseComponents
 
 TOLERANCE = 0.05
@@ -178,7 +178,7 @@ class Curve:
         """Return f(G)/min f, at least 1."""
         return self.of_prompt(group_size) * self.cost.of_prompt(group_size) / self.least
 
-    def near_optimal(self, tolerance: float = TOLERANCE) -> Interval | None:
+    def near_optimal(self, tolerance: float = TOLERANCE) -> GroupSizeRange | None:
         """Return the first and the last integer G within `tolerance` of the best, or None."""
 
         def holds(size: int) -> bool:
@@ -187,7 +187,7 @@ class Curve:
         start = self.best_integer
         if not holds(start):
             return None
-        return Interval(last_within(start, 2, holds), last_within(start, self.largest, holds))
+        return GroupSizeRange(last_within(start, 2, holds), last_within(start, self.largest, holds))
 
     @property
     def best_integer(self) -> int:
@@ -244,7 +244,7 @@ def choose(curves: Sequence[Curve], budget: float, tolerance: float = TOLERANCE)
 def decide(
     curves: Sequence[Curve],
     budget: float,
-    near_optimal: Sequence[Interval | None],
+    near_optimal: Sequence[GroupSizeRange | None],
     tolerance: float = TOLERANCE,
 ) -> Decision:
     """Choose the (B, G) whose relative error is least in the worst case over the curves.
@@ -298,5 +298,5 @@ def decide(
     )
 
 
-def _inside(sizes: Integers, interval: Interval) -> Booleans:
+def _inside(sizes: Integers, interval: GroupSizeRange) -> Booleans:
     return (sizes >= interval.low) & (sizes <= interval.high)

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
 from ustat_grpo.noise.interval import mean_intervals
 from ustat_grpo.planner.curve import TOLERANCE, Cost, Curve, last_within
@@ -45,9 +45,9 @@ class NearOptimal(NamedTuple):
         possibly: those for which the estimates do not exclude it.
     """
 
-    surely: Interval | None
-    at_estimate: Interval | None
-    possibly: Interval | None
+    surely: GroupSizeRange | None
+    at_estimate: GroupSizeRange | None
+    possibly: GroupSizeRange | None
 
 
 def near_optimal_sets(
@@ -62,27 +62,29 @@ def near_optimal_sets(
     """
     known = [curve.near_optimal() for curve in curves]
     sure, perhaps = _tested_surely(noise, curves[0], best), _tested_possibly(noise, curves[0], best)
-    found = [
-        each or Interval(curve.best_integer, curve.best_integer)
+    near_best = [
+        each or GroupSizeRange(curve.best_integer, curve.best_integer)
         for each, curve in zip(known, curves, strict=True)
     ]
     return NearOptimal(
         _intersection([sure, *known]),
         known[0],
-        Interval(min(each.low for each in (perhaps, *found)),
-                 max(each.high for each in (perhaps, *found))),
+        GroupSizeRange(min(each.low for each in (perhaps, *near_best)),
+                 max(each.high for each in (perhaps, *near_best))),
     )  # fmt: skip
 
 
-def _intersection(intervals: Sequence[Interval | None]) -> Interval | None:
+def _intersection(intervals: Sequence[GroupSizeRange | None]) -> GroupSizeRange | None:
     some = [each for each in intervals if each is not None]
     if len(some) < len(intervals):
         return None
     low, high = max(each.low for each in some), min(each.high for each in some)
-    return Interval(low, high) if low <= high else None
+    return GroupSizeRange(low, high) if low <= high else None
 
 
-def _tested_surely(noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate) -> Interval | None:
+def _tested_surely(
+    noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate
+) -> GroupSizeRange | None:
     """Return the G for which f(G) ≤ 1.05 f(g) is significant for all g in the interval of G*."""
     low, high = np.clip([best.low, best.high], 2, point.largest)
     rivals = _summands(np.append(np.geomspace(low, high, RIVALS), point.best), point.cost)
@@ -94,10 +96,10 @@ def _tested_surely(noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate) 
     start = point.best_integer
     if not holds(start):
         return None
-    return Interval(last_within(start, 2, holds), last_within(start, point.largest, holds))
+    return GroupSizeRange(last_within(start, 2, holds), last_within(start, point.largest, holds))
 
 
-def _tested_possibly(noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate) -> Interval:
+def _tested_possibly(noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate) -> GroupSizeRange:
     """Return the G that are not significantly more than 5 % above the best at the estimate.
 
     Where the interval of the best G has no upper end, above its lower end instead: the error of a
@@ -111,7 +113,9 @@ def _tested_possibly(noise: NoiseEstimate, point: Curve, best: GroupSizeEstimate
         return bool(mean_intervals(noise.contributions @ excess[:, None], noise.level).low[0] <= 0)
 
     start = point.best_integer
-    return Interval(last_within(start, 2, may_hold), last_within(start, point.largest, may_hold))
+    return GroupSizeRange(
+        last_within(start, 2, may_hold), last_within(start, point.largest, may_hold)
+    )
 
 
 def _summands(size: ArrayLike, cost: Cost) -> Float[Array, "... 3"]:

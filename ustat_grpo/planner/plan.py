@@ -7,7 +7,7 @@ import numpy as np
 
 from ustat_grpo.inputs.checks import integer, real
 from ustat_grpo.laws import binary
-from ustat_grpo.laws.group_size import Interval
+from ustat_grpo.laws.group_size import GroupSizeRange
 from ustat_grpo.laws.group_size import optimal as best_without_cost
 from ustat_grpo.moments import NoiseComponents
 from ustat_grpo.noise import GroupSizeEstimate, NoiseEstimate
@@ -154,15 +154,15 @@ def _near_optimal(
     return NearOptimal(known, known, known)
 
 
-def _holds(interval: Interval | None, size: int) -> bool:
+def _holds(interval: GroupSizeRange | None, size: int) -> bool:
     return interval is not None and interval.low <= size <= interval.high
 
 
-def _with(interval: Interval | None, size: int) -> Interval:
+def _with(interval: GroupSizeRange | None, size: int) -> GroupSizeRange:
     """Return the interval, extended to a group size."""
     if interval is None:
-        return Interval(size, size)
-    return Interval(min(interval.low, size), max(interval.high, size))
+        return GroupSizeRange(size, size)
+    return GroupSizeRange(min(interval.low, size), max(interval.high, size))
 
 
 def _predictions(

@@ -11,8 +11,8 @@ from ustat_grpo.estimators import Estimator, Grpo, SideInformation
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import generator, integer
 from ustat_grpo.moments import Moments
-from ustat_grpo.pools.moments import pool_moments
-from ustat_grpo.pools.pool import Pool, PromptPool
+from ustat_grpo.pools.measured_moments import pool_moments
+from ustat_grpo.pools.prompt_pools import Pool, PromptPool
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ Reference:
 """
 
 from .classical import covariance_kernel, gini_kernel, kendall_kernel, variance_kernel
-from .complete import u_statistic
+from .complete import jackknife_variance, u_statistic, variance_components, variance_estimate
 from .components import VarianceComponents
 from .covariance import (
     covariance_u_statistic,
@@ -30,7 +30,6 @@ from .hoeffding import (
 )
 from .incomplete import IncompleteUStatistic, incomplete_u_statistic
 from .intervals import ConfidenceInterval, confidence_interval
-from .variance import jackknife_variance, variance_components, variance_estimate
 
 __all__ = [
     "ConfidenceInterval",

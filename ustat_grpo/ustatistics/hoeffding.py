@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .components import VarianceComponents, components_from_grams
+from .components import VarianceComponents, components_from_grams, outer_gram, pair_sums
 from .pairs import Kernel, Sample, as_parts, call_kernel, prepare, require_symmetric
-from .sums import outer_gram, pair_sums
 
 _PROBABILITY_TOLERANCE = 1e-9
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ustat_grpo.inputs.units import exponents_of
+from ustat_grpo.inputs.arrays import exponents_of
 
 from .pairs import Array, Kernel, Pairs, Sample, prepare
 

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .components import components_from_grams
+from .complete import pseudo_deviations
+from .components import components_from_grams, diagonal_gram, pair_sums, row_sums
 from .pairs import Array, Kernel, Pairs, Sample, prepare
 from .skewness import error_and_asymmetry, longer_interval
-from .sums import diagonal_gram, pair_sums, row_sums
-from .variance import pseudo_deviations
 
 Method = Literal["jackknife", "normal", "skewness"]
 

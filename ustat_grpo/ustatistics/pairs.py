@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ustat_grpo.inputs.arrays import exponents_of
 from ustat_grpo.inputs.checks import require_unmasked
-from ustat_grpo.inputs.units import exponents_of
 
 Array = NDArray[Any]
 Sample = ArrayLike | tuple[ArrayLike, ...]

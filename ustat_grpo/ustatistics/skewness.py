@@ -19,8 +19,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.units import exponents_of
+from ustat_grpo.inputs.arrays import Array, exponents_of
 
 _SYMMETRIC = 1e-9  # below this skewness the transformation is the identity to rounding
 

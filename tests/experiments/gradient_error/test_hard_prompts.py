@@ -12,7 +12,7 @@ from ustat_grpo import Moments, laws
 from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.models.transformer import Transformer, TransformerShape
 from ustat_grpo.lm.questions.questions import CONTEXT_LENGTH, TOKENIZER
-from ustat_grpo.pools.moments import exact_match_moments
+from ustat_grpo.pools.measured_moments import exact_match_moments
 
 
 @pytest.fixture

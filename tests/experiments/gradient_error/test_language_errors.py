@@ -13,7 +13,7 @@ from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
 from experiments.tasks import language_errors
 from support import tiny_policies
-from support.apps import call_main, checked, refuses, resumes
+from support.apps import call_main, checked, refuses
 from ustat_grpo.lm.models.checkpoints import save_policy
 from ustat_grpo.lm.scoring import log_probs
 
@@ -215,13 +215,6 @@ class TestCommand:
         assert path.parent.name.startswith("arithmetic_Ball_G2-4_")
         assert path.read_text() == to_csv(few)
         assert list(pd.read_csv(path)) == COLUMNS
-
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed(self, folder, tmp_path):
-        asked = (*tiny_policies.asked(folder, "beginner"), "task.num_outputs=32", "threads=1")
-        sweep = (*asked, "task.brute_force_replications=0", "group_size=2,4")
-        second = lambda config: config.group_size == [4]  # noqa: E731
-        resumes(gradient_mse, "run", second, tmp_path, *sweep)
 
 
 MISTAKES = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.gradient_error import gradient_mse
-from experiments.gradient_error.gradient_mse import COLUMNS
 from experiments.running.estimators import _COMPARED
 from experiments.running.runner import to_csv
+from experiments.tasks.errors_table import COLUMNS
 from support.apps import call_main, checked
 from ustat_grpo import Moments
 from ustat_grpo.environments.contextual_bandit import ContextualBanditEnv
@@ -25,7 +27,7 @@ CART = ("task=cartpole", "task.num_prompts=4", "task.num_copies=16", "task.train
 
 def measure(*overrides):
     """Return what the app computes."""
-    return gradient_mse.run(checked("gradient_mse", *overrides))
+    return gradient_mse.APP.compute(checked("gradient_mse", *overrides), Path("none"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The app `finite_prompts`: three laws against runs, the wrong ones rejected, columns, mistakes."""
+"""The app `finite_prompts`: three laws against runs, the wrong ones rejected, mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.group_size import finite_prompts, group_size
-from support.apps import checked, refuses, resumes
+from support.apps import checked, refuses
 from ustat_grpo.bandits.expansion import expand
 from ustat_grpo.laws.covariance import grpo
 from ustat_grpo.laws.path import expected_gap
@@ -24,14 +24,12 @@ TINY = (
 BANDIT = (
     "task=bandit", "task.num_prompts=4", "task.num_actions=3", "task.group_size_targets=[4]", *SMALL
 )  # fmt: skip
-COLUMNS = (
-    "task prompt_sampling num_prompts budget group_size batch_size iteration runs gap std_error law"
-)
 
 
 def measure(*overrides, tiny=TINY):
     """Return what `run` computes."""
-    return finite_prompts.run(checked("finite_prompts", *tiny, *overrides))
+    config = checked("finite_prompts", *tiny, *overrides)
+    return finite_prompts.APP.compute(config, Path("none"))
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +40,8 @@ def precise():
 
 
 class TestTable:
-    def test_columns_and_rows(self):
+    def test_rows(self):
         data = measure()
-        assert list(data) == COLUMNS.split()
         assert not data.isna().any(axis=None)
         found = zip(data["prompt_sampling"], data["group_size"], data["iteration"], strict=True)
         assert list(found) == list(itertools.product(NAMES, (2, 4), (2, 5)))
@@ -116,15 +113,6 @@ class TestLaw:
         assert not others["law"].isna().any()
 
 
-class TestJobs:
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
-        """The kill comes in the second job; the first is kept, the second leaves no table."""
-        resumes(
-            finite_prompts, "measure", lambda config: config.seed == 1, tmp_path, "seed=0,1", *TINY
-        )
-
-
 MISTAKES = {
     "unknown way of drawing": (
         ["prompt_sampling=['foo']"],
@@ -149,9 +137,6 @@ MISTAKES = {
         ["group_size=[4,1]"],
         "group_size must be at least 2 for a leave-one-out baseline, got 1",
     ),
-    "no sizes": (["group_size=[]"], "group_size must hold at least one size, got []"),
-    "iterations": (["iterations=[5,2]"], "iterations must be increasing, got [5, 2]"),
-    "one run": (["scale.runs=1"], "scale.runs must be an integer of at least 2, got 1"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The app `group_size`: the law of the gap against runs, columns, a kill half-way, mistakes."""
+"""The app `group_size`: the law of the gap against runs, mistakes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,22 @@ import pytest
 from experiments.critic import critic
 from experiments.group_size import config as sweep_config
 from experiments.group_size import finite_prompts, group_size, group_size_rules, language_group_size
-from support.apps import call_main, checked, refuses, resumes
+from experiments.tasks.finite_subject import train_bandit
+from support.apps import call_main, checked, refuses
 from ustat_grpo import Grpo, Oracle
 from ustat_grpo.laws.path import ExpectedGap
 
 TINY = ("task=tug_of_war", "budget=64", "group_size=[2,4,8]", "iterations=[5,20]", "scale.runs=50")
-COLUMNS = (
-    "task estimator budget group_size batch_size iteration runs gap std_error law path_gap optimal"
-)
 
 
 def measure(*overrides):
     """Return what `run` computes."""
-    return group_size.run(checked("group_size", *TINY, *overrides), Path("none"))
-
-
-def data_files(folder):
-    """Return the data of finished jobs by the name of the job."""
-    return {path.parent.name: path.read_bytes() for path in folder.rglob("data.csv")}
+    return group_size.APP.compute(checked("group_size", *TINY, *overrides), Path("none"))
 
 
 class TestTable:
-    def test_columns_and_rows(self):
+    def test_rows(self):
         data = measure()
-        assert list(data) == COLUMNS.split()
         assert not data.isna().any(axis=None)
         keys = [
             (estimator, size, iteration)
@@ -86,15 +78,6 @@ class TestLaw:
 
 
 class TestJobs:
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
-        """The kill comes in the second job; the first is kept, the second leaves no table."""
-        sweep = ("budget=64,128", *TINY[:1], *TINY[2:], "threads=1")
-        killed, whole = tmp_path / "killed", tmp_path / "whole"
-        assert call_main(group_size, "-m", *sweep, f"output={whole}")[0] == 0
-        resumes(group_size, "measure", lambda config: config.budget == 128, killed, *sweep)
-        assert data_files(killed) == data_files(whole) and len(data_files(whole)) == 2
-
     def test_a_schedule_of_its_own_has_a_folder_of_its_own(self, tmp_path):
         """Would catch: a nested parameter that is left out of the folder's name."""
         for extra in ([], ["schedule.rate=0.5"], ["iterations=[5,10]"]):
@@ -121,7 +104,6 @@ MISTAKES = {
         ["group_size=[1,2]"],
         "group_size must be at least 2 for a leave-one-out baseline, got 1",
     ),
-    "no sizes": (["group_size=[]"], "group_size must hold at least one size, got []"),
     "prime budget": (
         ["budget=7", "group_size=null"],
         "budget must have a divisor from 2 on, got 7",
@@ -130,25 +112,6 @@ MISTAKES = {
         ["budget=3", "group_size=null"],
         "budget must be an integer of at least 4, got 3",
     ),
-    "iterations that go back": (
-        ["iterations=[20,5]"],
-        "iterations must be increasing, got [20, 5]",
-    ),
-    "iterations twice": (["iterations=[5,5]"], "iterations must be increasing, got [5, 5]"),
-    "no iterations": (["iterations=[]"], "iterations must be increasing, got []"),
-    "iteration zero": (
-        ["iterations=[0,5]"],
-        "iterations must be an integer of at least 1, got 0",
-    ),
-    "unknown schedule": (
-        ["schedule.kind=cosine"],
-        "schedule.kind must be among constant, decay, got 'cosine'",
-    ),
-    "rate zero": (
-        ["schedule.rate=0"],
-        "schedule.rate must be a finite number and above 0, got 0.0",
-    ),
-    "one run": (["scale.runs=1"], "scale.runs must be an integer of at least 2, got 1"),
 }
 
 
@@ -159,13 +122,17 @@ def test_mistakes_take_one_line_before_any_work(mistake, tmp_path):
     refuses(group_size, message, folder, *TINY, *overrides)
 
 
+def trained(config, panel, estimator):
+    return train_bandit(config.asked(), config.task, panel, estimator, 4).gap
+
+
 def test_measured_runs_are_shared_between_group_sizes():
     """Would catch: a stream of its own for each size, which makes differences as noisy as sums."""
     config = checked("group_size", *TINY, "scale.runs=400")
-    ((panel, start),) = config.task.starts.items()
-    few, same = (group_size.measure(config, panel, start, Grpo(), 4).gap for _ in range(2))
+    (panel,) = config.task.starts
+    few, same = (trained(config, panel, Grpo()) for _ in range(2))
     np.testing.assert_array_equal(few, same)
-    other = group_size.measure(config, panel, start, Oracle(), 4).gap
+    other = trained(config, panel, Oracle())
     assert np.corrcoef(few[:, -1], other[:, -1])[0, 1] > 0.5
 
 
@@ -218,6 +185,6 @@ class TestSizesOfABudget:
     def test_lists_in_the_code_are_those_of_the_configuration_files(self):
         """Would catch: a list that is changed in one place, and then refused at most budgets."""
         for app in APPS:
-            with mock.patch.object(sweep_config, "divisors", side_effect=AssertionError):
+            with mock.patch.object(sweep_config, "sizes_of_budget", side_effect=AssertionError):
                 overrides = ["budgets=[36]"] if app == "group_size_rules" else ["budget=36"]
                 assert checked(app, *overrides)

@@ -1,12 +1,7 @@
-"""Accuracy against group size: tables, resumed runs, pairing, divergence; one run or many."""
+"""Accuracy against group size: tables, pairing, divergence; one run or many."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +13,9 @@ import torch
 from rich.console import Console
 
 from experiments.group_size import language_group_size, language_training
-from experiments.group_size.language_group_size import Cell, report, run
+from experiments.group_size.language_group_size import SeededRun, report, run
 from experiments.group_size.resolution import summary
-from experiments.running.commands import INTERRUPTED
 from experiments.running.parts import Parts
-from experiments.running.runner import to_csv
 from experiments.tasks.policies import PosedTask
 from support import tiny_policies
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
@@ -45,7 +38,7 @@ FEW = (
     "noise_questions=10",
     "learning_rate=0.5",
 )
-CELLS = [Cell(size, seed) for size in (2, 4) for seed in (0, 1)]
+CELLS = [SeededRun(size, seed) for size in (2, 4) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +173,10 @@ class TestPairing:
             asked[cell] = []
             trained(config("noise_seeds=1"), cell)
         for seed in (0, 1):
-            large, small = ([*asked[Cell(size, seed)]] for size in (2, 4))
+            large, small = ([*asked[SeededRun(size, seed)]] for size in (2, 4))
             assert [len(step) for step in large] == [8] * 3
             assert [step[:4] for step in large] == small
-        assert asked[Cell(2, 0)] != asked[Cell(2, 1)]
+        assert asked[SeededRun(2, 0)] != asked[SeededRun(2, 1)]
 
     def test_another_seed_or_budget_draws_anew(self, config):
         def rewards(*more):
@@ -198,7 +191,7 @@ class TestTogether:
     def test_an_ensemble_is_what_its_runs_are_alone(self, config):
         """Would catch: noise components of one seed measured by the draws of another."""
         both = config("noise_seeds=2", "seeds=3", "iterations=[2]")
-        cells = [*CELLS, Cell(2, 2), Cell(4, 2)]
+        cells = [*CELLS, SeededRun(2, 2), SeededRun(4, 2)]
         together = dict(language_training.train_together(both, cells))
         assert together.keys() == set(cells)
         for cell, table in together.items():
@@ -216,7 +209,7 @@ class TestTogether:
 
         monkeypatch.setattr(language_model, "chosen_device", lambda _: SimpleNamespace(type="cuda"))
         monkeypatch.setattr(language_training, "train_together", together)
-        Parts(language_group_size.__name__, made).write(CELLS[0].path(tmp_path), grpo)
+        Parts(language_group_size.__name__, made).write(tmp_path / f"{CELLS[0].name}.csv", grpo)
         assert len(run(made, tmp_path)) == 3 * len(CELLS) and taken == CELLS[1:]
 
     @pytest.mark.gpu
@@ -266,56 +259,6 @@ class TestCommand:
             assert ours.name == theirs.name and ours.read_bytes() == theirs.read_bytes()
         assert reports["here"] == reports["there"]
 
-    def test_a_killed_job_keeps_what_is_finished(
-        self, asked, data, tmp_path, in_process, monkeypatch
-    ):
-        """Killed in the third of four runs; the same command runs the last two only."""
-        genuine, begun = language_training.train_alone, []
-
-        def killed(config, cell):
-            begun.append(cell)
-            if len(begun) == 3:
-                raise KeyboardInterrupt
-            return genuine(config, cell)
-
-        command = asked(f"output={tmp_path / 'out'}")
-        with monkeypatch.context() as patched:
-            patched.setattr(language_training, "train_alone", killed)
-            assert call_main(language_group_size, *command)[0] == INTERRUPTED
-        kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
-        assert len(kept) == 2 and begun == CELLS[:3]
-
-        monkeypatch.setattr(language_training, "train_alone", killed)
-        assert call_main(language_group_size, *command)[0] == 0
-        assert begun[3:] == CELLS[2:]
-        assert {path: path.stat().st_mtime_ns for path in kept} == kept
-        (resumed,) = tmp_path.rglob("data.csv")
-        assert resumed.read_text() == to_csv(data)
-
-    @pytest.mark.slow
-    def test_sigkill(self, asked, config, tmp_path, in_process):
-        """The whole process group, as soon as the first run is written."""
-        command = asked("iterations=[20]", "processes=2", f"output={tmp_path}")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments", "language_group_size", *command],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            end = time.monotonic() + 120
-            while not list(tmp_path.rglob("G*.csv")):
-                assert process.poll() is None and time.monotonic() < end
-                time.sleep(0.002)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("G*.csv")}
-        assert not list(tmp_path.rglob("data.csv"))
-        assert call_main(language_group_size, *command)[0] == 0
-        assert {path: path.stat().st_mtime_ns for path in finished} == finished
-        (data,) = tmp_path.rglob("data.csv")
-        whole = run(config("iterations=[20]"), tmp_path / "whole")
-        assert data.read_text() == to_csv(whole)
-
     def test_a_finished_job_reports_again(self, asked, tmp_path, in_process, monkeypatch):
         command = asked(f"output={tmp_path}")
         _, first, _ = call_main(language_group_size, *command)
@@ -346,11 +289,6 @@ MISTAKES = {
         ["group_size=[1,2]"],
         "group_size must be at least 2 for a leave-one-out baseline, got 1",
     ),
-    "iterations": (["iterations=[2,1]"], "iterations must be increasing, got [2, 1]"),
-    "one seed": (["seeds=1"], "seeds must be an integer of at least 2, got 1"),
-    "no processes": (["processes=0"], "processes must be an integer of at least 1, got 0"),
-    "rate": (["learning_rate=0"], "learning_rate must be a finite number and above 0, got 0.0"),
-    "optimizer": (["optimizer=lion"], "optimizer must be sgd or adamw, got 'lion'"),
     "estimators": (
         ["+estimators.oracle={}"],
         "estimators must hold one, got ['grpo', 'oracle']",

@@ -1,8 +1,9 @@
-"""Training on sequential tasks: the table, paired runs, exact objectives, kills, mistakes."""
+"""Training on sequential tasks: the table, paired runs, exact objectives, mistakes."""
 
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import pandas as pd
 import pytest
 
 from experiments.gradient_error.gradient_mse import run as gradient_errors
-from experiments.group_size import group_size, sequential_training
+from experiments.group_size import group_size
 from experiments.group_size.confidence import compare
-from experiments.group_size.sequential_training import COLUMNS, Cell
 from experiments.running import options as schedule
-from experiments.running.commands import INTERRUPTED
 from experiments.running.estimators import _COMPARED, algorithms
 from experiments.running.runner import to_csv
+from experiments.tasks import sequential_training
+from experiments.tasks.sequential_training import EnvironmentRun
 from support.apps import InThisProcess, call_main, checked, configuration, refuses
+from ustat_grpo import Constant, Decay
 from ustat_grpo.environments import objective, policies, snapshot
 from ustat_grpo.laws import group_size as law
 
@@ -27,12 +29,17 @@ LAKE = ("task=frozenlake", "task.objectives=[0.1]", "budget=32", "group_size=[2,
 CART = ("task=cartpole", "budget=4", "group_size=[2,4]", "task.iterations=[1,2]",
         "task.num_prompts=2", "task.num_outputs=32", "task.num_copies=4", "task.trained=[0]",
         "scale.runs=100", "task.share_of_runs=0.02")  # fmt: skip
-CELLS = [Cell(name, size, run) for name in ("vanilla", "grpo") for size in (2, 4) for run in (0, 1)]
+CELLS = [
+    EnvironmentRun(name, size, run)
+    for name in ("vanilla", "grpo")
+    for size in (2, 4)
+    for run in (0, 1)
+]
 
 
 def measure(*overrides, parts=Path("none")):
     """Return what the app computes."""
-    return group_size.run(checked("group_size", *overrides), parts)
+    return group_size.APP.compute(checked("group_size", *overrides), parts)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +65,8 @@ class Posted(InThisProcess):
 
 
 class TestFrozenLake:
-    def test_columns_and_rows(self, lake):
-        assert list(lake) == COLUMNS and not lake.isna().any(axis=None)
+    def test_rows(self, lake):
+        assert not lake.isna().any(axis=None)
         keys = lake[["estimator", "iteration", "group_size"]].itertuples(index=False, name=None)
         names = ("vanilla", "grpo", "oracle")
         assert list(keys) == [(e, n, size) for e in names for n in (5, 20) for size in (2, 4, 16)]
@@ -79,8 +86,8 @@ class TestFrozenLake:
         """
         runs = []
 
-        def look(*arguments, **named):
-            runs.append(genuine(*arguments, **named, keep_theta=True))
+        def look(mdp, training, **named):
+            runs.append(genuine(mdp, replace(training, keep_theta=True), **named))
             return runs[-1]
 
         genuine = sequential_training.optimize_mdp
@@ -132,11 +139,17 @@ class TestFrozenLake:
         ((panel, start),) = config.task.snapshots.items()
         estimators = algorithms(config.compared)
         one, *others = (
-            sequential_training._compiled(config, panel, start, estimators[name], size).objective
+            sequential_training.train_on_table(
+                config.asked(), config.task, panel, start, estimators[name], size
+            ).objective
             for name, size in (("grpo", 4), ("oracle", 4), ("grpo", 16))
         )
         for other in others:
             assert np.corrcoef(one[:, -1], other[:, -1])[0, 1] > 4 / np.sqrt(2000)
+
+
+def trained(config, cell):
+    return sequential_training.train_on_environment(config.task, config.asked(), cell)
 
 
 def reached(panel, theta):
@@ -150,34 +163,47 @@ class TestCartPole:
         """Would catch: streams keyed by the place of a size, or that all runs share."""
         config = checked("group_size", *CART)
         wider = checked("group_size", *CART, "group_size=[4,2]", "scale.runs=500", "threads=7")
-        found = {cell: sequential_training._trained(config, cell) for cell in CELLS}
+        found = {cell: trained(config, cell) for cell in CELLS}
         assert all(objectives.shape == (2,) for objectives in found.values())
         for cell in CELLS[4:]:
-            again = sequential_training._trained(wider, cell)
+            again = trained(wider, cell)
             np.testing.assert_array_equal(again, found[cell])
         assert len({tuple(objectives) for objectives in found.values()}) > 4
         other = checked("group_size", *CART, "seed=1")
-        assert (sequential_training._trained(other, CELLS[4]) != found[CELLS[4]]).any()
+        assert (trained(other, CELLS[4]) != found[CELLS[4]]).any()
 
     def test_runs_share_starts_and_episodes(self, monkeypatch):
         """One stream for all sizes of a run. Would catch: sizes compared on starts of their own."""
         seen = {}
 
-        def look(copies, policy, estimator, **named):
-            seen[cell] = named
-            return genuine(copies, policy, estimator, **named)
+        def look(copies, policy, training, **named):
+            seen[cell] = training, named["rng"].bit_generator.state
+            return genuine(copies, policy, training, **named)
 
         genuine = sequential_training.train
         monkeypatch.setattr(sequential_training, "train", look)
         for cell in CELLS[4:]:
-            sequential_training._trained(checked("group_size", *CART), cell)
+            trained(checked("group_size", *CART), cell)
         states = {0: set(), 1: set()}
-        for cell, named in seen.items():
-            assert named["batch_size"] * cell.group_size == 4
-            assert (named["num_iterations"], named["checkpoints"]) == (2, [1, 2])
-            assert named["learning_rate"] == 0.001
-            states[cell.run].add(str(named["rng"].bit_generator.state))
+        for cell, (training, state) in seen.items():
+            assert training.group_size == cell.group_size and training.budget == 4
+            assert (training.num_iterations, training.checkpoints) == (2, (1, 2))
+            assert training.schedule == Constant(0.001)
+            states[cell.run].add(str(state))
         assert [len(each) for each in states.values()] == [1, 1] and states[0] != states[1]
+
+    def test_rates_may_fall(self, monkeypatch):
+        """Would catch: a constant rate whatever the schedule."""
+        seen = []
+
+        def look(copies, policy, training, **named):
+            seen.append(training.schedule)
+            return genuine(copies, policy, training, **named)
+
+        genuine = sequential_training.train
+        monkeypatch.setattr(sequential_training, "train", look)
+        trained(checked("group_size", *CART, "schedule.kind=decay"), CELLS[4])
+        assert seen == [Decay(0.001)]
 
     def test_objectives_are_mean_returns_of_the_policy_reached(self, monkeypatch):
         """Would catch: J at the start, or at the last checkpoint for all."""
@@ -190,35 +216,15 @@ class TestCartPole:
 
         genuine = sequential_training.group_rollouts
         monkeypatch.setattr(sequential_training, "group_rollouts", look)
-        objectives = sequential_training._trained(checked("group_size", *CART), CELLS[4])
+        objectives = trained(checked("group_size", *CART), CELLS[4])
         assert [list(seeds) for _, seeds, _ in played] == [[0, 1]] * 2
         assert (played[0][0] != played[1][0]).any() and (played[0][0] != 0).any()
         assert objectives.tolist() == [returns.mean() for _, _, returns in played]
         assert all(returns.shape == (2, 4) for _, _, returns in played)
 
-    def test_a_killed_job_keeps_what_is_finished(self, tmp_path, in_process, monkeypatch):
-        """Killed in the sixth of eight runs; the same command runs the last three only."""
-        genuine, begun = sequential_training._trained, []
-
-        def killed(config, cell):
-            begun.append(cell)
-            if len(begun) == 6:
-                raise KeyboardInterrupt
-            return genuine(config, cell)
-
-        monkeypatch.setattr(sequential_training, "_trained", killed)
-        assert call_main(group_size, *CART, f"output={tmp_path / 'out'}")[0] == INTERRUPTED
-        kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
-        assert len(kept) == 5 and begun == CELLS[:6]
-        code, out, error = call_main(group_size, *CART, f"output={tmp_path / 'out'}")
-        assert (code, error) == (0, "") and "written after" in out
-        assert begun[6:] == CELLS[5:]
-        assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-        (path,) = tmp_path.rglob("data.csv")
-        data = measure(*CART, parts=tmp_path / "whole")
-        assert path.read_text() == to_csv(data)
-        assert list(data) == COLUMNS and not data.isna().any(axis=None)
+    def test_rows(self, tmp_path, in_process):
+        data = measure(*CART, parts=tmp_path)
+        assert not data.isna().any(axis=None)
         keys = data[["estimator", "iteration", "group_size"]].itertuples(index=False, name=None)
         assert list(keys) == [
             (e, n, G) for e in ("vanilla", "grpo") for n in (1, 2) for G in (2, 4)
@@ -285,11 +291,6 @@ MISTAKES = {
     "unknown value": (
         [*CART, "estimator=grpo", "~estimators.grpo", "+estimators.oracle={}"],
         "estimators must hold one that needs no V(x) on cartpole, got ['oracle']",
-    ),
-    "schedule": (
-        [*CART, "schedule.kind=decay"],
-        "schedule.kind must be constant on environments of which only episodes can be had, "
-        "got decay",
     ),
     "few outputs": (
         [*CART, "task.num_outputs=40"],

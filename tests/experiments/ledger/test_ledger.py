@@ -174,7 +174,7 @@ def evidence(verdict="reproduced", readings=(), holds=True):
 
 def settled(stated, chapter="reproduced", readings=(), holds=True):
     """Return the verdict of an item that rests on one chapter and some readings."""
-    item = items.Item("Lemma 1", "says", stated, "why", "found", ("u_statistic",),
+    item = items.PaperItem("Lemma 1", "says", stated, "why", "found", ("u_statistic",),
                       ("some",) if readings else ())  # fmt: skip
     (verdict,) = [scoreboard.verdict(item, each) for each in evidence(chapter, readings, holds)]
     return verdict

@@ -17,7 +17,7 @@ from experiments.planning.noise_coverage import Truth
 from experiments.planning.noise_readings import coverage as readings
 from experiments.planning.populations import population_of_bandit
 from figures import noise_coverage as figure
-from support.apps import checked, refuses, resumes
+from support.apps import checked, refuses
 from ustat_grpo.noise import NoiseEstimate, OutputSample, estimate_noise
 
 BANDIT = ("task.group_size_targets=[3]", "task.num_prompts=8", "task.num_actions=4")
@@ -125,7 +125,6 @@ class TestRun:
         [
             (("num_prompts=[4]",), "num_prompts must be an integer of at least 8, got 4"),
             (("num_outputs=[2]",), "num_outputs must be an integer of at least 3, got 2"),
-            (("replicates=1",), "replicates must be an integer of at least 2, got 1"),
             (("task=tug_of_war",), "task must be bandit or arithmetic, got tug_of_war"),
             (("task=arithmetic", "task.num_questions=5"),
              "num_questions must be at most task.num_questions = 5, got 200"),
@@ -133,10 +132,6 @@ class TestRun:
     )  # fmt: skip
     def test_refuses(self, overrides, message, tmp_path):
         refuses(app, message, tmp_path / "results", *overrides)
-
-    def test_resumes(self, tmp_path):
-        sweep = (*BANDIT, "num_prompts=[8]", "num_outputs=[4]", "replicates=2,3")
-        resumes(app, "run", lambda config: config.replicates == 3, tmp_path, *sweep)
 
 
 def coverages(**changed):

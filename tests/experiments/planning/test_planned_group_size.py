@@ -15,11 +15,10 @@ from experiments.planning import planned_group_size as app
 from experiments.planning.planned_group_size import BEST, COLUMNS, FALLBACK, GRID, PLANNED, Planned
 from experiments.planning.planned_panels import GAP_LAW, GRADIENT_LAW
 from experiments.planning.planned_sweeps import Sweep, fingerprint, tabled_sweeps
-from experiments.running.runner import to_csv
 from experiments.tasks.bandits import panel_rng
 from experiments.tasks.first_batches import bandit_sample
 from experiments.tasks.subject import FirstBatch
-from support.apps import call_main, checked, refuses
+from support.apps import checked, refuses
 from ustat_grpo.noise import OutputSample, estimate_noise
 from ustat_grpo.planner import plan
 
@@ -239,13 +238,6 @@ class TestTables:
 
 
 class TestCommand:
-    def test_a_finished_job_is_not_run_again(self, tmp_path, data):
-        assert call_main(app, *TINY, f"output={tmp_path}")[0] == 0
-        (path,) = tmp_path.rglob("data.csv")
-        assert path.read_text() == to_csv(data)
-        code, out, _ = call_main(app, *TINY, f"output={tmp_path}")
-        assert (code, out) == (0, f"planned_group_size: {path} exists, skipped\n")
-
     def test_a_changed_sweep_is_another_job(self, tmp_path):
         table = tmp_path / "sweep.csv"
         table.write_bytes(EPISODES.read_bytes())
@@ -257,7 +249,6 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            (["plans=1"], "plans must be an integer of at least 2, got 1"),
             (
                 ["first_batches=[[32,2]]"],
                 "first_batches must hold pairs of at least 8 prompts and at least 3 outputs, "

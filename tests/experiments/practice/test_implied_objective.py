@@ -13,20 +13,16 @@ import pytest
 from experiments.practice import implied_objective
 from experiments.practice.readings import implied_objective as readings
 from figures import implied_objective as figure
-from support.apps import checked, refuses, resumes
+from support.apps import checked, refuses
 from theory import implied_objective as chapter
 from ustat_grpo import Practice
-from ustat_grpo.bandits.one_axis import one_axis
+from ustat_grpo.bandits.tug_of_war import one_axis
 from ustat_grpo.laws import binary
 from ustat_grpo.optimization.mean_field import mean_field
 
 TINY = ("iterations=20", "scale.runs=40", "threads=1")
 LAWS = {"leave_one_out_normalised": binary.leave_one_out_normalised,
         "std_normalised": binary.std_normalised}  # fmt: skip
-COLUMNS = (
-    "part task estimator group_size penalty num_minibatches iteration runs coordinate std_error "
-    "predicted predicted_value predicted_limit success_probability gain implied_objective"
-)
 
 
 @functools.cache
@@ -40,8 +36,7 @@ def part(name, data=None):
 
 
 class TestTable:
-    def test_columns_and_cells(self):
-        assert list(table()) == COLUMNS.split()
+    def test_cells(self):
         keys = ["estimator", "group_size", "penalty", "num_minibatches"]
         assert len(part("runs")) == 2 * len(part("runs")[keys].drop_duplicates()) == 2 * 36
         assert set(part("runs")["iteration"]) == {10, 20} and set(part("runs")["runs"]) == {10}
@@ -120,8 +115,6 @@ MISTAKES = {
     "a negative weight": (
         ["penalty_weight=-1"], "penalty_weight must not be negative, got -1.0",
     ),
-    "one iteration": (["iterations=1"], "iterations must be an integer of at least 2, got 1"),
-    "no rate": (["rate_factor=0"], "rate_factor must be a finite number and above 0, got 0.0"),
     "no chance": (
         ["problem.success=[[0.3,1.7],[0.3,0.02]]"], "success must lie in [0, 1], got 1.7",
     ),
@@ -133,12 +126,6 @@ class TestJobs:
     def test_mistakes_take_one_line_before_any_work(self, mistake, tmp_path):
         overrides, message = MISTAKES[mistake]
         refuses(implied_objective, message, tmp_path / "results", *TINY, *overrides)
-
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
-        small = ("group_size=[8]", "penalties=[k3]", "num_minibatches=[1]")
-        resumes(implied_objective, "run", lambda config: config.penalty_weight == 0.05, tmp_path,
-                "penalty_weight=0.03,0.05", *TINY, *small)  # fmt: skip
 
 
 def ends(off=0.5, std_error=1e-3, own=1.3, limit=1.0):

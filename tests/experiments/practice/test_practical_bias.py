@@ -16,7 +16,7 @@ from experiments.practice.language_bias import _Old
 from experiments.practice.readings import practical_bias as readings
 from figures import practical_bias as figure
 from figures.palette import draw_tasks
-from support.apps import checked, refuses, resumes
+from support.apps import checked, refuses
 from theory.token_problems import cross_token_matrix
 from ustat_grpo.lm.exact import objective_gradient
 from ustat_grpo.lm.scoring import log_probs, squared_norm
@@ -178,19 +178,9 @@ class TestReadings:
         assert "token, sampled steps: from η(m−1) = 3 on (at most 20 of it)" in share.obtained
 
 
-@pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-def test_a_killed_sweep_is_resumed_by_the_same_command(tmp_path):
-    sweep = ("num_minibatches=[2],[2,4]", *(each for each in BANDIT if "num_mini" not in each))
-    resumes(
-        practical_bias, "run", lambda config: len(config.num_minibatches) > 1, tmp_path,
-        *sweep, "scale.runs=2",
-    )  # fmt: skip
-
-
 MISTAKES = {
     "num_minibatches must be an integer of at least 2, got 1": ["num_minibatches=[1,2]"],
     "budget must be a multiple of num_minibatches·group_size = 12, got 64": ["num_minibatches=[3]"],
-    "learning_rates must be a finite number and above 0, got 0.0": ["learning_rates=[0]"],
     "task must be token_bandit or arithmetic, got bandit": ["task=bandit"],
     "task.reward must be exact_match, got accuracy_and_format": [
         "task=arithmetic", "task.reward=accuracy_and_format",

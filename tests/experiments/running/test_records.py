@@ -343,7 +343,7 @@ class TestParts:
 
     def test_what_is_kept_is_read(self, kept, tmp_path):
         parts = Parts("critic", Asked())
-        assert parts.left(kept) == [] and parts.left([*kept, tmp_path / "new"]) == [
+        assert parts.missing(kept) == [] and parts.missing([*kept, tmp_path / "new"]) == [
             tmp_path / "new"
         ]
         assert to_csv(parts.read(kept[0])) == to_csv(self.TABLE)
@@ -357,7 +357,7 @@ class TestParts:
         parts = Parts("critic", Asked())
         with pytest.raises(ValueError, match=f"^{kept[1]} must be as it was kept"):
             parts.read(kept[1])
-        assert parts.left(kept) == [kept[1]]
+        assert parts.missing(kept) == [kept[1]]
         assert capsys.readouterr().out.startswith(f"{kept[1]} is damaged ")
 
     def test_other_code(self, kept):
@@ -365,10 +365,10 @@ class TestParts:
         other = Parts("experiments.convergence.limit_law", Asked())
         for stale in ("refuse", "keep"):
             with pytest.raises(ValueError, match=f"got 2 others, such as {kept[0]}: --stale comp"):
-                Parts("experiments.convergence.limit_law", Asked(stale)).left(kept)
+                Parts("experiments.convergence.limit_law", Asked(stale)).missing(kept)
         with pytest.raises(ValueError, match="must be as it was kept"):
             other.read(kept[0])
-        assert Parts("experiments.convergence.limit_law", Asked("rerun")).left(kept) == kept
+        assert Parts("experiments.convergence.limit_law", Asked("rerun")).missing(kept) == kept
 
 
 class TestSources:
@@ -433,7 +433,7 @@ class TestSources:
         within = (
             "monte_carlo/harness",
             "monte_carlo/kernels",
-            "lm/scores/gradient_error",
+            "lm/scores/known_solutions",
             "environments/mdp_errors",
         )
         for file in (LAW, *(f"ustat_grpo/{each}.py" for each in within)):

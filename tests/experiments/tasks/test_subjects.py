@@ -7,21 +7,23 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from experiments.gradient_error import fixed_budget, gradient_mse
-from experiments.gradient_error.gradient_mse import COLUMNS
 from experiments.group_size import finite_prompts, group_size
-from experiments.tasks import bandits
+from experiments.running.estimators import resolve
+from experiments.running.options import ScheduleConfig
+from experiments.tasks import bandits, runs_table
 from experiments.tasks.bandits import Bandit, TokenBanditTask, TugOfWarTask
+from experiments.tasks.errors_table import COLUMNS
 from experiments.tasks.kinds import for_kind, of_kind
 from experiments.tasks.language import Arithmetic
 from experiments.tasks.policies import PosedTask, SmallPolicies
-from experiments.tasks.resolve import _SUBJECTS, subject
+from experiments.tasks.resolve import _SUBJECTS, subject, trained_subject
 from experiments.tasks.sequential import FrozenLake, Gym
-from experiments.tasks.subject import FirstBatch
-from support.apps import checked
+from experiments.tasks.subject import FirstBatch, TrainingAsked
+from support.apps import checked, in_this_process
 from ustat_grpo.noise import estimate_noise
 
 CART = Gym(name="cartpole", env_id="CartPole-v1", features="affine", num_prompts=2, num_copies=8,
-           num_outputs=32)  # fmt: skip
+           num_outputs=32, iterations=[1, 3])  # fmt: skip
 SUBJECTS = {
     "bandit": subject(Bandit(num_prompts=8, num_actions=4)),
     "tug_of_war": subject(TugOfWarTask()),
@@ -61,7 +63,7 @@ class TestVerbs:
         found.require_errors(asked)
         table = found.gradient_errors(asked)
         assert set(table["task"]) == set(found.prepare())
-        assert set(table) <= set(COLUMNS)
+        assert list(table) == COLUMNS
         assert (table[["mse", "law"]] > 0).all(axis=None)
 
     def test_first_batches(self, name):
@@ -80,6 +82,45 @@ def test_pools_refuse_groups_that_are_too_large(name):
     asked = checked("gradient_mse", "task=tug_of_war", "group_size=[2,17]").asked
     with pytest.raises(ValueError, match=r"^group_size must be at most half .*=32, got 17$"):
         SUBJECTS[name].require_errors(asked)
+
+
+TRAINED = {"bandit": Bandit(num_prompts=8, num_actions=4), "tug_of_war": TugOfWarTask(),
+           "frozenlake": FrozenLake(objectives=[0.25]), "cartpole": CART}  # fmt: skip
+
+
+class TestTraining:
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_one_table_of_runs_whatever_the_task(self, name):
+        """A row a run and checkpoint; runs of a number begin alike at every group size."""
+        compared, sizes = resolve({"grpo": {}, "vanilla": {}}), [4, 2]
+        asked = TrainingAsked(compared, 8, sizes, [1, 3], ScheduleConfig(), 4, 0, 1, Kept())
+        with in_this_process():
+            runs = trained_subject(TRAINED[name]).training_runs(asked)
+        assert list(runs) == runs_table.COLUMNS and not runs.isna().any(axis=None)
+        assert all(panel.startswith(f"{name}: ") for panel in runs["task"])
+        assert len(runs) == runs["task"].nunique() * 2 * 2 * runs["run"].nunique() * 2
+        last = runs.query("estimator == 'grpo' and iteration == iteration.max()")
+        last = last[last["task"] == last["task"].iloc[0]]
+        wide = runs_table.by_group_size(last, sizes)
+        assert wide.flags.c_contiguous and wide.shape == (runs["run"].nunique(), 2)
+        np.testing.assert_array_equal(wide[:, 0], last.query("group_size == 4")["objective"])
+
+    def test_language_models_are_trained_by_their_chapter(self):
+        task = Arithmetic(num_questions=5, num_train=10)
+        with pytest.raises(ValueError, match=r"^task must be a bandit that .*, got arithmetic$"):
+            trained_subject(task)
+
+
+class Kept:
+    """Computes every run, and keeps none."""
+
+    def __call__(self, _module):
+        return self
+
+    @staticmethod
+    def tables(names, compute, _title):
+        tables = dict(compute(list(names.values())))
+        return {name: tables[run] for name, run in names.items()}
 
 
 class TestKinds:

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from experiments.zoo import estimator_zoo
-from experiments.zoo.entries import CRITIC_ERROR, ZOO, Problem
+from experiments.zoo.entries import CRITIC_ERROR, ZOO, PromptProblem
 from experiments.zoo.estimator_zoo import MEASURES, measures
 from experiments.zoo.moments import MeanAndSecond
 from experiments.zoo.table import show
-from support.apps import call_main, checked, refuses, resumes
+from support.apps import call_main, checked, refuses
 from support.problems import random_snapshot
 from theory.enumeration import ordered_groups, outcomes
 from ustat_grpo import SideInformation, gradient
@@ -78,7 +78,7 @@ class TestLaws:
         mean, second, kept = enumerated(estimator, snapshot, size, keep)
         norm, target = mean @ mean, snapshot.gradient
         wanted = [mean @ target / np.sqrt(norm * (target @ target)), norm, second / norm - 1]
-        problem = Problem(snapshot)
+        problem = PromptProblem(snapshot)
         np.testing.assert_allclose(entry.law(problem, size), wanted, rtol=1e-11, atol=1e-12)
         mutant = entry.law(problem, size + 1).scale_free_error
         assert abs(mutant / wanted[2] - 1) > 1e-3
@@ -90,7 +90,7 @@ class TestLaws:
     def test_dead_groups(self, kind):
         snapshot = SNAPSHOTS[kind]
         _, _, kept = enumerated(ZOO["rloo"].estimator, snapshot, 4, mixed)
-        assert Problem(snapshot).dead_groups(4) == pytest.approx(1 - kept, rel=1e-12)
+        assert PromptProblem(snapshot).dead_groups(4) == pytest.approx(1 - kept, rel=1e-12)
 
 
 class TestShipped:
@@ -195,17 +195,8 @@ class TestJobs:
         (path,) = tmp_path.rglob("data.csv")
         assert len(pd.read_csv(path)) == len(table())
 
-    @pytest.mark.slow  # test_experiments.py and test_records.py kill one, too
-    def test_a_killed_sweep_is_resumed_by_the_same_command(self, tmp_path):
-        resumes(
-            estimator_zoo, "run", lambda config: config.batch_size == 5, tmp_path,
-            *TINY[:-2], TINY[-1], "batch_size=3,5",
-        )  # fmt: skip
-
 
 MISTAKES = {
-    "group of one": (["group_size=[1,2]"], "group_size must be an integer of at least 2, got 1"),
-    "batch of one": (["batch_size=1"], "batch_size must be an integer of at least 2, got 1"),
     "p of one": (
         ["task=success_probability", "task.probabilities=[1.0]"],
         "task.probabilities must be a finite number and above 0 and below 1, got 1.0",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.zoo import entries as zoo
-from experiments.zoo.entries import ZOO, Problem, tell
+from experiments.zoo.entries import ZOO, PromptProblem, tell
 from experiments.zoo.moments import Score, draw, jackknife, simulate
 from support.problems import random_snapshot
 from ustat_grpo import SideInformation, gradient
@@ -52,7 +52,7 @@ def test_agrees_with_laws(kind, size):
     names = ("vanilla", "oracle", "critic", "remax", "grpo_trl", "sign", "optimal_baseline")
     estimators = {name: ZOO[name].estimator for name in names}
     found = simulate(snapshot, estimators, (600, 4, size), tell, np.random.default_rng(3))
-    problem, target = Problem(snapshot), zoo.norm_squared(snapshot)
+    problem, target = PromptProblem(snapshot), zoo.norm_squared(snapshot)
     for name in names:
         law = ZOO[name].law(problem, size)
         norm = law.mean_norm_squared
@@ -91,7 +91,7 @@ def test_companions_take_the_noise_out():
     snapshot = SNAPSHOTS["features"]
     estimators = {"dr_grpo": ZOO["dr_grpo"].estimator}
     found = simulate(snapshot, estimators, (3, 4, 4), tell, np.random.default_rng(4))
-    law = ZOO["dr_grpo"].law(Problem(snapshot), 4)
+    law = ZOO["dr_grpo"].law(PromptProblem(snapshot), 4)
     np.testing.assert_allclose(found["dr_grpo"].mean_norm_squared, law.mean_norm_squared)
 
 

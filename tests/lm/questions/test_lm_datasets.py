@@ -13,7 +13,7 @@ from ustat_grpo.arithmetic.problems import (
     OperandRanges,
     arithmetic_problems,
 )
-from ustat_grpo.lm.questions import instructions
+from ustat_grpo.lm.questions import text_tasks
 from ustat_grpo.lm.questions.datasets import (
     Question,
     last_boxed,
@@ -312,23 +312,23 @@ def test_last_boxed(text, inside):
 
 class TestInstructions:
     def test_examples_are_right_step_by_step(self):
-        problems = instructions.example_problems()
+        problems = text_tasks.example_problems()
         assert [problem.kind for problem in problems] == list(KINDS)
         for problem in problems:
-            steps = instructions.worked(problem).split(" = ")
+            steps = text_tasks.worked(problem).split(" = ")
             assert steps[0] == problem.text and steps[-1] == str(problem.answer)
             assert {eval(step) for step in steps} == {problem.answer}
             assert len(steps) == len(problem.operators) + 1
 
     def test_steps_take_one_operation_each(self):
-        two_step, _, _, _, parentheses = instructions.example_problems()
-        assert instructions.worked(two_step) == "104 - 27 + 8 = 77 + 8 = 85"
-        assert instructions.worked(parentheses) == "58 - (103 - 20) = 58 - 83 = -25"
+        two_step, _, _, _, parentheses = text_tasks.example_problems()
+        assert text_tasks.worked(two_step) == "104 - 27 + 8 = 77 + 8 = 85"
+        assert text_tasks.worked(parentheses) == "58 - (103 - 20) = 58 - 83 = -25"
 
     def test_examples_are_never_drawn(self):
         """Each has a number that its kind of drawn problem cannot have."""
         ranges = OperandRanges()
-        for problem in instructions.example_problems():
+        for problem in text_tasks.example_problems():
             if problem.kind == "multiplication":
                 beyond = max(problem.operands) > ranges.factors[1]
             elif problem.kind == "division":
@@ -339,20 +339,20 @@ class TestInstructions:
 
     def test_arithmetic_prompt(self):
         question = Question("1 + 2 - 4", "-1", "two_step")
-        plain = instructions.arithmetic_prompt(question)
-        assert plain.startswith(instructions.ARITHMETIC)
+        plain = text_tasks.arithmetic_prompt(question)
+        assert plain.startswith(text_tasks.ARITHMETIC_INSTRUCTION)
         assert plain.endswith("\n\nExpression: 1 + 2 - 4\nCalculation:")
-        shown = instructions.arithmetic_prompt(question, examples=instructions.example_problems())
-        assert shown.startswith(instructions.ARITHMETIC) and shown.endswith(plain[-30:])
+        shown = text_tasks.arithmetic_prompt(question, examples=text_tasks.example_problems())
+        assert shown.startswith(text_tasks.ARITHMETIC_INSTRUCTION) and shown.endswith(plain[-30:])
         assert shown.count("Expression:") == 6 and "-1" not in shown
 
     def test_question_among_the_examples(self):
-        examples = instructions.example_problems()
+        examples = text_tasks.example_problems()
         posed = questions_of([ArithmeticProblem(examples[2].expression)])[0]
         with pytest.raises(ValueError, match=r"must not be one of the examples, got 31 \* 7"):
-            instructions.arithmetic_prompt(posed, examples=examples)
+            text_tasks.arithmetic_prompt(posed, examples=examples)
 
     def test_math_prompt(self):
-        prompt = instructions.math_prompt(Question("What is $1+1$?", "2", "math"))
+        prompt = text_tasks.math_prompt(Question("What is $1+1$?", "2", "math"))
         assert r"\boxed{}" in prompt and "What is $1+1$?" in prompt
         assert last_boxed(prompt) is None  # the instruction itself is no answer

@@ -32,11 +32,12 @@ from ustat_grpo.estimators import (
 from ustat_grpo.laws import mse
 from ustat_grpo.lm import sample_groups
 from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
-from ustat_grpo.lm.scores.gradient_error import brute_force_errors
-from ustat_grpo.lm.scores.pool import draw_pool
+from ustat_grpo.lm.scores.known_solutions import brute_force_errors
+from ustat_grpo.lm.scores.output_pool import draw_pool
+from ustat_grpo.lm.task import Task
 from ustat_grpo.pools.errors import pool_errors
-from ustat_grpo.pools.moments import pool_moments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.measured_moments import pool_moments
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 MATCH = ExactMatch(SOLUTIONS)
 COMPARED = {
@@ -65,8 +66,9 @@ def in_order() -> np.random.Generator:
 
 def drawn(reward: Reward = MATCH, num_outputs=64, seed=0, **options) -> Pool:
     model, _ = problem()
-    given = {"max_tokens": 2, "rng": generator(seed), **options}
-    return draw_pool(model, PROMPTS, reward, num_outputs, **given)
+    return draw_pool(
+        model, Task(PROMPTS, reward, 2), num_outputs, **{"rng": generator(seed), **options}
+    )
 
 
 def places(num_outputs: int, seed: int) -> np.ndarray:
@@ -359,8 +361,8 @@ def brute_force(
 ):
     model, _ = problem()
     return brute_force_errors(
-        model, prompts, reward, {name: ESTIMATORS[name] for name in names}, group_size,
-        num_replications=num_replications, max_tokens=2, rng=generator(0),
+        model, Task(prompts, reward, 2), {name: ESTIMATORS[name] for name in names}, group_size,
+        num_replications=num_replications, rng=generator(0),
     )  # fmt: skip
 
 

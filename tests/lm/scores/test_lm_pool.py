@@ -27,9 +27,10 @@ from support.lm_problems import (
 )
 from ustat_grpo.lm import Rollouts, sample_groups
 from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
-from ustat_grpo.lm.scores import pool
-from ustat_grpo.lm.scores.pool import draw_pool
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool
+from ustat_grpo.lm.scores import output_pool
+from ustat_grpo.lm.scores.output_pool import draw_pool
+from ustat_grpo.lm.task import Task
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool
 
 MATCH = ExactMatch(SOLUTIONS)
 RAREST = [OUTPUTS[place] for place in problem()[1].probs.argmin(axis=1)]
@@ -39,9 +40,8 @@ def drawn(
     reward: Reward = MATCH, num_outputs=64, *, seed=0, max_tokens=2, prompts=PROMPTS, **options
 ) -> Pool:
     model, _ = problem()
-    return draw_pool(
-        model, prompts, reward, num_outputs, max_tokens=max_tokens, rng=generator(seed), **options
-    )
+    task = Task(prompts, reward, max_tokens)
+    return draw_pool(model, task, num_outputs, rng=generator(seed), **options)
 
 
 def sampled(num_outputs=64, seed=0) -> list[list[int]]:
@@ -174,8 +174,8 @@ def test_gradient_products_are_unbiased_by_enumeration():
         asked = PROMPTS[row : row + 1]
         group = [outputs[pair[place]] for place in (0, 1) for pair in pairs]
         rollouts = rollouts_of([group], asked)
-        one = pool._Drawn(rollouts, graded(rollouts, torch.tensor([row])))
-        products = pool._gradient_products(model, [one], 2**14)
+        one = output_pool._Drawn(rollouts, graded(rollouts, torch.tensor([row])))
+        products = output_pool._gradient_products(model, [one], 2**14)
         probs = np.array([known.probs[row, list(pair)].prod() for pair in pairs])
         rewards = np.array([grade(output, row) for output in outputs])
         gradient = (known.probs[row] * rewards) @ known.scores[row]

@@ -20,17 +20,25 @@ from support.lm_problems import (
     problem,
     tiny,
 )
-from ustat_grpo import Constant, SideInformation
+from ustat_grpo import Constant, Grpo, Practice, SideInformation, TrainingConfig
 from ustat_grpo.estimators import Oracle
-from ustat_grpo.estimators.given import Critic
-from ustat_grpo.lm import Task, TrainingConfig, run_rng, solution_probs, train
+from ustat_grpo.estimators.baselines import Critic
+from ustat_grpo.lm import ModelTraining, Task, run_rng, solution_probs, train
 from ustat_grpo.lm.questions.rewards import ExactMatch
-from ustat_grpo.lm.training.actor_critic import LearnedCritic, Learner, draw_batch, train_step
-from ustat_grpo.lm.training.critic import regression, value_network, values
-from ustat_grpo.lm.training.optimizers import AdamW
+from ustat_grpo.lm.training.actor_critic import (
+    ActorCritic,
+    LearnedCritic,
+    Learner,
+    draw_batch,
+    regression,
+    train_step,
+    value_network,
+    values,
+)
+from ustat_grpo.lm.training.model_training import AdamW
 from ustat_grpo.lm.training.policy_gradient import Alone, policy_gradients
 
-TASK = Task(PROMPTS, ExactMatch(SOLUTIONS))
+TASK = Task(PROMPTS, ExactMatch(SOLUTIONS), 2)
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 ROWS = torch.arange(len(PROMPTS)).repeat_interleave(len(OUTPUTS))
 SOME = answers([(0, 1), (3, 2), (1,)])  # the last has one token only
@@ -66,7 +74,15 @@ def outputs(batch):
 
 def run(batch_size=6, group_size=4, **changes):
     """Return how a run samples."""
-    return TrainingConfig(batch_size, group_size, 3, 2, Constant(0.5), **changes)
+    shared = {"estimator": Grpo(), "num_iterations": 3, "schedule": Constant(0.5)}
+    sizes = {"batch_size": batch_size, "group_size": group_size}
+    return TrainingConfig(**{**shared, **sizes, **changes})
+
+
+def step_once(policy, critic):
+    """Take the first step of policy and critic."""
+    learners = ActorCritic(Learner(policy, 0.5), critic)
+    train_step(learners, TASK, run(), rng=run_rng(3), iteration=1)
 
 
 def flat(parts):
@@ -164,8 +180,8 @@ class TestStep:
         ours, theirs = tiny(), tiny()
         rng = run_rng(3)
         for iteration in (1, 2, 3):
-            train_step(Learner(ours, 0.5), None, TASK, run(), rng=rng, iteration=iteration)
-        for _ in train(theirs, TASK, run(), rng=run_rng(3), evaluate=lambda _: {}):
+            train_step(ActorCritic(Learner(ours, 0.5)), TASK, run(), rng=rng, iteration=iteration)
+        for _ in train(theirs, TASK, ModelTraining(run()), rng=run_rng(3), evaluate=lambda _: {}):
             pass
         torch.testing.assert_close(flat(ours.parameters()), flat(theirs.parameters()), **EXACT)
 
@@ -181,13 +197,13 @@ class TestStep:
 
         ((expected, _),) = policy_gradients(
             Alone(policy),
-            Task(PROMPTS, TASK.reward, told),
-            [run(estimator=Oracle())],
+            Task(PROMPTS, TASK.reward, 2, told),
+            [ModelTraining(run(estimator=Oracle()))],
             [run_rng(3)],
         )
         before = flat(policy.parameters())
         critic = LearnedCritic(Learner(deepcopy(network), 0.3))
-        train_step(Learner(policy, 0.5), critic, TASK, run(), rng=run_rng(3), iteration=1)
+        step_once(policy, critic)
         moved = flat(policy.parameters()) - before
         torch.testing.assert_close(moved, 0.5 * flat(expected), **EXACT)
         with torch.no_grad():
@@ -206,7 +222,7 @@ class TestStep:
         expected = torch.autograd.grad(error, list(network.parameters()))
         before = flat(network.parameters())
         critic = LearnedCritic(Learner(network, 0.3))
-        train_step(Learner(policy, 0.5), critic, TASK, run(), rng=run_rng(3), iteration=1)
+        step_once(policy, critic)
         torch.testing.assert_close(
             flat(network.parameters()) - before, -0.3 * flat(expected), **EXACT
         )
@@ -238,7 +254,7 @@ class TestStep:
         expected = torch.autograd.grad(objective / len(rewards), list(policy.parameters()))
         before = flat(policy.parameters())
         critic = LearnedCritic(Learner(network, 0.3), per_token=True)
-        train_step(Learner(policy, 0.5), critic, TASK, run(), rng=run_rng(3), iteration=1)
+        step_once(policy, critic)
         moved = flat(policy.parameters()) - before
         torch.testing.assert_close(moved, 0.5 * flat(expected), **EXACT)
 
@@ -251,9 +267,8 @@ class TestStep:
 
         policy, network = tiny(), critic_network()
         critic = LearnedCritic(Learner(network, 0.3))
-        mean = train_step(
-            Learner(policy, 0.5), critic, Task(PROMPTS, reward), run(), rng=run_rng(3), iteration=1
-        )
+        both, task = ActorCritic(Learner(policy, 0.5), critic), Task(PROMPTS, reward, 2)
+        mean = train_step(both, task, run(), rng=run_rng(3), iteration=1)
         assert np.isfinite(mean)
         assert flat(policy.parameters()).isfinite().all()
         assert flat(network.parameters()).isfinite().all()
@@ -268,7 +283,19 @@ class TestStep:
 
         critic = LearnedCritic(Learner(critic_network(), 0.3))
         for each in (None, critic):
-            train_step(
-                Learner(tiny(), 0.5), each, TASK, run(), rng=run_rng(3), iteration=1, phase=phase
-            )
+            both = ActorCritic(Learner(tiny(), 0.5), each)
+            train_step(both, TASK, run(), rng=run_rng(3), iteration=1, phase=phase)
         assert seen == ["sampling", "policy", "sampling", "critic", "policy"]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"practice": Practice(2)}, r"practice must be that of Algorithm 1, got Practice\("),
+            ({"prompt_sampling": "epochs"}, "prompt_sampling must be 'iid' .* got 'epochs'"),
+        ],
+    )
+    def test_more_than_a_step_is_refused_before_any_work(self, change, message):
+        """Would catch: minibatches or epochs that a configuration asks for and nobody makes."""
+        learners = ActorCritic(Learner(tiny(), 0.5))
+        with pytest.raises(ValueError, match=message):
+            train_step(learners, None, run(**change), rng=run_rng(3), iteration=1)

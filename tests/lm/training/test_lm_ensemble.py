@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from support.model_runs import model_training
 from ustat_grpo.estimators import GroupMean, Grpo, Oracle, Vanilla
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs, sample_groups
 from ustat_grpo.lm.language_model import chosen_device
 from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.scoring import weighted_score
+from ustat_grpo.lm.task import Task
 from ustat_grpo.lm.training.ensemble import Ensemble, train_ensemble
-from ustat_grpo.lm.training.optimizers import OPTIMIZERS, AdamW
-from ustat_grpo.lm.training.policy_gradient import Task
-from ustat_grpo.lm.training.training import TrainingConfig, run_rng, train
+from ustat_grpo.lm.training.model_training import OPTIMIZERS, AdamW, ModelTraining
+from ustat_grpo.lm.training.training import run_rng, train
 from ustat_grpo.optimization.practice import Practice
 from ustat_grpo.optimization.schedules import Constant, Decay
 
@@ -33,7 +34,7 @@ def value(model, rows: torch.Tensor) -> torch.Tensor:
     return log_probs(model, solutions).sum(dim=-1).exp()
 
 
-TASK = Task(PROMPTS, ExactMatch(SOLUTIONS), value)
+TASK = Task(PROMPTS, ExactMatch(SOLUTIONS), 3, value)
 
 
 def tiny(seed: int = 0, **sizes) -> Transformer:
@@ -47,9 +48,9 @@ def accuracy(model) -> dict[str, float]:
         return {"accuracy": float(value(model, torch.arange(5)).mean())}
 
 
-def config(batch_size: int, group_size: int, **changes) -> TrainingConfig:
-    given = {"num_iterations": 5, "max_tokens": 3, "schedule": Constant(0.5), **changes}
-    return TrainingConfig(batch_size, group_size, **given)
+def config(batch_size: int, group_size: int, **changes) -> ModelTraining:
+    sizes = {"batch_size": batch_size, "group_size": group_size, "num_iterations": 5}
+    return model_training(**{**sizes, **changes})
 
 
 def close(ours, theirs, tolerance: float = 1e-9) -> None:
@@ -66,7 +67,7 @@ def close(ours, theirs, tolerance: float = 1e-9) -> None:
             torch.testing.assert_close(one.cpu(), two.cpu(), rtol=0, atol=tolerance)
 
 
-def alone(model, run: TrainingConfig, seed: int, state=None) -> list:
+def alone(model, run: ModelTraining, seed: int, state=None) -> list:
     """The checkpoints of a run on its own, the model left as it is."""
     return list(
         train(deepcopy(model), TASK, run, rng=run_rng(seed), evaluate=accuracy, state=state)
@@ -187,7 +188,7 @@ def test_frozen_parameters_stay():
     ("change", "message"),
     [
         ({"num_iterations": 4}, r"num_iterations must be common to the ensemble, got \[5, 4\]"),
-        ({"max_tokens": 2}, "max_tokens must be common to the ensemble"),
+        ({"rows_per_pass": 2}, "rows_per_pass must be common to the ensemble"),
         ({"checkpoints": (1,)}, "checkpoints must be common to the ensemble"),
         ({"optimizer": AdamW()}, "optimizer must be common to the ensemble"),
     ],
@@ -200,7 +201,7 @@ def test_what_must_be_common_is_checked(change, message):
 
 @pytest.mark.parametrize(("runs", "seeds"), [([], []), ([config(6, 4)], [0, 1])])
 def test_generators_must_be_one_a_run(runs, seeds):
-    with pytest.raises(ValueError, match="rngs must be one a configuration"):
+    with pytest.raises(ValueError, match="rngs must be one a training"):
         together(tiny(), runs, seeds)
 
 

@@ -15,20 +15,20 @@ from support.lm_problems import (
     tiny,
     trainers_objective,
 )
+from support.model_runs import changed, model_training
 from ustat_grpo.estimators import Grpo, Oracle, SideInformation, Vanilla
 from ustat_grpo.estimators.interface import NOTHING
 from ustat_grpo.lm import Rollouts, train, train_ensemble
 from ustat_grpo.lm.questions.rewards import Reward
-from ustat_grpo.lm.training.optimizers import AdamW, Sgd
-from ustat_grpo.lm.training.policy_gradient import Task
-from ustat_grpo.lm.training.training import TrainingConfig, run_rng
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.model_training import AdamW, ModelTraining, Sgd
+from ustat_grpo.lm.training.training import run_rng
 from ustat_grpo.optimization.practice import PENALTIES, RATIOS, Practice
 from ustat_grpo.optimization.schedules import Constant, Decay
 
 
-def config(**changes) -> TrainingConfig:
-    given = {"batch_size": 6, "group_size": 4, "num_iterations": 1, "max_tokens": 2}
-    return TrainingConfig(**{**given, "schedule": Constant(0.5), **changes})
+def config(**changes) -> ModelTraining:
+    return model_training(**{"batch_size": 6, "group_size": 4, "num_iterations": 1, **changes})
 
 
 def theta(model) -> torch.Tensor:
@@ -45,7 +45,7 @@ def partly(rollouts: Rollouts, questions: torch.Tensor) -> torch.Tensor:
     return rewards.masked_fill(rollouts.outputs[..., 0] == 3, torch.nan)
 
 
-def run_alone(model, task: Task, run: TrainingConfig, seed: int = 0, state=None) -> list:
+def run_alone(model, task: Task, run: ModelTraining, seed: int = 0, state=None) -> list:
     """The checkpoints; the model goes to the end of the run."""
     return list(train(model, task, run, rng=run_rng(seed), evaluate=look, state=state))
 
@@ -62,18 +62,18 @@ class Seen:
         return self.reward(rollouts, questions)
 
 
-def plain_iteration(model, drawn, run: TrainingConfig, reference, optimizer) -> int:
+def plain_iteration(model, drawn, run: ModelTraining, reference, optimizer) -> int:
     """One iteration by autograd; the old policy is the model as it comes. Returns the clipped."""
-    rollouts, questions = drawn
+    (rollouts, questions), config = drawn, run.config
     old_model, clipped = deepcopy(model), 0
     rewards = partly(rollouts, questions)
-    advantages = run.estimator.advantages(rewards)
-    size = run.batch_size // run.practice.num_minibatches
+    advantages = config.estimator.advantages(rewards)
+    size = config.batch_size // config.practice.num_minibatches
     groups = list(zip(outputs_in(rollouts), questions.tolist(), strict=True))
-    for start in range(0, run.batch_size, size):
+    for start in range(0, config.batch_size, size):
         total = torch.zeros((), dtype=torch.float64)
         for row in range(start, start + size):
-            scored = [i for i in range(run.group_size) if not rewards[row, i].isnan()]
+            scored = [i for i in range(config.group_size) if not rewards[row, i].isnan()]
             outputs, question = groups[row]
             for i in scored:
                 now = plain_token_log_probs(model, question, outputs[i])
@@ -81,11 +81,11 @@ def plain_iteration(model, drawn, run: TrainingConfig, reference, optimizer) -> 
                     old = plain_token_log_probs(old_model, question, outputs[i])
                     ref = plain_token_log_probs(reference, question, outputs[i])
                 advantage = float(advantages[row, i])
-                term = trainers_objective(now, old, advantage, ref, run.practice)
+                term = trainers_objective(now, old, advantage, ref, config.practice)
                 total = total + term / (len(scored) * size)
-                if run.practice.clip is not None:
+                if config.practice.clip is not None:
                     free = trainers_objective(
-                        now, old, advantage, ref, replace(run.practice, clip=None)
+                        now, old, advantage, ref, replace(config.practice, clip=None)
                     )
                     clipped += bool((term - free).abs() > 1e-9)
         optimizer.zero_grad()
@@ -94,7 +94,7 @@ def plain_iteration(model, drawn, run: TrainingConfig, reference, optimizer) -> 
     return clipped
 
 
-def torch_optimizer(model, run: TrainingConfig, rate: float) -> torch.optim.Optimizer:
+def torch_optimizer(model, run: ModelTraining, rate: float) -> torch.optim.Optimizer:
     if isinstance(run.optimizer, Sgd):
         return torch.optim.SGD(model.parameters(), lr=rate, maximize=True)
     return torch.optim.AdamW(model.parameters(), lr=rate, maximize=True, weight_decay=0.0)
@@ -112,7 +112,7 @@ def test_an_iteration_is_that_of_the_loss_of_trainers(ratio, clip, penalty):
     practice = Practice(2, ratio, clip, penalty, 0.3)
     run = config(practice=practice, schedule=Constant(2.0))
     reward, reference, model = Seen(), tiny(7), tiny()
-    run_alone(model, Task(PROMPTS, reward, reference=reference), run)
+    run_alone(model, Task(PROMPTS, reward, 2, reference=reference), run)
     plain, (drawn,) = tiny(), reward.drawn
     optimizer = torch_optimizer(plain, run, 2.0)
     clipped = plain_iteration(plain, drawn, run, reference, optimizer)
@@ -123,7 +123,9 @@ def test_an_iteration_is_that_of_the_loss_of_trainers(ratio, clip, penalty):
     others += [replace(practice, ratio=each) for each in RATIOS if each != ratio]
     for other in others:
         wrong = tiny()
-        run_alone(wrong, Task(PROMPTS, partly, reference=reference), replace(run, practice=other))
+        run_alone(
+            wrong, Task(PROMPTS, partly, 2, reference=reference), changed(run, practice=other)
+        )
         assert (theta(wrong) - theta(plain)).abs().max() > 1e-3
 
 
@@ -138,7 +140,7 @@ def test_optimizer_steps_are_numbered_across_minibatches(rows_per_pass):
         schedule=Constant(0.05), rows_per_pass=rows_per_pass,
     )  # fmt: skip
     reward, model = Seen(), tiny()
-    run_alone(model, Task(PROMPTS, reward), run)
+    run_alone(model, Task(PROMPTS, reward, 2), run)
     plain, reference = tiny(), tiny()
     optimizer = torch_optimizer(plain, run, 0.05)
     for drawn in reward.drawn:
@@ -150,8 +152,8 @@ def test_optimizer_steps_are_numbered_across_minibatches(rows_per_pass):
 @pytest.mark.parametrize("practice", [Practice(1, ratio, (1e-12, 1e-12)) for ratio in RATIOS])
 def test_without_minibatches_and_penalty_it_is_algorithm_1(practice):
     """Bit for bit: a ratio off by a rounding error would be clipped."""
-    run, task = config(num_iterations=3), Task(PROMPTS, partly)
-    (ours,) = run_alone(tiny(), task, replace(run, practice=practice))
+    run, task = config(num_iterations=3), Task(PROMPTS, partly, 2)
+    (ours,) = run_alone(tiny(), task, changed(run, practice=practice))
     (theirs,) = run_alone(tiny(), task, run)
     assert ours.gradient_norm == theirs.gradient_norm
     parts = zip(ours.state["parameters"], theirs.state["parameters"], strict=True)
@@ -160,11 +162,11 @@ def test_without_minibatches_and_penalty_it_is_algorithm_1(practice):
 
 def test_gradient_norm_and_reward_are_means_over_steps():
     """One minibatch after the other at a rate near 0: their mean gradient is Algorithm 1's."""
-    task, rate = Task(PROMPTS, graded), 1e-9
+    task, rate = Task(PROMPTS, graded, 2), 1e-9
     several = config(practice=Practice(3), schedule=Constant(rate))
     (ours,), (theirs,) = (
         run_alone(tiny(), task, run)
-        for run in (several, replace(several, practice=Practice(), schedule=Constant(3 * rate)))
+        for run in (several, changed(several, practice=Practice(), schedule=Constant(3 * rate)))
     )
     assert ours.mean_reward == theirs.mean_reward
     parts = zip(ours.state["parameters"], theirs.state["parameters"], strict=True)
@@ -177,8 +179,8 @@ def test_token_and_sequence_ratio_agree_on_single_tokens():
     ends = []
     for ratio in ("token", "sequence", "none"):
         model = tiny()
-        run = config(max_tokens=1, practice=Practice(3, ratio), num_iterations=2)
-        run_alone(model, Task(PROMPTS, graded), run)
+        run = config(practice=Practice(3, ratio), num_iterations=2)
+        run_alone(model, Task(PROMPTS, graded, 1), run)
         ends.append(theta(model))
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-12)
     assert (ends[0] - ends[2]).abs().max() > 1e-3
@@ -194,6 +196,7 @@ def test_who_pays_the_penalty():
         task = Task(
             PROMPTS,
             partial(constantly, reward),
+            2,
             reference=tiny(3),
         )
         model = tiny()
@@ -219,7 +222,7 @@ def test_estimators_see_the_whole_batch_and_its_lengths():
     """Once an iteration, however many minibatches."""
     reward, estimator = Seen(graded), Watching()
     run = config(estimator=estimator, practice=Practice(3), num_iterations=2)
-    run_alone(tiny(), Task(PROMPTS, reward), run)
+    run_alone(tiny(), Task(PROMPTS, reward, 2), run)
     assert len(estimator.told) == len(reward.drawn) == 2
     for (rewards, side), (rollouts, _) in zip(estimator.told, reward.drawn, strict=True):
         assert rewards.shape == (6, 4)
@@ -231,7 +234,7 @@ def test_estimators_see_the_whole_batch_and_its_lengths():
 
 def test_what_training_does_not_know_is_said():
     with pytest.raises(ValueError, match="value must be given for the Oracle") as error:
-        run_alone(tiny(), Task(PROMPTS, graded), config(estimator=Oracle()))
+        run_alone(tiny(), Task(PROMPTS, graded, 2), config(estimator=Oracle()))
     assert error.value.__notes__ == [
         "training knows lengths, and values if the task does, but no scores or norms"
     ]
@@ -240,7 +243,7 @@ def test_what_training_does_not_know_is_said():
 # Runs: resumed, together, refused.
 
 
-def penalised(**changes) -> TrainingConfig:
+def penalised(**changes) -> ModelTraining:
     practice = Practice(2, clip=(0.1, 0.3), penalty="k3", penalty_weight=0.5)
     shared = {"num_iterations": 4, "checkpoints": (2, 4), "practice": practice}
     return config(**{**shared, "optimizer": AdamW(), "schedule": Decay(0.1, 2.0), **changes})
@@ -248,7 +251,7 @@ def penalised(**changes) -> TrainingConfig:
 
 def test_a_resumed_run_keeps_its_reference():
     """Bit for bit from θ_0 and a state; a model that is not at θ_0 has another reference."""
-    model, task = tiny(), Task(PROMPTS, partly)
+    model, task = tiny(), Task(PROMPTS, partly, 2)
     middle, end = run_alone(model, task, penalised())
     again = tiny()
     (ours,) = run_alone(again, task, penalised(), 9, middle.state)
@@ -267,7 +270,7 @@ def test_a_model_may_be_its_own_reference():
     ends = []
     for own in (True, False):
         model = tiny()
-        task = Task(PROMPTS, graded, reference=model if own else None)
+        task = Task(PROMPTS, graded, 2, reference=model if own else None)
         run_alone(model, task, penalised())
         ends.append(theta(model))
     assert torch.equal(*ends)
@@ -280,7 +283,7 @@ def test_members_of_an_ensemble_are_the_runs_on_their_own():
         penalised(batch_size=2, group_size=12, estimator=Vanilla()),
         penalised(schedule=Constant(0.02)),
     ]
-    model, task = tiny(), Task(PROMPTS, partly)
+    model, task = tiny(), Task(PROMPTS, partly, 2)
     rngs = [run_rng(seed) for seed in range(3)]
     found = list(train_ensemble(model, task, runs, rngs=rngs, evaluate=look))
     assert torch.equal(theta(model), theta(tiny()))
@@ -303,4 +306,4 @@ def test_what_does_not_fit_is_refused():
     runs = [config(), config(practice=Practice(2))]
     rngs = [run_rng(0), run_rng(1)]
     with pytest.raises(ValueError, match="practice must be common to the ensemble"):
-        train_ensemble(tiny(), Task(PROMPTS, graded), runs, rngs=rngs, evaluate=look)
+        train_ensemble(tiny(), Task(PROMPTS, graded, 2), runs, rngs=rngs, evaluate=look)

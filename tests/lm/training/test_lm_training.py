@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.model_runs import changed, model_training
 from ustat_grpo.estimators import (
     ConstantBaseline,
     GroupMean,
@@ -24,9 +24,11 @@ from ustat_grpo.lm import Answers, Prompts, Rollouts, Transformer, TransformerSh
 from ustat_grpo.lm.questions.rewards import ExactMatch
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scoring import weighted_score
-from ustat_grpo.lm.training.optimizers import OPTIMIZERS, AdamW
-from ustat_grpo.lm.training.policy_gradient import Alone, Task, policy_gradients
-from ustat_grpo.lm.training.training import TrainingConfig, load_state, run_rng, save_state, train
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.model_training import OPTIMIZERS, AdamW, ModelTraining
+from ustat_grpo.lm.training.policy_gradient import Alone, policy_gradients
+from ustat_grpo.lm.training.training import load_state, run_rng, save_state, train
+from ustat_grpo.optimization.regions import Box
 from ustat_grpo.optimization.schedules import Constant, Decay
 
 VOCABULARY, END = 4, 1
@@ -59,9 +61,8 @@ def graded(rollouts: Rollouts, questions: torch.Tensor) -> torch.Tensor:
     return rewards.masked_fill(rollouts.outputs[..., 0] == 3, torch.nan)
 
 
-def config(**changes) -> TrainingConfig:
-    given = {"batch_size": 6, "group_size": 4, "num_iterations": 4, "max_tokens": 2}
-    return TrainingConfig(**{**given, "schedule": Constant(0.5), **changes})
+def config(**changes) -> ModelTraining:
+    return model_training(**{"batch_size": 6, "group_size": 4, "num_iterations": 4, **changes})
 
 
 def theta(model) -> torch.Tensor:
@@ -96,7 +97,7 @@ def test_gradient_is_the_mean_of_advantage_times_score(estimator, reward):
         drawn.append((rollouts, questions))
         return reward(rollouts, questions)
 
-    task = Task(PROMPTS, seen, lambda model, rows: solution_probs(model, rows).detach())
+    task = Task(PROMPTS, seen, 2, lambda model, rows: solution_probs(model, rows).detach())
     ((found, means),) = policy_gradients(Alone(model), task, [run], [run_rng(3)])
     ((rollouts, questions),) = drawn
     assert len(set(questions.tolist())) < len(questions) == 6
@@ -118,7 +119,7 @@ def test_outputs_are_those_of_sample_groups():
         drawn.append((rollouts, questions))
         return MATCH(rollouts, questions)
 
-    next(policy_gradients(Alone(model), Task(PROMPTS, seen), [config()], [run_rng(1)]))
+    next(policy_gradients(Alone(model), Task(PROMPTS, seen, 2), [config()], [run_rng(1)]))
     ((rollouts, questions),) = drawn
     rng = run_rng(1)
     wanted = torch.randint(4, (24,), generator=rng)[:6]
@@ -165,8 +166,8 @@ def test_steps_are_rate_times_gradient(schedule):
     model = tiny()
     run = config(schedule=schedule, checkpoints=(1, 2, 3, 4))
     path, norms = [theta(model)], []
-    ((first, _),) = policy_gradients(Alone(model), Task(PROMPTS, MATCH), [run], [run_rng(0)])
-    for checkpoint in train(model, Task(PROMPTS, MATCH), run, rng=run_rng(0), evaluate=accuracy):
+    ((first, _),) = policy_gradients(Alone(model), Task(PROMPTS, MATCH, 2), [run], [run_rng(0)])
+    for checkpoint in train(model, Task(PROMPTS, MATCH, 2), run, rng=run_rng(0), evaluate=accuracy):
         path.append(theta(model))
         norms.append(checkpoint.gradient_norm)
     rates = schedule.rates(4)
@@ -204,7 +205,7 @@ def test_training_raises_accuracy(optimizer, rate):
         optimizer=OPTIMIZERS[optimizer], checkpoints=(1, 20, 40),
     )  # fmt: skip
     before = accuracy(model)["accuracy"]
-    found = list(train(model, Task(PROMPTS, MATCH), run, rng=run_rng(0), evaluate=accuracy))
+    found = list(train(model, Task(PROMPTS, MATCH, 2), run, rng=run_rng(0), evaluate=accuracy))
     accuracies = [before, *(each.measured["accuracy"] for each in found)]
     assert [each.iteration for each in found] == [1, 20, 40]
     assert accuracies == sorted(accuracies)
@@ -212,7 +213,7 @@ def test_training_raises_accuracy(optimizer, rate):
     assert found[1].mean_reward < found[2].mean_reward < found[2].measured["accuracy"]
 
 
-def outputs_seen(run: TrainingConfig, key: tuple[int, ...]) -> list[tuple[list, list]]:
+def outputs_seen(run: ModelTraining, key: tuple[int, ...]) -> list[tuple[list, list]]:
     """Questions and outputs of every step, at a policy that is not moved."""
     seen = []
 
@@ -220,7 +221,7 @@ def outputs_seen(run: TrainingConfig, key: tuple[int, ...]) -> list[tuple[list, 
         seen.append((questions.tolist(), rollouts.outputs.flatten(0, 1).tolist()))
         return torch.zeros(rollouts.outputs.shape[:2], dtype=torch.float64)
 
-    steps = train(tiny(), Task(PROMPTS, reward), run, rng=run_rng(*key), evaluate=accuracy)
+    steps = train(tiny(), Task(PROMPTS, reward, 2), run, rng=run_rng(*key), evaluate=accuracy)
     assert [each.measured for each in steps] == [accuracy(tiny())]
     return seen
 
@@ -229,7 +230,7 @@ def test_runs_of_a_key_share_prompts_and_outputs():
     """Paired: another estimator sees the same outputs; another G the same prompts first."""
     narrow, wide = config(batch_size=12, group_size=2), config(batch_size=6, group_size=4)
     one, other = outputs_seen(narrow, (7, 24)), outputs_seen(wide, (7, 24))
-    assert one == outputs_seen(replace(narrow, estimator=Vanilla()), (7, 24))
+    assert one == outputs_seen(changed(narrow, estimator=Vanilla()), (7, 24))
     assert one != outputs_seen(narrow, (8, 24))
     for (questions, outputs), (fewer, others) in zip(one, other, strict=True):
         assert questions[:6] == fewer
@@ -250,7 +251,7 @@ def test_keys_name_independent_streams():
 def test_a_resumed_run_is_the_same_bit_for_bit(optimizer, tmp_path):
     run = config(num_iterations=6, checkpoints=(2, 4, 6), optimizer=OPTIMIZERS[optimizer],
                  schedule=Decay(0.1, 2.0))  # fmt: skip
-    task, model = Task(PROMPTS, MATCH), tiny()
+    task, model = Task(PROMPTS, MATCH, 2), tiny()
     steps = train(model, task, run, rng=run_rng(0), evaluate=accuracy)
     save_state(next(steps).state, tmp_path / "runs" / "state.pt")
     rest = list(steps)
@@ -267,7 +268,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(optimizer, tmp_path):
 def test_a_state_is_a_copy():
     """Later steps do not change what was handed out."""
     run = config(checkpoints=(1, 4), optimizer=AdamW())
-    steps = train(tiny(), Task(PROMPTS, MATCH), run, rng=run_rng(0), evaluate=accuracy)
+    steps = train(tiny(), Task(PROMPTS, MATCH, 2), run, rng=run_rng(0), evaluate=accuracy)
     first = next(steps).state
     before = pickle.dumps([each.tolist() for part in first["moments"] for each in part])
     parameters = [each.clone() for each in first["parameters"]]
@@ -294,9 +295,9 @@ def test_a_state_that_could_not_be_written_leaves_the_old_one(tmp_path, monkeypa
 
 def test_a_state_of_another_model_is_refused():
     run = config(num_iterations=1)
-    task = Task(PROMPTS, MATCH)
+    task = Task(PROMPTS, MATCH, 2)
     (checkpoint,) = train(tiny(), task, run, rng=run_rng(0), evaluate=accuracy)
-    adam = replace(run, optimizer=AdamW())
+    adam = changed(run, optimizer=AdamW())
     with pytest.raises(ValueError, match="state must fit model and optimizer"):
         train(tiny(), task, adam, rng=run_rng(0), evaluate=accuracy, state=checkpoint.state)
 
@@ -307,12 +308,12 @@ def test_divergence_stops_with_step_and_norm():
         r"diverged at iteration [12]: the norm of the parameters must be at most 10000, got \d"
     )
     with pytest.raises(FloatingPointError, match=message):
-        list(train(tiny(), Task(PROMPTS, MATCH), run, rng=run_rng(0), evaluate=accuracy))
+        list(train(tiny(), Task(PROMPTS, MATCH, 2), run, rng=run_rng(0), evaluate=accuracy))
 
 
 def test_a_large_gradient_stops():
     run = config(norm_limit=30.0)
-    task = Task(PROMPTS, lambda rollouts, rows: 1e4 * graded(rollouts, rows))
+    task = Task(PROMPTS, lambda rollouts, rows: 1e4 * graded(rollouts, rows), 2)
     with pytest.raises(FloatingPointError, match="iteration 1: the norm of the gradient must"):
         list(train(tiny(), task, run, rng=run_rng(0), evaluate=accuracy))
 
@@ -326,7 +327,7 @@ def test_infinite_rewards_stop_before_the_parameters_are_spoilt(bad):
         found = MATCH(rollouts, questions)
         return found if len(calls) < 3 else torch.full_like(found, bad)
 
-    steps = train(model, Task(PROMPTS, reward), config(), rng=run_rng(0), evaluate=accuracy)
+    steps = train(model, Task(PROMPTS, reward, 2), config(), rng=run_rng(0), evaluate=accuracy)
     with pytest.raises(FloatingPointError, match=r"iteration 3: the norm of the gradient .* nan"):
         list(steps)
     assert theta(model).isfinite().all()
@@ -337,7 +338,7 @@ def test_a_model_that_is_no_number_is_refused_at_once():
     with torch.no_grad():
         model.head.weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match=r"iteration 0: the norm of the parameters .* nan"):
-        train(model, Task(PROMPTS, MATCH), config(), rng=run_rng(0), evaluate=accuracy)
+        train(model, Task(PROMPTS, MATCH, 2), config(), rng=run_rng(0), evaluate=accuracy)
 
 
 @pytest.mark.parametrize(
@@ -346,11 +347,20 @@ def test_a_model_that_is_no_number_is_refused_at_once():
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"group_size": 2.0}, "group_size must be an integer of at least 1, got 2.0"),
         ({"num_iterations": 0}, "num_iterations must be an integer of at least 1"),
-        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1"),
         ({"checkpoints": (2, 2)}, "checkpoints must be increasing and at most 4"),
         ({"checkpoints": (5,)}, "checkpoints must be increasing and at most 4"),
         ({"checkpoints": (0,)}, "checkpoints must be an integer of at least 1, got 0"),
         ({"norm_limit": 0.0}, "norm_limit must be a finite number and above 0"),
+        ({"rows_per_pass": 0}, "rows_per_pass must be an integer of at least 1, got 0"),
+        (
+            {"projection": Box(np.zeros(2), np.ones(2))},
+            r"projection must be None for a language model, .* got Box\(",
+        ),
+        (
+            {"prompt_sampling": "epochs"},
+            "prompt_sampling must be 'iid' for a language model, got 'epochs'",
+        ),
+        ({"keep_theta": False}, "keep_theta must be True for a language model, .* got False"),
     ],
 )
 def test_bad_configurations_are_refused(change, message):
@@ -363,17 +373,24 @@ def test_bad_configurations_are_refused(change, message):
     [
         ({"group_size": 1}, "group_size must be at least 2 for a leave-one-out baseline, got 1"),
         ({"estimator": Oracle()}, "value must be given for the Oracle estimator"),
-        ({"max_tokens": 4}, "max_tokens must be at most 3"),
     ],
 )
 def test_what_cannot_be_stepped_is_refused_at_the_first_step(change, message):
-    task = Task(PROMPTS, MATCH)
+    task = Task(PROMPTS, MATCH, 2)
     with pytest.raises(ValueError, match=message):
         next(train(tiny(), task, config(**change), rng=run_rng(0), evaluate=accuracy))
 
 
+def test_outputs_must_fit_the_context():
+    with pytest.raises(ValueError, match="max_tokens must be an integer of at least 1, got 0"):
+        Task(PROMPTS, MATCH, 0)
+    steps = train(tiny(), Task(PROMPTS, MATCH, 4), config(), rng=run_rng(0), evaluate=accuracy)
+    with pytest.raises(ValueError, match="max_tokens must be at most 3"):
+        next(steps)
+
+
 def test_rewards_of_another_shape_are_refused():
-    task = Task(PROMPTS, lambda rollouts, questions: torch.zeros(24))
+    task = Task(PROMPTS, lambda rollouts, questions: torch.zeros(24), 2)
     with pytest.raises(ValueError, match=r"reward must return the shape \(6, 4\), got \(24,\)"):
         next(train(tiny(), task, config(), rng=run_rng(0), evaluate=accuracy))
 

@@ -19,7 +19,7 @@ from ustat_grpo.laws.binary.advantages import (
     std_normalised,
     vanilla,
 )
-from ustat_grpo.laws.binary.batches import MinibatchLaw, dynamic_sampling, minibatch
+from ustat_grpo.laws.binary.batches import MinibatchLaw, dynamic_sampling, minibatch_law
 from ustat_grpo.laws.binary.one_group import (
     dead_group_probability,
     effective_sample_size,
@@ -50,7 +50,7 @@ __all__ = [
     "leave_one_out_normalised",
     "limiting_gain",
     "limiting_objective",
-    "minibatch",
+    "minibatch_law",
     "mse",
     "outcome_moments",
     "pass_at_k",

@@ -33,7 +33,7 @@ class MinibatchLaw(NamedTuple):
         >>> from ustat_grpo import SoftmaxBandit
         >>> from ustat_grpo.laws import binary
         >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
-        >>> law = binary.minibatch(binary.grpo(2), coin.moments, [[0.125]], num_groups=4)
+        >>> law = binary.minibatch_law(binary.grpo(2), coin.moments, [[0.125]], num_groups=4)
         >>> round(law.cosine, 6), round(law.mean_norm_squared, 6)
         (1.0, 0.125)
         >>> round(law.scale_free_error, 6)  # (⅛/4)/⅛: GRPO's error in a batch of four
@@ -45,7 +45,7 @@ class MinibatchLaw(NamedTuple):
     scale_free_error: float
 
 
-def minibatch(
+def minibatch_law(
     advantages: GroupAdvantages, moments: Moments, gram: ArrayLike, *, num_groups: float
 ) -> MinibatchLaw:
     """The law of the mean over B groups, one a prompt.
@@ -67,7 +67,7 @@ def minibatch(
         >>> from ustat_grpo.laws import binary
         >>> coin = SoftmaxBandit.tabular([0, 1], [[[1, 0], [0, 1]]]).at([0, 0])  # ‖g‖² = ⅛
         >>> for B in (1, 10):
-        ...     law = binary.minibatch(binary.grpo(2), coin.moments, [[0.125]], num_groups=B)
+        ...     law = binary.minibatch_law(binary.grpo(2), coin.moments, [[0.125]], num_groups=B)
         ...     print(B, round(law.scale_free_error, 6))
         1 1.0
         10 0.1

@@ -13,7 +13,7 @@ _MARKS = ".,;"
 """What ends a sentence belongs to no word."""
 
 
-class Box(NamedTuple):
+class BoxedText(NamedTuple):
     """What a box holds, and where it stands."""
 
     inside: str
@@ -21,17 +21,17 @@ class Box(NamedTuple):
     end: int
 
 
-def boxes(text: str) -> list[Box]:
+def boxes(text: str) -> list[BoxedText]:
     r"""Return the complete boxes that hold something and lie in no other, in order.
 
     `\fbox{...}` and the brace-less `\boxed 5`, which MATH has too, count as boxes.
     """
-    found, end = [], 0
-    for each in _complete(text):
-        if each.start >= end:
-            found.append(each.box(text))
-            end = found[-1].end
-    return found
+    outermost, end = [], 0
+    for span in _complete(text):
+        if span.start >= end:
+            outermost.append(span.box(text))
+            end = outermost[-1].end
+    return outermost
 
 
 def last_boxed(text: str) -> str | None:
@@ -39,8 +39,8 @@ def last_boxed(text: str) -> str | None:
 
     `\fbox{...}` and the brace-less `\boxed 5`, which MATH has too, count as boxes.
     """
-    found = _complete(text)
-    return found[-1].box(text).inside if found else None
+    spans = _complete(text)
+    return spans[-1].box(text).inside if spans else None
 
 
 class _Span(NamedTuple):
@@ -51,29 +51,29 @@ class _Span(NamedTuple):
     stop: int
     in_braces: bool
 
-    def box(self, text: str) -> Box:
+    def box(self, text: str) -> BoxedText:
         inside = text[self.first : self.stop]
         if self.in_braces:
-            return Box(inside.strip(), self.start, self.stop + 1)
+            return BoxedText(inside.strip(), self.start, self.stop + 1)
         inside = inside.rstrip(_MARKS)
-        return Box(inside, self.start, self.first + len(inside))
+        return BoxedText(inside, self.start, self.first + len(inside))
 
 
 def _complete(text: str) -> list[_Span]:
     """Return every complete box that holds something, also those in others."""
     starts = list(_BOX.finditer(text))
     partners = _partners(text) if starts else {}
-    found, word_end, behind = [], len(text), len(text)
+    spans, word_end, behind = [], len(text), len(text)
     for start in reversed(starts):  # so that no character is searched twice for a word's end
         first = start.end()
         stop = _END_OF_WORD.search(text, first, behind)
         word_end, behind = stop.start() if stop else word_end, first
         if first in partners:
             if _NO_SPACE.search(text, first + 1, partners[first]):
-                found.append(_Span(start.start(), first + 1, partners[first], True))
+                spans.append(_Span(start.start(), first + 1, partners[first], True))
         elif text[word_end : word_end + 1] != "{" and _NO_MARK.search(text, first, word_end):
-            found.append(_Span(start.start(), first, word_end, False))
-    return found[::-1]
+            spans.append(_Span(start.start(), first, word_end, False))
+    return spans[::-1]
 
 
 def _partners(text: str) -> dict[int, int]:

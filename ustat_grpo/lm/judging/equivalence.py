@@ -56,16 +56,16 @@ def decided(text: str, answer: str) -> float | tuple[Posed, ...]:
     The text is right if one of the questions is answered so.
     """
     text, answer = narrow(text), narrow(answer)
-    given, wanted = _answer_of(text), answer.strip()
-    verdict = None if given is None else _same_quantity(given, wanted)
+    stated, wanted = _answer_of(text), answer.strip()
+    verdict = None if stated is None else _same_quantity(stated, wanted)
     if verdict is not None:
         return verdict
     have_bases = _in_base_ten(text) != text and _in_base_ten(wanted) != wanted
     read = _in_base_ten if have_bases else _without_base
     text, wanted = read(text), read(wanted)
-    if given is not None:
-        given, wanted = _as_sum(given, by=wanted), _as_sum(wanted, by=given)
-        return (Posed(_spelled(wanted), f"\\boxed{{{_spelled(read(given), by=wanted)}}}"),)
+    if stated is not None:
+        stated, wanted = _as_sum(stated, by=wanted), _as_sum(wanted, by=stated)
+        return (Posed(_spelled(wanted), f"\\boxed{{{_spelled(read(stated), by=wanted)}}}"),)
     text = _with_boxes_spelled(text)
     if not (_PERCENT.search(text) or _PERCENT.search(wanted)):
         return (Posed(_spelled(wanted), text),)
@@ -77,19 +77,19 @@ def decided(text: str, answer: str) -> float | tuple[Posed, ...]:
 
 def _answer_of(text: str) -> str | None:
     """Return what a text's boxes hold, if that is one thing, or the number that it states."""
-    found = {box.inside for box in boxes(text)}
-    if len(found) == 1:
-        return found.pop()
-    stated = text.rpartition(MARK)[2]
-    return stated if not found and as_number(stated) else None
+    insides = {box.inside for box in boxes(text)}
+    if len(insides) == 1:
+        return insides.pop()
+    tail = text.rpartition(MARK)[2]
+    return tail if not insides and as_number(tail) else None
 
 
 def _with_boxes_spelled(text: str) -> str:
     """Return a text with plain numbers in all its boxes, or anywhere if it has no box."""
-    found, end, parts = boxes(text), 0, []
-    if not found:
+    in_boxes, end, parts = boxes(text), 0, []
+    if not in_boxes:
         return _plain_numbers(text)
-    for box in found:
+    for box in in_boxes:
         parts += [text[end : box.start], f"\\boxed{{{_spelled(box.inside)}}}"]
         end = box.end
     return "".join([*parts, text[end:]])
@@ -134,22 +134,22 @@ def _quantity(text: str) -> _Quantity | None:
     if number is not None:
         return _Quantity(number, "")
     text = unwrapped(text)
-    found = _UNIT.fullmatch(text) if len(text) <= _LONGEST else None
-    number = as_number(found["number"]) if found else None
-    if found is None or number is None:
+    match = _UNIT.fullmatch(text) if len(text) <= _LONGEST else None
+    number = as_number(match["number"]) if match else None
+    if match is None or number is None:
         return None
-    words = re.findall(r"[^\W\d_]+", (found["text"] or found["bare"]).lower())
+    words = re.findall(r"[^\W\d_]+", (match["text"] or match["bare"]).lower())
     while words and words[0] in _POWERS:
         number = number.times_power(_POWERS[words.pop(0)])
-    shortest = 1 if found["text"] else 3
+    shortest = 1 if match["text"] else 3
     if any(word in _NO_UNITS or len(word) < shortest for word in words):
         return None
     return _Quantity(number, " ".join(word.removesuffix("s") for word in words))
 
 
-def _same_quantity(given: str, wanted: str) -> float | None:
+def _same_quantity(stated: str, wanted: str) -> float | None:
     """Return whether two numbers are the same, or None where math-verify shall say."""
-    one, other = _quantity(given), _quantity(wanted)
+    one, other = _quantity(stated), _quantity(wanted)
     if one is None or other is None or (one.unit and other.unit and one.unit != other.unit):
         return None
     first, second = one.number, other.number
@@ -216,12 +216,12 @@ def _plain_numbers(text: str) -> str:
     """Return a text with mixed numbers as fractions and other numbers as any reader knows them."""
     text = _MIXED.sub(_as_fraction, _VULGAR.sub(_written_out, text))
     end, parts = 0, []
-    for each in numbers_in(text):
-        if not each.is_plain and not _BINDS_TIGHTER.search(
-            text[max(0, each.start - 8) : each.start]
+    for placed in numbers_in(text):
+        if not placed.is_plain and not _BINDS_TIGHTER.search(
+            text[max(0, placed.start - 8) : placed.start]
         ):
-            parts += [text[end : each.start], _latex(each.number)]
-            end = each.end
+            parts += [text[end : placed.start], _latex(placed.number)]
+            end = placed.end
     return "".join([*parts, text[end:]])
 
 
@@ -261,24 +261,24 @@ def _in_base_ten(text: str) -> str:
 
 def _without_base(text: str) -> str:
     """Return a text with numbers such as 101_2 by their digits."""
-    return _BASED.sub(lambda found: found.group() if _base(found) is None else _digits(found), text)
+    return _BASED.sub(lambda match: match.group() if _base(match) is None else _digits(match), text)
 
 
-def _digits(found: re.Match[str]) -> str:
-    return found["digits"] or found["bracketed"]
+def _digits(match: re.Match[str]) -> str:
+    return match["digits"] or match["bracketed"]
 
 
-def _base(found: re.Match[str]) -> int | None:
+def _base(match: re.Match[str]) -> int | None:
     r"""Return the base that `_{\text{base }3}` and the like name, or None if it is an index."""
-    name = _NO_NAME.sub("", found["base"].translate(_LOWERED))
+    name = _NO_NAME.sub("", match["base"].translate(_LOWERED))
     return int(name) if re.fullmatch("[0-9]{1,2}", name) else _BASES.get(name.lower())
 
 
-def _by_value(found: re.Match[str]) -> str:
-    base = _base(found)
+def _by_value(match: re.Match[str]) -> str:
+    base = _base(match)
     if base is None:
-        return found.group()
-    whole, _, decimals = _digits(found).partition(".")
+        return match.group()
+    whole, _, decimals = _digits(match).partition(".")
     try:
         value = int(whole + decimals, base or 1)
         return f"\\frac{{{value}}}{{{base ** len(decimals)}}}" if decimals else str(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -144,4 +144,4 @@ def load_function(name: str, option: str = "reward") -> RewardFunction:
         sys.path.remove(here)
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise ValueError(f"{option} must name a function that is not async, got {name!r}")
-    return function
+    return cast(RewardFunction, function)

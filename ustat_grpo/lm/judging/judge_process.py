@@ -50,16 +50,16 @@ class JudgeProcess:
         Raises:
             RuntimeError: if the process does not start.
         """
-        found: list[float] = []
+        verdicts: list[float] = []
         with self._lock:
             try:
-                while len(found) < len(pairs):
-                    chunk = pairs[len(found) : len(found) + PAIRS_AT_ONCE]
-                    found += self._judged(chunk, seconds)
+                while len(verdicts) < len(pairs):
+                    chunk = pairs[len(verdicts) : len(verdicts) + PAIRS_AT_ONCE]
+                    verdicts += self._judged(chunk, seconds)
             except BaseException:
                 self._end()  # what it still answers would be taken for the next verdicts
                 raise
-        return found
+        return verdicts
 
     def close(self) -> None:
         """End the process, if there is one; the next verdict starts it anew."""
@@ -69,20 +69,20 @@ class JudgeProcess:
     def _judged(self, pairs: Sequence[tuple[str, str]], seconds: int) -> list[float]:
         """Return verdicts up to the first that there is not, which is NaN."""
         process = self._started()
-        found: list[float] = []
+        verdicts: list[float] = []
         line = ""
         try:
             _tell(process, {"pairs": pairs, "seconds": seconds})
-            while len(found) < len(pairs):
+            while len(verdicts) < len(pairs):
                 line = _answer(process, WALL_CLOCK_FACTOR * seconds)
                 if line in ("", "killed"):
                     break
-                found.append(float(line) if line in ("0", "1") else float("nan"))
+                verdicts.append(float(line) if line in ("0", "1") else float("nan"))
         except OSError:  # the process was ended from outside
             line = ""
         if line == "":
             self._end()
-        return found if len(found) == len(pairs) else [*found, float("nan")]
+        return verdicts if len(verdicts) == len(pairs) else [*verdicts, float("nan")]
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is None:

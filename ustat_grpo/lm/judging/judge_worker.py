@@ -72,8 +72,8 @@ def _judge(library: Any, task: dict[str, Any], answers: TextIO) -> None:
 
 def _verdict(library: Any, right: str, text: str) -> bool:
     """Return whether math-verify finds what a text says equivalent to the right answer."""
-    wanted, given = _parsed(library, f"\\boxed{{{right}}}"), _parsed(library, text)
-    return library.verify(wanted, given, timeout_seconds=None, raise_on_error=True)
+    wanted, stated = _parsed(library, f"\\boxed{{{right}}}"), _parsed(library, text)
+    return library.verify(wanted, stated, timeout_seconds=None, raise_on_error=True)
 
 
 def _parsed(library: Any, text: str) -> list[Any]:

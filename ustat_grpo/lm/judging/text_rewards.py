@@ -172,13 +172,13 @@ class Equivalent:
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return 0, 1 or NaN for each text and right answer, which costs less than one by one."""
-        found = [decided(text, answer) for text, answer in pairs]
-        posed = [each for each in found if isinstance(each, tuple)]
-        asked = [question for questions in posed for question in questions]
-        answers = iter(JUDGE.verdicts(asked, self.seconds) if asked else ())
+        decisions = [decided(text, answer) for text, answer in pairs]
+        posed = [each for each in decisions if isinstance(each, tuple)]
+        unjudged = [question for questions in posed for question in questions]
+        answers = iter(JUDGE.verdicts(unjudged, self.seconds) if unjudged else ())
         return [
             _any([next(answers) for _ in each]) if isinstance(each, tuple) else each
-            for each in found
+            for each in decisions
         ]
 
 

@@ -151,8 +151,8 @@ class Placed(NamedTuple):
 def last_number(text: str) -> str | None:
     """Return the last number of a text, without leading and trailing zeros, or None."""
     text = narrow(text)
-    found = deque(_NUMBER.finditer(text), maxlen=1)
-    return str(_placed(text, found[0]).number) if found else None
+    last = deque(_NUMBER.finditer(text), maxlen=1)
+    return str(_placed(text, last[0]).number) if last else None
 
 
 def first_number(text: str) -> str | None:
@@ -164,7 +164,7 @@ def first_number(text: str) -> str | None:
 
 def numbers_in(text: str) -> Iterator[Placed]:
     """Yield the numbers of a text in order; its digits are narrow ones."""
-    return (_placed(text, found) for found in _NUMBER.finditer(text))
+    return (_placed(text, match) for match in _NUMBER.finditer(text))
 
 
 def as_number(text: str) -> Number | None:
@@ -172,26 +172,26 @@ def as_number(text: str) -> Number | None:
 
     Space and a pair of `$` around it do not count, nor do `\(`, `\text{}` and the like.
     """
-    found = _WHOLE.fullmatch(unwrapped(text))
-    if found is None:
+    match = _WHOLE.fullmatch(unwrapped(text))
+    if match is None:
         return None
-    return _number(found, _has_minus(found), bool(found["percent"]))
+    return _number(match, _has_minus(match), bool(match["percent"]))
 
 
 def written_plainly(text: str) -> str | None:
     """Return a number without separators, currency and percent sign, its zeros kept, or None."""
-    found = _WHOLE.fullmatch(unwrapped(text))
-    if found is None:
+    match = _WHOLE.fullmatch(unwrapped(text))
+    if match is None:
         return None
-    if _exponent(found):
-        return str(_number(found, _has_minus(found)))
-    whole, decimals = _parts(found)
+    if _exponent(match):
+        return str(_number(match, _has_minus(match)))
+    whole, decimals = _parts(match)
     size = f"{whole or 0}.{decimals}" if decimals else whole
-    return f"-{size}" if _has_minus(found) else size
+    return f"-{size}" if _has_minus(match) else size
 
 
-def _has_minus(found: re.Match[str]) -> bool:
-    return any(found[name] and found[name] in _MINUS for name in ("sign", "inner", "outer"))
+def _has_minus(match: re.Match[str]) -> bool:
+    return any(match[name] and match[name] in _MINUS for name in ("sign", "inner", "outer"))
 
 
 _WRAPPED = re.compile(
@@ -219,9 +219,9 @@ def unwrapped(text: str) -> str:
     return text
 
 
-def _placed(text: str, found: re.Match[str]) -> Placed:
+def _placed(text: str, match: re.Match[str]) -> Placed:
     """Return a number with its sign, for which the text before it is looked at."""
-    start, end = found.span()
+    start, end = match.span()
     first, last = _around_brackets(text, start, end)
     before = _BEFORE.search(text[max(0, first - _SIGHT) : first])
     assert before is not None  # it may be empty
@@ -239,13 +239,13 @@ def _placed(text: str, found: re.Match[str]) -> Placed:
         place = offset + before.start()
         has_sign = _OPERAND_AT_ONCE.search(text[max(0, place - _SIGHT) : place]) is None
         negative = (has_sign and before["inner"] in _MINUS) != negative
-    separator = found["separator"]
-    is_plain = separator in (None, ",") and not _exponent(found)
+    separator = match["separator"]
+    is_plain = separator in (None, ",") and not _exponent(match)
     if has_sign:
         is_plain = is_plain and before.group() in ("-", "+", "$-", "$+")
     if not has_sign:
-        return Placed(_number(found, negative), start, end, is_plain)
-    return Placed(_number(found, negative), offset + before.start(), last, is_plain)
+        return Placed(_number(match, negative), start, end, is_plain)
+    return Placed(_number(match, negative), offset + before.start(), last, is_plain)
 
 
 def _around_brackets(text: str, start: int, end: int) -> tuple[int, int]:
@@ -270,23 +270,23 @@ def _is_sign(before: str, *, detached: bool) -> bool:
     return word is None or (word[1] or "").lower() in _VERBS
 
 
-def _number(found: re.Match[str], negative: bool, percent: bool = False) -> Number:
-    whole, decimals = _parts(found)
+def _number(match: re.Match[str], negative: bool, percent: bool = False) -> Number:
+    whole, decimals = _parts(match)
     digits = (whole + decimals).lstrip("0")
     significant = digits.rstrip("0")
     if not significant:
         return Number(False, "", 0, percent)
-    power = _exponent(found) - len(decimals) + len(digits) - len(significant)
+    power = _exponent(match) - len(decimals) + len(digits) - len(significant)
     return Number(negative, significant, power, percent)
 
 
-def _parts(found: re.Match[str]) -> tuple[str, str]:
+def _parts(match: re.Match[str]) -> tuple[str, str]:
     """Return the digits before and behind the point."""
-    whole, decimals = found["whole"] or "", found["decimals"] or found["only_decimals"] or ""
-    separator = found["separator"]
+    whole, decimals = match["whole"] or "", match["decimals"] or match["only_decimals"] or ""
+    separator = match["separator"]
     return whole.replace(separator, "") if separator else whole, decimals
 
 
-def _exponent(found: re.Match[str]) -> int:
-    written = found["exponent"] or found["power"] or found["raised"] or "0"
+def _exponent(match: re.Match[str]) -> int:
+    written = match["exponent"] or match["power"] or match["raised"] or "0"
     return int(written.translate(_RAISED))

@@ -38,7 +38,7 @@ LONGEST = 200
 """Characters of a template's own message that an error quotes."""
 
 
-def asked(tokenizer: Any, text: str, system: str | None = None) -> str:
+def chat_prompt(tokenizer: Any, text: str, system: str | None = None) -> str:
     """Return the prompt that a tokenizer's template makes of what a user says.
 
     Args:
@@ -71,7 +71,7 @@ def try_out(tokenizer: Any, text: str, system: str | None = None) -> None:
     """Ask a template once, in a fork first, where no step can last or fill the memory.
 
     Raises:
-        ValueError: as `asked`, and if the fork had to be ended.
+        ValueError: as `chat_prompt`, and if the fork had to be ended.
     """
     if hasattr(os, "fork"):  # elsewhere nothing forks
         with warnings.catch_warnings():
@@ -80,7 +80,7 @@ def try_out(tokenizer: Any, text: str, system: str | None = None) -> None:
         if child == 0:
             _try_and_exit(tokenizer, text, system)
         _require_survival(child)
-    asked(tokenizer, text, system)
+    chat_prompt(tokenizer, text, system)
 
 
 def _try_and_exit(tokenizer: Any, text: str, system: str | None) -> None:
@@ -90,7 +90,7 @@ def _try_and_exit(tokenizer: Any, text: str, system: str | None) -> None:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, LIMIT + _GRACE)
         _limit_memory()
-        asked(tokenizer, text, system)
+        chat_prompt(tokenizer, text, system)
     except BaseException as error:
         code = _TOO_MUCH if isinstance(error.__cause__ or error, MemoryError) else 0
     finally:

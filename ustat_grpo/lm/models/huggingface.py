@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from ustat_grpo.inputs.checks import real
 from ustat_grpo.inputs.extras import from_extra
-from ustat_grpo.lm.language_model import Prompts, chosen_device, ended_by, last_of, places_of
-from ustat_grpo.lm.models.chat_templates import asked, try_out
+from ustat_grpo.lm.language_model import (
+    KeysAndValues,
+    Prompts,
+    chosen_device,
+    ended_by,
+    last_of,
+    places_of,
+)
+from ustat_grpo.lm.models.chat_templates import chat_prompt, try_out
 from ustat_grpo.lm.models.conversation import USUAL, Conversation
 from ustat_grpo.lm.models.self_checks import inconsistency
-
-Cache = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of each layer, both of shape (n, heads, s, width/heads)."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 """Half precision halves the memory; float64 is left out, since inside it is float32 in places."""
@@ -153,22 +157,22 @@ class HuggingFaceModel(nn.Module):
 
     def _whole(self, tokens: Int[Tensor, " t"]) -> Float[Tensor, "t v"]:
         """Return the logits of one sequence as the library itself works them out."""
-        found = self.model(
+        output = self.model(
             input_ids=tokens[None],
             attention_mask=torch.ones_like(tokens)[None],
             past_key_values=None,
             use_cache=False,
         )
-        return found.logits[0].float()
+        return output.logits[0].float()
 
     def forward(
         self,
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
-        cache: Cache | None = None,
+        cache: KeysAndValues | None = None,
         *,
         last: int | None = None,
-    ) -> tuple[Float[Tensor, "n t v"], Cache]:
+    ) -> tuple[Float[Tensor, "n t v"], KeysAndValues]:
         """Return logits/temperature, in single precision at least, and the longer cache.
 
         The given cache is not changed. See `LanguageModel.__call__`.
@@ -177,22 +181,22 @@ class HuggingFaceModel(nn.Module):
             ValueError: if the tokens are more than the context holds.
         """
         places = places_of(real, tokens.shape[-1], self.context_length)
-        found = self.model(
+        output = self.model(
             input_ids=tokens,
             attention_mask=real.long(),
             past_key_values=self._unpacked(cache or ()),
             use_cache=True,
             **understood(self._understood, places, last),
         )
-        longer = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
-        logits = last_of(found.logits, last).float()
+        longer = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
+        logits = last_of(output.logits, last).float()
         return logits if self.temperature == 1 else logits / self.temperature, longer
 
-    def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
+    def select(self, cache: KeysAndValues, rows: Int[Tensor, " m"]) -> KeysAndValues:
         """Return the cache of some rows, which may repeat."""
         return tuple((keys[rows], values[rows]) for keys, values in cache)
 
-    def _unpacked(self, cache: Cache) -> Any:
+    def _unpacked(self, cache: KeysAndValues) -> Any:
         """Return a cache of the library; it grows by new tensors, so the given ones stay.
 
         Its layers hold all tokens, also of sliding windows, which the masks then cut out.
@@ -280,10 +284,10 @@ class HuggingFaceTokenizer:
             ValueError: if it does not come back; the error quotes the lost characters.
         """
         back = self.decode(self.tokenizer.encode(text, add_special_tokens=False), whole=True)
-        wanted, found = (unicodedata.normalize("NFC", each.strip()) for each in (text, back))
-        if wanted != found:
-            lost = "".join(sorted(Counter(wanted) - Counter(found)))
-            what = f"lost are {lost!r}" if lost else f"they come back as {found[:80]!r}"
+        wanted, returned = (unicodedata.normalize("NFC", each.strip()) for each in (text, back))
+        if wanted != returned:
+            lost = "".join(sorted(Counter(wanted) - Counter(returned)))
+            what = f"lost are {lost!r}" if lost else f"they come back as {returned[:80]!r}"
             raise ValueError(
                 f"tokenizer must keep the characters of a text, got {wanted[:80]!r}: {what}"
             )
@@ -299,16 +303,16 @@ class HuggingFaceTokenizer:
         if not self._has_template:
             tokens = self.tokenizer.encode(text)
             return tokens[:-1] if tokens[-1:] == [self.end_token] else tokens
-        said = asked(self.tokenizer, text, self.conversation.system)
+        said = chat_prompt(self.tokenizer, text, self.conversation.system)
         return self.tokenizer.encode(said, add_special_tokens=False)
 
     def decode(self, tokens: Iterable[int], *, whole: bool = False) -> str:
         """Return the text before what ends an output, or all of it; special tokens are no text."""
-        given = list(tokens)
-        if not whole and self.end_token in given:
-            given = given[: given.index(self.end_token)]
+        kept = list(tokens)
+        if not whole and self.end_token in kept:
+            kept = kept[: kept.index(self.end_token)]
         how = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        text = self.tokenizer.decode(given, **how)
+        text = self.tokenizer.decode(kept, **how)
         return text if whole else self.conversation.before_stop(text)
 
     def stopped(self, outputs: Int[Tensor, "n t"]) -> Bool[Tensor, " n"]:

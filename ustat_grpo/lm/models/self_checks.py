@@ -70,8 +70,8 @@ def inconsistency(
     ]
     right = [whole(text) for text in texts]
     near = max(_half_the_digits(modules), 2 * _shaken(modules, whole, texts, right))
-    for what, found, wanted in _readings(model, whole, texts, right, lengths):
-        off = deviation(found, wanted)
+    for what, logits, wanted in _readings(model, whole, texts, right, lengths):
+        off = deviation(logits, wanted)
         if not off <= near:
             return Inconsistency(what, off, near)
     return None
@@ -113,12 +113,12 @@ def _shaken(modules: nn.Module, whole: Whole, texts: list[Tensor], right: list[T
     return max(deviation(*each) for each in zip(shaken, right, strict=True))
 
 
-def deviation(found: Float[Tensor, "t v"], wanted: Float[Tensor, "t v"]) -> float:
+def deviation(logits: Float[Tensor, "t v"], wanted: Float[Tensor, "t v"]) -> float:
     """Return the largest ‖log p̂_t − log p_t‖/‖log p_t − mean‖ of the tokens t; NaN if one is.
 
     A model that finds all tokens equally likely has no spread; it must say so exactly.
     """
-    one, other = (each.double().log_softmax(-1).clamp(min=-FAR) for each in (found, wanted))
+    one, other = (each.double().log_softmax(-1).clamp(min=-FAR) for each in (logits, wanted))
     spread = (other - other.mean(dim=-1, keepdim=True)).norm(dim=-1)
     off = (one - other).norm(dim=-1) / spread.clamp(min=torch.finfo(torch.float32).eps)
     return float(off.max())
@@ -145,6 +145,6 @@ def _readings(
         new = torch.stack([texts[row][place] for row, place in zip((1, 0), places, strict=True)])
         real = torch.cat([real, real.new_ones(2, step)], dim=1)
         logits, cache = model(new, real, cache)
-        for found, row, place in zip(logits, (1, 0), places, strict=True):
-            yield what, found, right[row][place]
+        for read, row, place in zip(logits, (1, 0), places, strict=True):
+            yield what, read, right[row][place]
         start += step

@@ -8,11 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ustat_grpo.inputs.checks import integer
-from ustat_grpo.lm.language_model import ended_by, last_of, places_of
+from ustat_grpo.lm.language_model import KeysAndValues, ended_by, last_of, places_of
 from ustat_grpo.lm.models.tokenizer import END
-
-Cache = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of each layer, both of shape (n, heads, s, width/heads)."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +98,10 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "n t"],
         real: Bool[Tensor, "n s"],
-        cache: Cache | None = None,
+        cache: KeysAndValues | None = None,
         *,
         last: int | None = None,
-    ) -> tuple[Float[Tensor, "n t v"], Cache]:
+    ) -> tuple[Float[Tensor, "n t v"], KeysAndValues]:
         """Return logits and the longer cache; see `LanguageModel.__call__`.
 
         Raises:
@@ -124,7 +121,7 @@ class Transformer(nn.Module):
         # Cut behind the head, which costs little: whatever `last` is, gradients keep every bit.
         return last_of(self.head(self.norm(stream)), last), tuple(longer)
 
-    def select(self, cache: Cache, rows: Int[Tensor, " m"]) -> Cache:
+    def select(self, cache: KeysAndValues, rows: Int[Tensor, " m"]) -> KeysAndValues:
         """Return the cache of some rows."""
         return tuple((keys[rows], values[rows]) for keys, values in cache)
 

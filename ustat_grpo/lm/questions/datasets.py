@@ -20,7 +20,7 @@ from ustat_grpo.lm.judging.boxes import last_boxed
 from ustat_grpo.lm.judging.equivalence import MARK
 from ustat_grpo.lm.judging.written_numbers import written_plainly
 
-Item = TypeVar("Item")
+Entry = TypeVar("Entry")
 
 PROMPT = "prompt"
 """The kind of a question that is asked word for word."""
@@ -117,8 +117,8 @@ def load_prompts(path: str | Path, *, name: str = "path") -> tuple[Question, ...
 
 
 def select_questions(
-    questions: Sequence[Item], num_questions: int, *, rng: np.random.Generator
-) -> tuple[Item, ...]:
+    questions: Sequence[Entry], num_questions: int, *, rng: np.random.Generator
+) -> tuple[Entry, ...]:
     """Draw questions without replacement, in random order.
 
     The first n of a larger selection are the selection of n from the same seed.

@@ -12,8 +12,12 @@ from ustat_grpo.arithmetic.problems import ArithmeticProblem
 from ustat_grpo.inputs.quoting import quoted
 from ustat_grpo.lm.questions.datasets import Question
 
-ARITHMETIC = "Calculate the value of the expression. The last number you write is your answer."
-MATH = r"Reason step by step. Then write the final answer, and nothing else, in \boxed{}."
+ARITHMETIC_INSTRUCTION = (
+    "Calculate the value of the expression. The last number you write is your answer."
+)
+MATH_INSTRUCTION = (
+    r"Reason step by step. Then write the final answer, and nothing else, in \boxed{}."
+)
 
 
 def worked(problem: ArithmeticProblem) -> str:
@@ -91,13 +95,13 @@ class Wording(NamedTuple):
         return self.posed.format(text=question.text)
 
 
-CALCULATED = Wording(ARITHMETIC, "Expression: {text}\nCalculation:", "\n\n")
+CALCULATED = Wording(ARITHMETIC_INSTRUCTION, "Expression: {text}\nCalculation:", "\n\n")
 """Arithmetic with an instruction."""
 
 EQUATED = Wording("", "{text} =", "\n")
 """Arithmetic as it stands in any book: an expression, and an equals sign."""
 
-REASONED = Wording(MATH, "Problem: {text}\n\nSolution:", "\n\n")
+REASONED = Wording(MATH_INSTRUCTION, "Problem: {text}\n\nSolution:", "\n\n")
 """GSM8K and MATH."""
 
 WORD_FOR_WORD = Wording("", "{text}", "\n")

@@ -54,11 +54,11 @@ class ExactMatch:
     def __call__(self, rollouts: Rollouts, questions: Int[Tensor, " B"]) -> Float[Tensor, "B G"]:
         """Return 1 where output and solution agree; see `Reward`."""
         wanted = self.solutions.tokens.masked_fill(~self.solutions.mask, -1)[questions]
-        given = rollouts.outputs.masked_fill(~rollouts.mask, -1)
-        longest = max(wanted.shape[-1], given.shape[-1])
+        outputs = rollouts.outputs.masked_fill(~rollouts.mask, -1)
+        longest = max(wanted.shape[-1], outputs.shape[-1])
         wanted = functional.pad(wanted, (0, longest - wanted.shape[-1]), value=-1)
-        given = functional.pad(given, (0, longest - given.shape[-1]), value=-1)
-        return (given == wanted[:, None]).all(dim=-1).to(rollouts.log_probs.dtype)
+        outputs = functional.pad(outputs, (0, longest - outputs.shape[-1]), value=-1)
+        return (outputs == wanted[:, None]).all(dim=-1).to(rollouts.log_probs.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,7 +96,7 @@ def prompt_text(question: Question, *, examples: Sequence[Question] = ()) -> str
     return wording_of(question).prompt(question, examples)
 
 
-def posed(
+def prompts_for(
     model: HuggingFaceModel,
     tokenizer: HuggingFaceTokenizer,
     texts: Sequence[str],

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ustat_grpo.estimators.arrays import power_of_two, scorable
+from ustat_grpo.estimators.scored import power_of_two, scorable
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel, Rollouts
 from ustat_grpo.lm.scores.calls import Layer, Part, matrices

@@ -153,8 +153,8 @@ def probe_norms(
         raise TypeError(f"rng must be a torch.Generator, got {rng!r}")
     shape = (integer("num_probes", num_probes, at_least=2), len(answers))
     signs = 2 * torch.randint(2, shape, generator=rng, device=rng.device) - 1
-    found = signed_norms(model, answers, weights, signs, rows_per_pass=rows_per_pass)
-    return float(found.mean()), float(found.std() / len(found) ** 0.5)
+    norms = signed_norms(model, answers, weights, signs, rows_per_pass=rows_per_pass)
+    return float(norms.mean()), float(norms.std() / len(norms) ** 0.5)
 
 
 def signed_norms(
@@ -208,8 +208,8 @@ def _norms_of_matrix(parts: list[Part], matrix: Tensor) -> Float[Tensor, " n"]:
 
 def add_gram(total: Tensor, parts: list[Part], parameter: Tensor) -> None:
     """Add the products of one parameter's gradients to the upper triangle of a U×U matrix."""
-    for each in matrices(parts, parameter):
-        _add_gram_of_matrix(total, *each)
+    for pair in matrices(parts, parameter):
+        _add_gram_of_matrix(total, *pair)
 
 
 def _add_gram_of_matrix(total: Tensor, parts: list[Part], matrix: Tensor) -> None:

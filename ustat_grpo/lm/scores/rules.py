@@ -82,12 +82,12 @@ def expert_parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
 
     What the experts read and return is worked out again, expert by expert.
     """
-    found: dict[str, Tensor] = {}
-    numbers = _experts(call, delta, found)[1]
+    noted: dict[str, Tensor] = {}
+    numbers = _experts(call, delta, noted)[1]
     numbers = numbers.reshape(call.num_rows, -1)
     up = "gate_up_proj" if call.layer.module.has_gate else "up_proj"
     for name, read in ((up, "read"), ("down_proj", "acted")):
-        slope, read = call.vectors(found[f"{name} slope"]), call.vectors(found[read])
+        slope, read = call.vectors(noted[f"{name} slope"]), call.vectors(noted[read])
         if name in call.names:
             pair = (read, slope) if call.layer.module.is_transposed else (slope, read)
             yield name, Part(*pair, numbers)
@@ -95,10 +95,10 @@ def expert_parts(call: Call, delta: Tensor) -> Iterator[tuple[str, Part]]:
             yield f"{name}_bias", Part(numbers, slope)
 
 
-def _experts(call: Call, delta: Tensor | None, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _experts(call: Call, delta: Tensor | None, noted: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return a mixture's output, and which expert each of its summands is of.
 
-    Note in `found` what the experts' two matrices read, and with δ the slopes of what they return;
+    Note in `noted` what the experts' two matrices read, and with δ the slopes of what they return;
     all of shape (t k, width) with k experts a token.
     """
     module: Any = call.layer.module
@@ -122,9 +122,9 @@ def _experts(call: Call, delta: Tensor | None, found: dict[str, Tensor]) -> tupl
         (above,) = torch.autograd.grad(acted, lifted, below)
         pieces = {"acted": acted.detach(), f"{up} slope": above, "down_proj slope": slope}
         for name, piece in pieces.items():
-            whole = found.setdefault(name, piece.new_zeros(len(read), piece.shape[-1]))
+            whole = noted.setdefault(name, piece.new_zeros(len(read), piece.shape[-1]))
             whole[here] = piece
-    found["read"] = read
+    noted["read"] = read
     output = (returned * weighed).unflatten(0, (-1, most)).sum(dim=1)
     return output.to(hidden.dtype), numbers
 
@@ -169,10 +169,10 @@ def _require_elementwise(call: Call) -> None:
     for name in call.names:
         parameter = call.layer.trained[name]
         value = torch.linspace(-1.3, 1.7, len(parameter)).cos().to(parameter)
-        found = _output(call, {name: value})
+        output = _output(call, {name: value})
         at_zero = _output(call, {name: torch.zeros_like(parameter)})
         slope = _output(call, {name: torch.ones_like(parameter)}) - at_zero
-        if found.shape[-1] != len(value) or not _near(found, at_zero + value * slope):
+        if output.shape[-1] != len(value) or not _near(output, at_zero + value * slope):
             raise ValueError(
                 "parameters of other modules than nn.Linear and nn.Embedding must act as "
                 f"y = a(h) ⊙ w + c(h), got {call.layer.name}.{name} of "
@@ -192,6 +192,6 @@ def _require_experts(call: Call) -> None:
     )
 
 
-def _near(found: Tensor, wanted: Tensor) -> bool:
-    near = torch.finfo(found.dtype).eps ** 0.5
-    return torch.allclose(found, wanted.to(found.dtype), rtol=near, atol=near)
+def _near(output: Tensor, wanted: Tensor) -> bool:
+    near = torch.finfo(output.dtype).eps ** 0.5
+    return torch.allclose(output, wanted.to(output.dtype), rtol=near, atol=near)

@@ -68,8 +68,8 @@ class Uses(TorchFunctionMode):
             self._linear(*args, output=output, **kwargs)
         elif function is functional.embedding:
             names = ("input", "weight", "padding_idx", "max_norm", "norm_type", *SCALING)
-            given = dict(zip(names, args, strict=False)) | kwargs
-            self._embedding(*(given.get(name) for name in names), output=output)
+            arguments = dict(zip(names, args, strict=False)) | kwargs
+            self._embedding(*(arguments.get(name) for name in names), output=output)
         elif function is torch.addmm and len(args) == 3 and not kwargs:
             self._tell(args[1], args[2], args[0], output, by_columns=True)
         elif function in PRODUCTS and len(args) == 2 and not kwargs:

@@ -15,15 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.scoring import Answers
-from ustat_grpo.lm.training.policy_gradient import Task
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.model_training import ModelTraining
 from ustat_grpo.lm.training.surrogate import log_probs_under
 from ustat_grpo.lm.training.training import (
     Checkpoint,
     Evaluate,
-    Runs,
-    State,
-    TrainingConfig,
-    ascend,
+    ModelRuns,
+    RunState,
+    checkpoints_of,
     reference_of,
 )
 
@@ -31,11 +31,11 @@ from ustat_grpo.lm.training.training import (
 def train_ensemble(
     model: Any,
     task: Task,
-    configs: Sequence[TrainingConfig],
+    trainings: Sequence[ModelTraining],
     *,
     rngs: Sequence[torch.Generator],
     evaluate: Evaluate,
-    states: Sequence[State] | None = None,
+    states: Sequence[RunState] | None = None,
 ) -> Iterator[tuple[Checkpoint, ...]]:
     """Run Algorithm 1 or 2 several times at once, each run as `train` would.
 
@@ -46,8 +46,8 @@ def train_ensemble(
     Args:
         model: the policy at θ_0 of every run; a module that is a `LanguageModel`. Is not changed.
             Under a penalty it is the reference as well, unless the task has one.
-        task: prompts and rewards, on this device or another.
-        configs: one a run.
+        task: prompts, rewards and the length of outputs, on this device or another.
+        trainings: one a run.
         rngs: one a run.
         evaluate: is called with a model at every checkpoint of every run. That model takes on the
             next run's parameters afterwards.
@@ -57,42 +57,50 @@ def train_ensemble(
         One checkpoint a run, as they reach them together.
 
     Raises:
-        ValueError: if configurations differ in what must be common, the numbers of configurations,
-            generators and states differ, or states do not fit.
+        ValueError: if runs differ in what must be common, the numbers of trainings, generators and
+            states differ, or states do not fit.
         FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
 
     Examples:
+        >>> from dataclasses import replace
         >>> import numpy as np
-        >>> from ustat_grpo import Constant, lm
+        >>> from ustat_grpo import Constant, Grpo, TrainingConfig, lm
         >>> policy = lm.shipped_policy("intermediate")
         >>> questions, _ = lm.arithmetic_questions(10, 5, rng=np.random.default_rng(0))
-        >>> task = lm.Task(questions.prompts, questions.exact_match)
-        >>> configs = [  # two divisions of a budget of 16 outputs
-        ...     lm.TrainingConfig(B, G, num_iterations=1, max_tokens=6, schedule=Constant(0.01))
-        ...     for B, G in ((8, 2), (2, 8))
-        ... ]
+        >>> task = lm.Task(questions.prompts, questions.exact_match, max_tokens=6)
+        >>> wide = TrainingConfig(
+        ...     estimator=Grpo(), batch_size=8, group_size=2, num_iterations=1,
+        ...     schedule=Constant(0.01),
+        ... )
+        >>> deep = replace(wide, batch_size=2, group_size=8)  # another division of 16 outputs
+        >>> trainings = [lm.ModelTraining(config) for config in (wide, deep)]
         >>> def look(model):
         ...     return {"accuracy": lm.expected_accuracy(model, questions.solutions)}
         >>> (checkpoints,) = lm.train_ensemble(
-        ...     policy, task, configs, rngs=[lm.run_rng(0, 16) for _ in configs], evaluate=look
+        ...     policy, task, trainings, rngs=[lm.run_rng(0, 16) for _ in trainings], evaluate=look
         ... )
         >>> [(each.iteration, 0 < each.measured["accuracy"] < 1) for each in checkpoints]
         [(1, True), (1, True)]
     """
-    if not configs or len(rngs) != len(configs):
+    if not trainings or len(rngs) != len(trainings):
         raise ValueError(
-            f"rngs must be one a configuration, at least one, got {len(rngs)} for {len(configs)}"
+            f"rngs must be one a training, at least one, got {len(rngs)} for {len(trainings)}"
         )
-    shared = ("num_iterations", "max_tokens", "optimizer", "checkpoints", "rows_per_pass")
-    for name in (*shared, "practice"):
-        values = [getattr(config, name) for config in configs]
-        if any(value != values[0] for value in values):
-            raise ValueError(f"{name} must be common to the ensemble, got {values}")
-    together = Ensemble.of(model, len(configs))
+    configs = [training.config for training in trainings]
+    for name in ("num_iterations", "checkpoints", "practice"):
+        _require_common(name, [getattr(config, name) for config in configs])
+    for name in ("optimizer", "rows_per_pass"):
+        _require_common(name, [getattr(training, name) for training in trainings])
+    together = Ensemble.of(model, len(trainings))
     trained = tuple(p.detach() for p in together.parameters())
     reference = reference_of(model, task, configs[0].practice)
-    runs = Runs(_Together(together, reference), trained, tuple(configs), tuple(rngs))
-    return ascend(runs, task, evaluate, states)
+    runs = ModelRuns(_Together(together, reference), trained, tuple(trainings), tuple(rngs))
+    return checkpoints_of(runs, task, evaluate, states)
+
+
+def _require_common(name: str, values: Sequence[Any]) -> None:
+    if any(value != values[0] for value in values):
+        raise ValueError(f"{name} must be common to the ensemble, got {values}")
 
 
 class _Layout(NamedTuple):
@@ -191,9 +199,9 @@ class Ensemble:
         logits = functional.pad(logits, (0, 0, wanted - logits.shape[-2], 0))
         return layout.unpack(logits), _Cache(layout, values)
 
-    def _one(self, last: int | None, parameters: Sequence[Tensor], *given: Any) -> Any:
+    def _one(self, last: int | None, parameters: Sequence[Tensor], *inputs: Any) -> Any:
         named = dict(zip(self.names, parameters, strict=True))
-        return functional_call(self.template, named, given, {"last": last})
+        return functional_call(self.template, named, inputs, {"last": last})
 
     def select(self, cache: _Cache, rows: Int[Tensor, " m"]) -> _Cache:
         """Return the cache of some rows; see `LanguageModel.select`."""
@@ -208,7 +216,7 @@ class Ensemble:
 
 @dataclass(frozen=True, eq=False)
 class _Together:
-    """The members of an ensemble, and the reference of them all; see `Policies`."""
+    """The members of an ensemble, and the reference of them all; see `JointPolicies`."""
 
     model: Ensemble
     reference: Any
@@ -229,7 +237,7 @@ class _Together:
         return module
 
     def reference_log_probs(self, answers: Answers) -> Float[Tensor, "U L"]:
-        """Ask the reference, which has no members; see `Policies.reference_log_probs`."""
+        """Ask the reference, which has no members; see `JointPolicies.reference_log_probs`."""
         prompts = answers.prompts
         plain = Prompts(prompts.tokens[:, 1:], prompts.real[:, 1:])
         return log_probs_under(self.reference)(replace(answers, prompts=plain))

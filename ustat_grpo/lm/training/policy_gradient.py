@@ -1,6 +1,6 @@
 """Policy gradients of a step of training, of one policy or of several at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -8,81 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ustat_grpo.estimators import Estimator, SideInformation
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators import SideInformation
+from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
-from ustat_grpo.lm.questions.rewards import Reward
 from ustat_grpo.lm.sampling import sample_rows, uniforms
 from ustat_grpo.lm.scoring import Answers, Gradient
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.model_training import ModelTraining
 from ustat_grpo.lm.training.surrogate import Sampled, log_probs_under, surrogate_gradient
-from ustat_grpo.optimization.practice import Practice
-
-Value = Callable[[LanguageModel, Int[Tensor, " B"]], Float[Tensor, " B"]]
-"""Returns V(x) under a policy at some questions of a set."""
+from ustat_grpo.optimization.training_config import TrainingConfig
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is learned.
-
-    Args:
-        prompts: the questions of the train set.
-        reward: of outputs; where it returns NaN, an output could not be scored and counts for
-            nothing.
-        value: V(x), for estimators that need to know it; None for those that do not, since it
-            costs a pass over the prompts at every step.
-        reference: π_ref, from which a penalty keeps the policy; None takes θ_0.
-
-    Examples:
-        >>> import numpy as np
-        >>> from ustat_grpo.lm import Task, arithmetic_questions
-        >>> questions, _ = arithmetic_questions(10, 5, rng=np.random.default_rng(0))
-        >>> task = Task(questions.prompts, questions.exact_match)
-        >>> len(task.prompts.tokens), task.value is None  # 10 questions; only the oracle needs V(x)
-        (10, True)
-    """
-
-    prompts: Prompts
-    reward: Reward
-    value: Value | None = None
-    reference: LanguageModel | None = None
-
-
-class GroupSampling(Protocol):
-    """How a run samples its groups, and what it makes of their rewards."""
-
-    @property
-    def batch_size(self) -> int:
-        """B, prompts drawn i.i.d. from the train set."""
-        ...
-
-    @property
-    def group_size(self) -> int:
-        """G, outputs to each."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens of an output, the end token included."""
-        ...
-
-    @property
-    def estimator(self) -> Estimator:
-        """Turns rewards into advantages."""
-        ...
-
-    @property
-    def practice(self) -> Practice:
-        """Minibatches, ratios and penalty; common to all runs."""
-        ...
-
-    @property
-    def rows_per_pass(self) -> int | None:
-        """Bounds the memory: so many distinct outputs scored at a time; None takes all."""
-        ...
-
-
-class Policies(Protocol):
+class JointPolicies(Protocol):
     """Policies that are asked together."""
 
     @property
@@ -105,7 +42,7 @@ class Policies(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Alone:
-    """A single policy; see `Policies`.
+    """A single policy; see `JointPolicies`.
 
     Args:
         model: a `LanguageModel`.
@@ -124,11 +61,11 @@ class Alone:
         return self.model
 
     def reference_log_probs(self, answers: Answers) -> Float[Tensor, "U L"]:
-        """Ask the reference; see `Policies.reference_log_probs`."""
+        """Ask the reference; see `JointPolicies.reference_log_probs`."""
         return log_probs_under(self.reference)(answers)
 
 
-class Draw(NamedTuple):
+class StepDraw(NamedTuple):
     """What a run draws for one step: questions, and uniform numbers for all its outputs."""
 
     questions: Int[Tensor, " B"]
@@ -140,20 +77,20 @@ def mean_reward(rewards: Float[Tensor, "B G"]) -> Float[Tensor, ""]:
     return rewards.double().masked_fill(~scorable(rewards), torch.nan).nanmean()
 
 
-def draw_step(run: GroupSampling, prompts: Prompts, rng: torch.Generator) -> Draw:
+def draw_step(config: TrainingConfig, task: Task, rng: torch.Generator) -> StepDraw:
     """Draw for a step; takes as much from `rng` for every cut of a budget N into B and G."""
-    budget = run.batch_size * run.group_size
-    questions = torch.randint(len(prompts), (budget,), generator=rng, device=rng.device)
-    return Draw(
-        questions[: run.batch_size].to(prompts.tokens.device),
-        uniforms(budget, run.max_tokens, rng=rng),
+    num_prompts, device = len(task.prompts), task.prompts.tokens.device
+    questions = torch.randint(num_prompts, (config.budget,), generator=rng, device=rng.device)
+    return StepDraw(
+        questions[: config.batch_size].to(device),
+        uniforms(config.budget, task.max_tokens, rng=rng),
     )
 
 
 def policy_gradients(
-    policies: Policies,
+    policies: JointPolicies,
     task: Task,
-    runs: Sequence[GroupSampling],
+    runs: Sequence[ModelTraining],
     rngs: Sequence[torch.Generator],
 ) -> Iterator[tuple[Gradient, Float[Tensor, " E"]]]:
     """Sample once, and yield every run's ĝ of each of the m minibatches in turn.
@@ -168,8 +105,8 @@ def policy_gradients(
 
     Args:
         policies: of the E runs.
-        task: prompts and rewards.
-        runs: how each of them samples.
+        task: prompts, rewards and the length of outputs.
+        runs: how each of them samples; practice and memory are common to all.
         rngs: source of randomness of each.
 
     Yields:
@@ -180,87 +117,90 @@ def policy_gradients(
             model's context.
     """
     sampled, means = _sample(policies, task, runs, rngs)
-    practice, rows_per_pass = runs[0].practice, runs[0].rows_per_pass
+    practice, configs = runs[0].config.practice, [run.config for run in runs]
     for place in range(practice.num_minibatches):
         yield (
             surrogate_gradient(
                 policies.model,
-                sampled[_minibatch(runs, place).to(sampled.weights.device)],
+                sampled[_minibatch(configs, place).to(sampled.weights.device)],
                 # The outputs of the first are the policy's own: its ratios are 1, to every bit.
                 practice if place else replace(practice, ratio="none", clip=None),
                 reference=policies.reference_log_probs,
-                rows_per_pass=rows_per_pass,
+                rows_per_pass=runs[0].rows_per_pass,
             ),
             means,
         )
 
 
 def _sample(
-    policies: Policies,
+    policies: JointPolicies,
     task: Task,
-    runs: Sequence[GroupSampling],
+    runs: Sequence[ModelTraining],
     rngs: Sequence[torch.Generator],
 ) -> tuple[Sampled, Float[Tensor, " E"]]:
     """Return the outputs of all runs, one run after the other, and the mean rewards."""
     home, away = task.prompts.tokens.device, next(iter(policies.model.parameters())).device
-    draws = [draw_step(run, task.prompts, rng) for run, rng in zip(runs, rngs, strict=True)]
-    prompts, asked = _asked(policies, task, runs, draws)
-    prompts, asked = prompts.to(away), asked.to(away)
+    configs = [run.config for run in runs]
+    draws = [draw_step(config, task, rng) for config, rng in zip(configs, rngs, strict=True)]
+    prompts, prompt_of = _joint_prompts(policies, task, configs, draws)
+    prompts, prompt_of = prompts.to(away), prompt_of.to(away)
     numbers = torch.cat([draw.numbers for draw in draws])
-    sampled = sample_rows(policies.model, prompts, asked, numbers)
+    sampled = sample_rows(policies.model, prompts, prompt_of, numbers)
     cuts = [len(draw.numbers) for draw in draws]
     parts = zip(*(each.to(home).split(cuts) for each in sampled), strict=True)
-    found = []
+    weighted = []
     with torch.no_grad():
-        for member, (run, draw, part) in enumerate(zip(runs, draws, parts, strict=True)):
+        for member, (config, draw, part) in enumerate(zip(configs, draws, parts, strict=True)):
             value = task.value and task.value(policies.member(member), draw.questions)
-            found.append(_weights(run, task, draw.questions, part, value))
-    weights, shares, means = zip(*found, strict=True)
+            weighted.append(_weights(config, task, draw.questions, part, value))
+    weights, shares, means = zip(*weighted, strict=True)
     tokens, mask, log_probs = sampled
     columns = (torch.cat(each).to(log_probs) for each in (weights, shares))
-    answers = Answers(prompts, asked, tokens, mask)
+    answers = Answers(prompts, prompt_of, tokens, mask)
     return Sampled(answers, log_probs, *columns), torch.stack(means).cpu()
 
 
-def _minibatch(runs: Sequence[GroupSampling], place: int) -> Int[Tensor, " n"]:
+def _minibatch(configs: Sequence[TrainingConfig], place: int) -> Int[Tensor, " n"]:
     """Return the rows of every run's minibatch at a place."""
     rows, start = [], 0
-    for run in runs:
-        budget = run.batch_size * run.group_size
-        size = budget // run.practice.num_minibatches
+    for config in configs:
+        size = config.budget // config.practice.num_minibatches
         rows.append(torch.arange(size) + start + place * size)
-        start += budget
+        start += config.budget
     return torch.cat(rows)
 
 
-def _asked(
-    policies: Policies, task: Task, runs: Sequence[GroupSampling], draws: Sequence[Draw]
+def _joint_prompts(
+    policies: JointPolicies,
+    task: Task,
+    configs: Sequence[TrainingConfig],
+    draws: Sequence[StepDraw],
 ) -> tuple[Prompts, Int[Tensor, " n"]]:
     """Return each prompt once, and which of them every output answers."""
     count = len(task.prompts)
     drawn = torch.cat([place * count + draw.questions for place, draw in enumerate(draws)])
     unlike, row = torch.unique(drawn, return_inverse=True)
     prompts = policies.ask(task.prompts[unlike % count], unlike // count)
-    sizes = torch.tensor([run.group_size for run in runs for _ in range(run.batch_size)])
-    return prompts, row.repeat_interleave(sizes.to(row.device))
+    sizes = [config.group_size for config in configs for _ in range(config.batch_size)]
+    return prompts, row.repeat_interleave(torch.tensor(sizes, device=row.device))
 
 
 def _weights(
-    run: GroupSampling,
+    config: TrainingConfig,
     task: Task,
     questions: Int[Tensor, " B"],
     sampled: Sequence[Tensor],
     value: Float[Tensor, " B"] | None,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, ""]]:
     """Return weights and shares (see `Sampled`) of a run's outputs, and their mean reward."""
-    groups = (run.batch_size, run.group_size)
+    groups = (config.batch_size, config.group_size)
     rollouts = Rollouts(task.prompts[questions], *(each.unflatten(0, groups) for each in sampled))
     rewards = task.reward(rollouts, questions)
     if tuple(rewards.shape) != groups:
         raise ValueError(f"reward must return the shape {groups}, got {tuple(rewards.shape)}")
     side = SideInformation(value, lengths=rollouts.mask.sum(dim=-1).to(rewards.device))
     try:
-        advantages = run.estimator.advantages(rewards, side)
+        advantages = config.estimator.advantages(rewards, side)
     except ValueError as error:
         error.add_note(
             "training knows lengths, and values if the task does, but no scores or norms"
@@ -270,7 +210,7 @@ def _weights(
     if not scored.any() and rewards.isinf().any():
         advantages = torch.full_like(advantages, torch.nan)  # stops training before it is spoilt
     count = scored.sum(dim=-1, keepdim=True).clamp(min=1)
-    count = count * (run.batch_size // run.practice.num_minibatches)
+    count = count * (config.batch_size // config.practice.num_minibatches)
     return (
         (advantages / count).flatten(),
         (scored.to(advantages) / count).flatten(),

@@ -100,9 +100,9 @@ def practical_gradient(
         weights,
         torch.full_like(weights, 1 / advantages.numel()),
     )
-    found = None if reference is None else log_probs_under(reference)
+    log_probs_of = None if reference is None else log_probs_under(reference)
     return surrogate_gradient(
-        model, sampled, practice, reference=found, rows_per_pass=rows_per_pass
+        model, sampled, practice, reference=log_probs_of, rows_per_pass=rows_per_pass
     )
 
 
@@ -144,10 +144,10 @@ def surrogate_gradient(
         rows: slice, part: Answers, now: Float[Tensor, "u l"]
     ) -> Float[Tensor, "u #l"]:
         log_ratio = now - old[rows, : now.shape[1]]
-        found = _weighted_ratios([each[rows] for each in weights], log_ratio, practice)
+        weighted = _weighted_ratios([each[rows] for each in weights], log_ratio, practice)
         if reference is None or not practice.penalty_weight:
-            return found
-        return found - penalties[rows] * penalty_slope(practice.penalty, now - reference(part))
+            return weighted
+        return weighted - penalties[rows] * penalty_slope(practice.penalty, now - reference(part))
 
     return token_weighted_score(model, answers[kept], coefficients, rows_per_pass=rows_per_pass)
 

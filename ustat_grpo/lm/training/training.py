@@ -6,7 +6,7 @@ same steps, and a run is the same either way.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,82 +16,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.estimators import Estimator, Grpo
-from ustat_grpo.inputs.checks import increasing, integer, real
+from ustat_grpo.inputs.checks import integer
 from ustat_grpo.inputs.files import write_whole
 from ustat_grpo.lm.scoring import Gradient
-from ustat_grpo.lm.training.optimizers import Optimizer, Sgd
-from ustat_grpo.lm.training.policy_gradient import Alone, Policies, Task, policy_gradients
+from ustat_grpo.lm.task import Task
+from ustat_grpo.lm.training.model_training import ModelTraining
+from ustat_grpo.lm.training.policy_gradient import Alone, JointPolicies, policy_gradients
 from ustat_grpo.optimization.practice import Practice
-from ustat_grpo.optimization.schedules import Schedule
 
-State = dict[str, Any]
+RunState = dict[str, Any]
 """All that a run needs to go on: iteration, parameters, moments of the optimizer, generator."""
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 """Looks at a model and returns named numbers, such as its accuracy on held-out questions."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """One run of Algorithm 1, or of Algorithm 2.
-
-    Args:
-        batch_size: B, prompts an iteration, drawn i.i.d. from the train set.
-        group_size: G, outputs to each.
-        num_iterations: n, each of them m steps: one, in Algorithm 1.
-        max_tokens: the most tokens of an output, the end token included.
-        schedule: of the learning rate η_i, common to the steps of an iteration.
-        estimator: turns rewards (B, G) into advantages. It may know V(x), if the task does, and the
-            lengths of outputs, but no scores.
-        optimizer: turns gradients into directions.
-        checkpoints: iterations after which to look at the model; the last one if empty.
-        norm_limit: a norm of gradient or parameters beyond it stops the run.
-        rows_per_pass: bounds the memory: so many distinct outputs are scored at a time; None takes
-            all of them.
-        practice: what Algorithm 2 adds; nothing, by default.
-
-    Raises:
-        ValueError: if a number is out of its range, or minibatches would be of unequal size.
-
-    Examples:
-        >>> from ustat_grpo import Constant
-        >>> from ustat_grpo.lm import TrainingConfig
-        >>> config = TrainingConfig(
-        ...     batch_size=32, group_size=8, num_iterations=9, max_tokens=6, schedule=Constant(0.01)
-        ... )
-        >>> config.budget, config.estimator
-        (256, Grpo())
-    """
-
-    batch_size: int
-    group_size: int
-    num_iterations: int
-    max_tokens: int
-    schedule: Schedule
-    estimator: Estimator = field(default_factory=Grpo)
-    optimizer: Optimizer = field(default_factory=Sgd)
-    checkpoints: Sequence[int] = ()
-    norm_limit: float = 1e4
-    rows_per_pass: int | None = None
-    practice: Practice = field(default_factory=Practice)
-
-    def __post_init__(self) -> None:
-        """Check every number."""
-        for name in ("batch_size", "group_size", "num_iterations", "max_tokens"):
-            integer(name, getattr(self, name))
-        real("norm_limit", self.norm_limit, above=0.0)
-        if self.rows_per_pass is not None:
-            integer("rows_per_pass", self.rows_per_pass)
-        self.practice.require_batch_size(self.batch_size)
-        points = self.checkpoints or (self.num_iterations,)
-        increasing("checkpoints", points, at_most=self.num_iterations)
-        object.__setattr__(self, "checkpoints", tuple(points))
-
-    @property
-    def budget(self) -> int:
-        """N = B·G, outputs a step."""
-        return self.batch_size * self.group_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +47,7 @@ class Checkpoint:
     measured: Mapping[str, float]
     mean_reward: float
     gradient_norm: float
-    state: State
+    state: RunState
 
 
 def run_rng(*coordinates: int) -> torch.Generator:
@@ -141,11 +78,11 @@ def run_rng(*coordinates: int) -> torch.Generator:
 def train(
     model: Any,
     task: Task,
-    config: TrainingConfig,
+    training: ModelTraining,
     *,
     rng: torch.Generator,
     evaluate: Evaluate,
-    state: State | None = None,
+    state: RunState | None = None,
 ) -> Iterator[Checkpoint]:
     """Run Algorithm 1: θ ← θ + η_i ĝ, with ĝ = (1/BG) Σ_b Σ_i A_bi ∇ log π(y_bi∣x_b).
 
@@ -156,8 +93,8 @@ def train(
         model: the policy at θ_0, a `LanguageModel`; is changed in place. Its dropout, if any, is
             for the caller to switch off. Under a penalty a copy of it is the reference, unless the
             task has one: it must be at θ_0 then also when a state is given, which holds none.
-        task: prompts and rewards.
-        config: sizes, rates and checkpoints.
+        task: prompts, rewards and the length of outputs.
+        training: sizes, rates, checkpoints and limits.
         rng: source of randomness, see `run_rng`.
         evaluate: is called with the model at every checkpoint.
         state: of a checkpoint, to go on from there bit for bit; `model` and `rng` take it over.
@@ -171,23 +108,26 @@ def train(
 
     Examples:
         >>> import numpy as np
-        >>> from ustat_grpo import Constant, lm
+        >>> from ustat_grpo import Constant, Grpo, TrainingConfig, lm
         >>> policy = lm.shipped_policy("intermediate")
         >>> questions, _ = lm.arithmetic_questions(10, 5, rng=np.random.default_rng(0))
-        >>> task = lm.Task(questions.prompts, questions.exact_match)
-        >>> config = lm.TrainingConfig(
-        ...     batch_size=8, group_size=4, num_iterations=2, max_tokens=6, schedule=Constant(0.01)
+        >>> task = lm.Task(questions.prompts, questions.exact_match, max_tokens=6)
+        >>> config = TrainingConfig(
+        ...     estimator=Grpo(), batch_size=8, group_size=4, num_iterations=2,
+        ...     schedule=Constant(0.01),
         ... )
+        >>> training = lm.ModelTraining(config)
         >>> def look(model):
         ...     return {"accuracy": lm.expected_accuracy(model, questions.solutions)}
-        >>> (checkpoint,) = lm.train(policy, task, config, rng=lm.run_rng(0), evaluate=look)
+        >>> (checkpoint,) = lm.train(policy, task, training, rng=lm.run_rng(0), evaluate=look)
         >>> checkpoint.iteration, 0 < checkpoint.measured["accuracy"] < 1
         (2, True)
     """
     trained = tuple(p.detach()[None] for p in model.parameters() if p.requires_grad)
-    policies = Alone(model, reference_of(model, task, config.practice))  # before the state comes
-    runs = Runs(policies, trained, (config,), (rng,))
-    steps = ascend(runs, task, evaluate, None if state is None else [state])
+    reference = reference_of(model, task, training.config.practice)  # before the state comes
+    policies = Alone(model, reference)
+    runs = ModelRuns(policies, trained, (training,), (rng,))
+    steps = checkpoints_of(runs, task, evaluate, None if state is None else [state])
     return (checkpoint for (checkpoint,) in steps)
 
 
@@ -212,50 +152,51 @@ def load_state(path: Path) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class ModelRuns:
     """E runs that step together.
 
     Args:
         policies: of the runs.
         parameters: what is trained, each of shape (E, ...); changed in place.
-        configs: one a run; estimators, schedules and sizes of groups are a run's own.
+        trainings: one a run; estimators, schedules and sizes of groups are a run's own.
         rngs: one a run.
     """
 
-    policies: Policies
+    policies: JointPolicies
     parameters: Gradient
-    configs: tuple[TrainingConfig, ...]
+    trainings: tuple[ModelTraining, ...]
     rngs: tuple[torch.Generator, ...]
 
     def __len__(self) -> int:
         """E, the number of runs."""
-        return len(self.configs)
+        return len(self.trainings)
 
 
-def ascend(
-    runs: Runs, task: Task, evaluate: Evaluate, states: Sequence[State] | None
+def checkpoints_of(
+    runs: ModelRuns, task: Task, evaluate: Evaluate, states: Sequence[RunState] | None
 ) -> Iterator[tuple[Checkpoint, ...]]:
     """Take over the states, if any, and return the checkpoints of all runs; see `train`."""
-    moments = runs.configs[0].optimizer.moments(runs.parameters)
+    moments = runs.trainings[0].optimizer.moments(runs.parameters)
     done = 0 if states is None else _take_over(runs, moments, states)
     _require_bounded(runs, "parameters", runs.parameters, done)
     return _steps(runs, task, evaluate, moments, done)
 
 
 def _steps(
-    runs: Runs, task: Task, evaluate: Evaluate, moments: Sequence[Gradient], done: int
+    runs: ModelRuns, task: Task, evaluate: Evaluate, moments: Sequence[Gradient], done: int
 ) -> Iterator[tuple[Checkpoint, ...]]:
     """Take the steps after the first `done` iterations."""
-    shared = runs.configs[0]
-    rates = np.stack([each.schedule.rates(each.num_iterations) for each in runs.configs], axis=1)
+    configs, optimizer = [run.config for run in runs.trainings], runs.trainings[0].optimizer
+    shared = configs[0]
+    rates = np.stack([each.schedule.rates(each.num_iterations) for each in configs], axis=1)
     seen: list[Tensor] = []  # mean rewards and norms of gradients since the last checkpoint
     steps = done * shared.practice.num_minibatches
     for iteration in range(done + 1, shared.num_iterations + 1):
-        for gradient, rewards in policy_gradients(runs.policies, task, runs.configs, runs.rngs):
+        for gradient, rewards in policy_gradients(runs.policies, task, runs.trainings, runs.rngs):
             gradient = tuple(map(torch.Tensor.view_as, gradient, runs.parameters))
             norms = _require_bounded(runs, "gradient", gradient, iteration)
             steps += 1
-            moves = shared.optimizer.directions(gradient, runs.parameters, moments, steps)
+            moves = optimizer.directions(gradient, runs.parameters, moments, steps)
             for parameter, move in zip(runs.parameters, moves, strict=True):
                 rate = torch.as_tensor(rates[iteration - 1]).to(parameter)
                 parameter.add_(move * rate.view(-1, *[1] * (move.ndim - 1)))
@@ -277,13 +218,13 @@ def _steps(
 
 
 def _require_bounded(
-    runs: Runs, what: str, stacked: Gradient, iteration: int
+    runs: ModelRuns, what: str, stacked: Gradient, iteration: int
 ) -> Float[Tensor, " E"]:
     """Return the norms of the runs' gradients or parameters, or raise if one is no small number."""
     squares = [each.double().square().flatten(1).sum(dim=1) for each in stacked]
     norms = torch.stack(squares).sum(dim=0).sqrt().cpu()
     for place, norm in enumerate(norms.tolist()):
-        limit = runs.configs[place].norm_limit
+        limit = runs.trainings[place].norm_limit
         if not norm <= limit:
             which = f" of run {place}" if len(runs) > 1 else ""
             raise FloatingPointError(
@@ -293,7 +234,7 @@ def _require_bounded(
     return norms
 
 
-def _state(runs: Runs, moments: Sequence[Gradient], place: int, iteration: int) -> State:
+def _state(runs: ModelRuns, moments: Sequence[Gradient], place: int, iteration: int) -> RunState:
     """Return a copy of one run's state."""
     return {
         "iteration": iteration,
@@ -303,7 +244,7 @@ def _state(runs: Runs, moments: Sequence[Gradient], place: int, iteration: int) 
     }
 
 
-def _take_over(runs: Runs, moments: Sequence[Gradient], states: Sequence[State]) -> int:
+def _take_over(runs: ModelRuns, moments: Sequence[Gradient], states: Sequence[RunState]) -> int:
     """Go to these states, one a run; return the iteration that they are at."""
     iterations = {state["iteration"] for state in states}
     if len(states) != len(runs) or len(iterations) != 1:

@@ -28,7 +28,7 @@ from ustat_grpo.lm.scoring import (
     weighted_score_of,
     without_padding,
 )
-from ustat_grpo.pools.pool import PromptPool
+from ustat_grpo.pools.prompt_pools import PromptPool
 
 _PRODUCT = "product_{}"
 """Columns of a table: inner products with the score of that distinct output."""

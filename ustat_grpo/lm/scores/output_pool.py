@@ -11,25 +11,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from ustat_grpo.estimators import Grpo
-from ustat_grpo.estimators.arrays import scorable
+from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.inputs.arrays import Array
 from ustat_grpo.inputs.checks import integer
-from ustat_grpo.lm.exact import objective_gradient, require_solutions, solution_probs
-from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
-from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
+from ustat_grpo.lm.exact import objective_gradient, solution_probs
+from ustat_grpo.lm.language_model import LanguageModel, Rollouts
 from ustat_grpo.lm.sampling import sample_groups
 from ustat_grpo.lm.scores.products import score_gram
 from ustat_grpo.lm.scoring import Answers, distinct, squared_norm, weighted_score
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool, whole_blocks
+from ustat_grpo.lm.task import Task, require_solutions
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool, whole_blocks
 
 
 def draw_pool(
     model: LanguageModel,
-    prompts: Prompts,
-    reward: Reward,
+    task: Task,
     num_outputs: int,
     *,
-    max_tokens: int,
     rng: torch.Generator,
     outputs_at_once: int = 2**14,
 ) -> Pool:
@@ -40,10 +38,8 @@ def draw_pool(
 
     Args:
         model: the policy.
-        prompts: P prompts.
-        reward: of outputs.
+        task: P prompts, and the reward of outputs of at most T tokens.
         num_outputs: M, to each prompt; a multiple of `NUM_BLOCKS`.
-        max_tokens: the most tokens of an output, the end token included.
         rng: source of randomness.
         outputs_at_once: sampled or scored together, but never less than a prompt's M sampled;
             bounds the memory.
@@ -56,30 +52,28 @@ def draw_pool(
         >>> import numpy as np
         >>> import torch
         >>> from ustat_grpo import Grpo
-        >>> from ustat_grpo.lm import arithmetic_questions, draw_pool, shipped_policy
+        >>> from ustat_grpo.lm import Task, arithmetic_questions, draw_pool, shipped_policy
         >>> from ustat_grpo.pools import pool_errors
         >>> policy, rng = shipped_policy("intermediate"), torch.Generator().manual_seed(0)
         >>> _, questions = arithmetic_questions(5, 5, rng=np.random.default_rng(0))
-        >>> pool = draw_pool(
-        ...     policy, questions.prompts, questions.exact_match, 32, max_tokens=6, rng=rng
-        ... )
+        >>> task = Task(questions.prompts, questions.exact_match, max_tokens=6)
+        >>> pool = draw_pool(policy, task, 32, rng=rng)
         >>> errors = pool_errors(pool, {"grpo": Grpo()}, 4, rng=np.random.default_rng(0))["grpo"]
         >>> pool.exact, errors.num_groups, errors.mean.shape
         (True, 8, (5,))
     """
     whole_blocks("num_outputs", num_outputs)
-    if isinstance(reward, ExactMatch):
-        require_solutions(model, prompts, reward.solutions, max_tokens)
+    solutions = require_solutions(model, task) if task.is_exact else None
     at_once = max(1, integer("outputs_at_once", outputs_at_once) // num_outputs)
-    questions = torch.arange(len(prompts), device=prompts.tokens.device)
+    questions = torch.arange(len(task.prompts), device=task.prompts.tokens.device)
     drawn = []
     for rows in questions.split(at_once):
-        asked = prompts[rows]
-        rollouts = sample_groups(model, asked, num_outputs, max_tokens=max_tokens, rng=rng)
-        drawn.append(_Drawn(rollouts, reward(rollouts, rows)))
-    if isinstance(reward, ExactMatch):
-        return _exact_pool(model, reward.solutions, drawn)
-    return _sampled_pool(model, drawn, outputs_at_once)
+        prompts = task.prompts[rows]
+        rollouts = sample_groups(model, prompts, num_outputs, max_tokens=task.max_tokens, rng=rng)
+        drawn.append(_Drawn(rollouts, task.reward(rollouts, rows)))
+    if solutions is None:
+        return _sampled_pool(model, drawn, outputs_at_once)
+    return _exact_pool(model, solutions, drawn)
 
 
 class _Drawn(NamedTuple):
@@ -130,16 +124,16 @@ def _by_prompt(drawn: Sequence[_Drawn]) -> Iterator[tuple[Answers, NDArray[np.in
 def _with_solution(answers: Answers, solutions: Answers, prompt: int) -> tuple[Answers, int]:
     """Return the outputs and the place of the solution among them, added if it was not sampled."""
     solution = solutions.tokens.masked_fill(~solutions.mask, -1)[prompt]
-    given = answers.tokens.masked_fill(~answers.mask, -1)
-    length = max(len(solution), given.shape[1])
+    outputs = answers.tokens.masked_fill(~answers.mask, -1)
+    length = max(len(solution), outputs.shape[1])
     solution = functional.pad(solution, (0, length - len(solution)), value=-1)
-    given = functional.pad(given, (0, length - given.shape[1]), value=-1)
-    found = (given == solution).all(dim=1).nonzero()
-    if len(found):
-        return answers, int(found[0, 0])
-    tokens = torch.cat([given, solution[None]])
+    outputs = functional.pad(outputs, (0, length - outputs.shape[1]), value=-1)
+    equal = (outputs == solution).all(dim=1).nonzero()
+    if len(equal):
+        return answers, int(equal[0, 0])
+    tokens = torch.cat([outputs, solution[None]])
     rows = torch.cat([answers.prompt, answers.prompt[:1]])
-    return Answers(answers.prompts, rows, tokens.clamp(min=0), tokens >= 0), len(given)
+    return Answers(answers.prompts, rows, tokens.clamp(min=0), tokens >= 0), len(outputs)
 
 
 def _gradient_products(
@@ -148,7 +142,7 @@ def _gradient_products(
     """Return the products of the gradients of the objective that parts of the pool estimate.
 
     Parts share no output, so T_k·T_l is unbiased for ‖∇J‖², given two outputs with a reward in each
-    part at each prompt. These are dealt out as `ustat_grpo.pools.moments` leaves them out.
+    part at each prompt. These are dealt out as `ustat_grpo.pools.measured_moments` leaves them out.
     """
     count = sum(len(rollouts.prompts) for rollouts, _ in drawn)
     parts = []
@@ -159,8 +153,8 @@ def _gradient_products(
             part = scored & ((scored.cumsum(dim=1) - 1) % NUM_BLOCKS == block)
             advantages = Grpo().advantages(rewards.masked_fill(~part, torch.nan))
             weights = advantages / (part.sum(dim=1, keepdim=True).clamp(min=1) * count)
-            found = weighted_score(model, rollouts, weights, rows_per_pass=outputs_at_once)
-            total = found if total is None else tuple(map(torch.add, total, found))
+            summand = weighted_score(model, rollouts, weights, rows_per_pass=outputs_at_once)
+            total = summand if total is None else tuple(map(torch.add, total, summand))
         assert total is not None
         parts.append(torch.cat([part.flatten() for part in total]).double())
     stacked = torch.stack(parts)

@@ -306,7 +306,7 @@ def require_batch(estimator: str, z: Scored) -> None:
 
 def prompt_level(name: str, estimator: str, known: Array | None, z: Scored) -> Array:
     """Return side information of shape (...) as (..., 1) in the working precision, or raise."""
-    array = _given(name, estimator, known, z)
+    array = _in_precision_of(name, estimator, known, z)
     if array.ndim and tuple(array.shape) != tuple(z.values.shape[:-1]):
         raise ValueError(
             f"{name} must have the shape of rewards without its last axis, "
@@ -317,7 +317,7 @@ def prompt_level(name: str, estimator: str, known: Array | None, z: Scored) -> A
 
 def output_level(name: str, estimator: str, known: Array | None, z: Scored) -> Array:
     """Return side information of shape (..., G), 0 where there is no reward, or raise."""
-    array = _given(name, estimator, known, z)
+    array = _in_precision_of(name, estimator, known, z)
     if tuple(array.shape) != tuple(z.values.shape):
         raise ValueError(
             f"{name} must have the shape of rewards, {tuple(z.values.shape)}, "
@@ -326,7 +326,7 @@ def output_level(name: str, estimator: str, known: Array | None, z: Scored) -> A
     return _finite(name, array, z.scored, z)
 
 
-def _given(name: str, estimator: str, known: Array | None, z: Scored) -> Array:
+def _in_precision_of(name: str, estimator: str, known: Array | None, z: Scored) -> Array:
     """Return side information in the working precision, beside the rewards, or raise."""
     if known is None:
         raise ValueError(f"{name} must be given for the {estimator} estimator, got None")

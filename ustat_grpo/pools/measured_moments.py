@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.inputs.arrays import Array, Booleans
 from ustat_grpo.moments import Moments, OutcomeMoments
-from ustat_grpo.pools.pool import NUM_BLOCKS, Pool, PromptPool
+from ustat_grpo.pools.prompt_pools import NUM_BLOCKS, Pool, PromptPool
 
 
 @dataclass(frozen=True, eq=False)
