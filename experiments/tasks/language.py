@@ -165,8 +165,8 @@ class Arithmetic:
             wording, shown = instructions.CALCULATED, instructions.example_problems()
             examples = instructions.example_questions(shown)
         else:
-            wording, shown = instructions.EQUATED, instructions.small_example_problems()
-            examples = questions_of(shown)
+            wording = instructions.ASKED if way == "chat" else instructions.EQUATED
+            examples = questions_of(instructions.small_example_problems())
         return wording.prompt(question, examples if way == "examples" else ())
 
     def reward_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "TextReward":

@@ -183,6 +183,7 @@ class HuggingFacePolicy:
     prompts: list[str] = field(default_factory=lambda: ["plain"])  # one panel each; see WAYS
     chat: bool = True  # all through the tokenizer's chat template, if it has one
     system: str | None = None  # what the system says there; null leaves it to the template
+    prefill: str = ""  # words with which answers in chat begin
     stop: list[str] = field(default_factory=list)  # texts that end an output
     temperature: float = 1.0
     dtype: str = "float32"
@@ -261,8 +262,8 @@ class HuggingFacePolicy:
     def _conversation(self, chat: bool) -> "Conversation":
         from ustat_grpo.lm.models.conversation import Conversation
 
-        system = self.system if chat else None
-        return Conversation(chat, system, tuple(self.stop), self.temperature)
+        system, prefill = (self.system, self.prefill) if chat else (None, "")
+        return Conversation(chat, system, prefill, tuple(self.stop), self.temperature)
 
     def _panel(
         self,

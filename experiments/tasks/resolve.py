@@ -6,7 +6,7 @@ from typing import Any
 from experiments.tasks.bandits import ArithmeticChoice, Bandit, SuccessProbability, TugOfWarTask
 from experiments.tasks.finite_subject import FiniteSubject
 from experiments.tasks.kinds import for_kind
-from experiments.tasks.language import Arithmetic, TextTask
+from experiments.tasks.language import Arithmetic, ReasoningGymTask, TextTask
 from experiments.tasks.language_subject import LanguageSubject
 from experiments.tasks.policies import PolicySource, PosedTask
 from experiments.tasks.sequential import FrozenLake, Gym
@@ -51,4 +51,5 @@ _SUBJECTS: dict[type, Callable[[Any, Any], Subject]] = {
     Gym: lambda task, _: EpisodeSubject(task),
     Arithmetic: lambda task, policies: LanguageSubject(PosedTask(task, policies)),
     TextTask: lambda task, policies: LanguageSubject(PosedTask(task, policies)),
+    ReasoningGymTask: lambda task, policies: LanguageSubject(PosedTask(task, policies)),
 }

@@ -122,7 +122,11 @@ def test_a_model_in_a_folder_does_arithmetic(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("task", "reward"),
-    [("gsm8k", None), ("math", None), *(("prompts", name) for name in measure.REWARDS)],
+    [
+        ("gsm8k", None),
+        ("math", None),
+        *(("prompts", name) for name in measure.REWARDS if name != "boxed"),
+    ],
 )
 def test_questions_of_a_file(task, reward, folder, files, tmp_path):
     if "math" in (reward, task) or task == "gsm8k":
@@ -141,16 +145,25 @@ def test_prompts_are_asked_word_for_word(folder, files, monkeypatch):
     monkeypatch.setattr(
         huggingface.HuggingFaceTokenizer,
         "encode",
-        lambda self, text: seen.append((text, self.chat)) or genuine(self, text),
+        lambda self, text: seen.append((text, self.conversation.chat)) or genuine(self, text),
     )
-    file = ("--task", "prompts", "--questions", files / "prompts.jsonl", "--reward", "number")
+    file = ("--task", "prompts", "--questions", files / "prompts.jsonl", "--reward", "last-number")
     assert main(of_model(folder, *file, "--no-chat")) == 0
     assert sorted(seen) == sorted((row["prompt"], False) for row in PROMPTS)
 
 
 @pytest.mark.parametrize(
     ("text", "verdicts"),
-    [("2", (1, 1, 1)), (" 2 ", (1, 1, 1)), ("is 2", (1, 1, 0)), ("3", (0, 0, 0))],
+    [
+        ("2", (1, 1, 0, 1, 1)),
+        (" 2 ", (1, 1, 0, 1, 1)),
+        ("is 2", (1, 1, 0, 1, 0)),
+        ("3", (0, 0, 0, 0, 0)),
+        ("2, not 3", (1, 0, 0, 0, 0)),
+        (r"3 or \boxed{2.0}", (0, 1, 1, 1, 0)),
+        (r"\boxed{2} or 3", (1, 0, 1, 1, 0)),
+        (r"\boxed{1} \boxed{}", (0, 0, 0, 0, 0)),
+    ],
 )
 def test_verdicts(text, verdicts):
     pytest.importorskip("math_verify", reason="needs the extra llm")
@@ -163,7 +176,8 @@ def test_names_are_those_of_the_library():
     assert measure.POLICIES == checkpoints.SKILLS
     assert measure.DTYPES == huggingface.DTYPES
     assert list(text_tasks.ACCURACIES) == [*measure.REWARDS]
-    assert ["arithmetic", *text_tasks.LOADERS] == [*measure.TASKS]
+    assert ["arithmetic", *text_tasks.LOADERS, "reasoning_gym"] == [*measure.TASKS]
+    assert tuple(text_tasks.LOADERS) == measure.WITH_FILE
 
 
 def test_suffixes_are_those_that_can_be_saved(tmp_path):
@@ -194,7 +208,20 @@ FILE = ("--questions", "x")
         (["--model", "x", "--task", "math"], "--questions must be given with --task math"),
         (["--model", "x", *FILE], "--questions must not be given with --task arithmetic"),
         (["--model", "x", "--task", "prompts", *FILE], "--reward must be given with --task pro"),
-        (["--model", "x", "--reward", "math"], "--reward must not be given with --task arithmetic"),
+        (["--model", "x", "--reward", "best"], "--reward must be first-number, last-number, boxed"),
+        (["--policy", "beginner", "--reward", "text"], "--reward needs --model, got --policy begi"),
+        (["--policy", "beginner", "--stop", "x"], "--stop needs --model, got --policy beginner"),
+        (["--model", "x", "--task", "reasoning_gym"], "--dataset must be given with --task reaso"),
+        (
+            ["--model", "x", "--dataset", "gcd"],
+            "--dataset must not be given with --task arith",
+        ),
+        (["--model", "x", "--dataset-config", "a=1"], "--dataset-config must not be given with -"),
+        (["--model", "x", "--dataset-config", "a"], "argument --dataset-config: must be KEY=VALUE"),
+        (
+            ["--model", "x", "--task", "reasoning_gym", "--dataset", "gcd", "--reward", "text"],
+            "--reward must not be given with --task reasoning_gym",
+        ),
         (["--model", "x", "--save", "x.txt"], "--save must end in .npz, .csv, .jsonl, got x.txt"),
         (
             ["--model", "x", "--task", "math", "--questions", "q.jsonl", "--save", "./q.jsonl"],
@@ -250,9 +277,10 @@ def test_answers_that_are_no_numbers(folder, tmp_path, capsys):
     path = tmp_path / "fractions.jsonl"
     rows = [*PROMPTS, PROMPTS[0] | {"answer": "3/7"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = ("--task", "prompts", "--reward", "number", "--questions", path)
+    asked = ("--task", "prompts", "--reward", "last-number", "--questions", path)
     assert failed(capsys, *of_model(folder, *asked)) == (
-        f"{path}, line 13: answer must be a number, as a whole, for the reward number, got '3/7'"
+        f"{path}, line 13: answer must be a number, as a whole, for the reward "
+        "last-number, got '3/7'"
     )
 
 

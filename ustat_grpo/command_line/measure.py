@@ -116,6 +116,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", metavar="TEXT", help="with --model: what the system says in the chat template"
     )
+    parser.add_argument(
+        "--prefill", default="", metavar="TEXT",
+        help="with --model: words with which every answer in the chat template begins",
+    )  # fmt: skip
 
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -232,7 +236,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 _ONLY_OF_MODELS = {
-    "task": "arithmetic", "dtype": None, "chat": True, "system": None, "examples": None,
+    "task": "arithmetic", "dtype": None, "chat": True, "system": None, "prefill": "",
+    "examples": None,
     "stop": [], "temperature": 1.0, "reward": None,
 }  # fmt: skip
 """Options that small policies have no use for, and what they are unless given."""

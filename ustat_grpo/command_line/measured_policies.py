@@ -81,7 +81,13 @@ def _in_folder(args: argparse.Namespace) -> MeasuredPolicy:
         args.model,
         dtype=args.dtype,
         device=args.device,
-        conversation=Conversation(args.chat, args.system, tuple(args.stop), args.temperature),
+        conversation=Conversation(
+            chat=args.chat,
+            system=args.system,
+            prefill=args.prefill,
+            stop=tuple(args.stop),
+            temperature=args.temperature,
+        ),
         name="--model",
     )
     prompts = prompts_for(model, tokenizer, texts, max_tokens=args.max_tokens, name="--max-tokens")

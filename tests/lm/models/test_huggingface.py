@@ -17,6 +17,7 @@ from ustat_grpo.lm.scoring import distinct
 
 pytest.importorskip("transformers", reason="needs the extra llm")
 
+from ustat_grpo.lm.models.conversation import Conversation
 from ustat_grpo.lm.models.huggingface import HuggingFaceModel, HuggingFaceTokenizer, load
 
 KINDS = ("qwen2", "gpt2", "mistral", "bloom")
@@ -288,7 +289,7 @@ class TestTokenizer:
         tokens = tokenizer.prompts(["1+2"]).tokens[0].tolist()
         wanted = "<|im_start|>user\n1+2<|im_end|>\n<|im_start|>assistant\n"
         assert tokenizer.tokenizer.decode(tokens) == wanted
-        plain = HuggingFaceTokenizer(tokenizer.tokenizer, chat=False)
+        plain = HuggingFaceTokenizer(tokenizer.tokenizer, Conversation(chat=False))
         assert plain.decode(plain.prompts(["1+2"]).tokens[0].tolist()) == "1+2"
 
     def test_end_token_in_the_place_of_a_missing_pad_token(self, policies):

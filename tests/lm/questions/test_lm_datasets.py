@@ -9,11 +9,10 @@ import pytest
 
 from ustat_grpo.arithmetic.problems import (
     KINDS,
-    ArithmeticProblem,
     OperandRanges,
     arithmetic_problems,
 )
-from ustat_grpo.lm.questions import text_tasks
+from ustat_grpo.lm.questions import instructions, text_tasks
 from ustat_grpo.lm.questions.datasets import (
     Question,
     last_boxed,
@@ -268,10 +267,10 @@ class TestAnswers:
         """Would catch: 3/7 judged by its 7."""
         questions = self.prompts(tmp_path, "-$2.50", answer)
         with pytest.raises(ValueError) as error:
-            require_judgeable(questions, "number")
+            require_judgeable(questions, "last-number")
         assert str(error.value) == (
             f"{tmp_path / 'mine.jsonl'}, line 2: answer must be a number, as a whole, for the "
-            f"reward number, got {answer!r}"
+            f"reward last-number, got {answer!r}"
         )
         require_judgeable(questions, "text")
 
@@ -312,23 +311,23 @@ def test_last_boxed(text, inside):
 
 class TestInstructions:
     def test_examples_are_right_step_by_step(self):
-        problems = text_tasks.example_problems()
+        problems = instructions.example_problems()
         assert [problem.kind for problem in problems] == list(KINDS)
         for problem in problems:
-            steps = text_tasks.worked(problem).split(" = ")
+            steps = instructions.worked(problem).split(" = ")
             assert steps[0] == problem.text and steps[-1] == str(problem.answer)
             assert {eval(step) for step in steps} == {problem.answer}
             assert len(steps) == len(problem.operators) + 1
 
     def test_steps_take_one_operation_each(self):
-        two_step, _, _, _, parentheses = text_tasks.example_problems()
-        assert text_tasks.worked(two_step) == "104 - 27 + 8 = 77 + 8 = 85"
-        assert text_tasks.worked(parentheses) == "58 - (103 - 20) = 58 - 83 = -25"
+        two_step, _, _, _, parentheses = instructions.example_problems()
+        assert instructions.worked(two_step) == "104 - 27 + 8 = 77 + 8 = 85"
+        assert instructions.worked(parentheses) == "58 - (103 - 20) = 58 - 83 = -25"
 
     def test_examples_are_never_drawn(self):
         """Each has a number that its kind of drawn problem cannot have."""
         ranges = OperandRanges()
-        for problem in text_tasks.example_problems():
+        for problem in instructions.example_problems():
             if problem.kind == "multiplication":
                 beyond = max(problem.operands) > ranges.factors[1]
             elif problem.kind == "division":
@@ -337,22 +336,52 @@ class TestInstructions:
                 beyond = max(problem.operands) > ranges.sums[1]
             assert beyond
 
+    def test_small_examples_are_right_and_beyond_one_digit(self):
+        problems = instructions.small_example_problems()
+        assert [problem.kind for problem in problems] == list(KINDS)
+        assert all(max(problem.operands) > 9 for problem in problems)
+
     def test_arithmetic_prompt(self):
         question = Question("1 + 2 - 4", "-1", "two_step")
-        plain = text_tasks.arithmetic_prompt(question)
-        assert plain.startswith(text_tasks.ARITHMETIC_INSTRUCTION)
+        plain = text_tasks.prompt_text(question)
+        assert plain.startswith(instructions.ARITHMETIC_INSTRUCTION)
         assert plain.endswith("\n\nExpression: 1 + 2 - 4\nCalculation:")
-        shown = text_tasks.arithmetic_prompt(question, examples=text_tasks.example_problems())
-        assert shown.startswith(text_tasks.ARITHMETIC_INSTRUCTION) and shown.endswith(plain[-30:])
+        examples = instructions.example_questions(instructions.example_problems())
+        shown = text_tasks.prompt_text(question, examples=examples)
+        assert shown.startswith(instructions.ARITHMETIC_INSTRUCTION)
+        assert shown.endswith(plain[-30:])
         assert shown.count("Expression:") == 6 and "-1" not in shown
+        assert "104 - 27 + 8 = 77 + 8 = 85" in shown
+
+    def test_equations(self):
+        """Would catch: solutions worked out where the answer alone stands behind the sign."""
+        examples = questions_of(instructions.small_example_problems())
+        question = Question("1 + 2 - 4", "-1", "two_step")
+        assert instructions.EQUATED.prompt(question) == "1 + 2 - 4 ="
+        lines = instructions.EQUATED.prompt(question, examples).splitlines()
+        assert lines[0] == "10 - 7 + 2 = 5" and lines[-1] == "1 + 2 - 4 =" and len(lines) == 6
 
     def test_question_among_the_examples(self):
-        examples = text_tasks.example_problems()
-        posed = questions_of([ArithmeticProblem(examples[2].expression)])[0]
-        with pytest.raises(ValueError, match=r"must not be one of the examples, got 31 \* 7"):
-            text_tasks.arithmetic_prompt(posed, examples=examples)
+        examples = instructions.example_questions(instructions.example_problems())
+        with pytest.raises(ValueError, match=r"must not be one of the examples, got '31 \* 7'"):
+            text_tasks.prompt_text(examples[2], examples=examples)
 
     def test_math_prompt(self):
-        prompt = text_tasks.math_prompt(Question("What is $1+1$?", "2", "math"))
+        prompt = text_tasks.prompt_text(Question("What is $1+1$?", "2", "math"))
         assert r"\boxed{}" in prompt and "What is $1+1$?" in prompt
         assert last_boxed(prompt) is None  # the instruction itself is no answer
+
+    def test_solutions_of_examples_are_those_of_their_files(self, tmp_path):
+        """Would catch: the bare answer of GSM8K where the file has the way to it."""
+        gsm8k, own = tmp_path / "g.jsonl", tmp_path / "p.jsonl"
+        gsm8k.write_text('{"question": "1+1?", "answer": "One and one.\\n#### 2"}\n')
+        own.write_text(
+            '{"prompt": "1+1", "answer": "2"}\n'
+            '{"prompt": "1+2", "answer": "3", "solution": "2+1=3"}\n'
+        )
+        assert load_gsm8k(gsm8k)[0].worked_out == "One and one.\n#### 2"
+        questions = load_prompts(own)
+        assert [each.worked_out for each in questions] == ["2", "2+1=3"]
+        asked = text_tasks.prompt_text(Question("2+2", "4", "prompt"), examples=questions)
+        assert asked == "1+1 2\n1+2 2+1=3\n2+2"
+        assert questions[1].columns == {"prompt": "1+2", "answer": "3", "solution": "2+1=3"}

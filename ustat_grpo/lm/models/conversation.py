@@ -16,13 +16,14 @@ class Conversation:
         chat: put a prompt into the tokenizer's chat template, if it has one, as what the user says.
             A base model wants the text as it is.
         system: what the system says before the user; None leaves it to the template.
+        prefill: with these words every answer in chat begins; the model goes on from there.
         stop: an output ends with the token that completes one of these texts, which is not part of
             the answer.
         temperature: tokens are drawn from softmax(logits/temperature).
 
     Raises:
-        ValueError: if a text is empty, the temperature is not positive, or there is a system but no
-            chat.
+        ValueError: if a text is empty, the temperature is not positive, or there is a system or a
+            prefill but no chat.
 
     Examples:
         >>> from ustat_grpo.lm import Conversation
@@ -32,6 +33,7 @@ class Conversation:
 
     chat: bool = True
     system: str | None = None
+    prefill: str = ""
     stop: tuple[str, ...] = ()
     temperature: float = 1.0
 
@@ -46,8 +48,11 @@ class Conversation:
         real("temperature", self.temperature, above=0.0)
         if self.system is not None and not self.system.strip():
             raise ValueError(f"system must be a text that is not empty, got {self.system!r}")
-        if self.system is not None and not self.chat:
-            raise ValueError(f"system must be None without chat, got {self.system!r}")
+        for name, unset in {"system": None, "prefill": ""}.items():
+            if not self.chat and getattr(self, name) != unset:
+                raise ValueError(
+                    f"{name} must be {unset!r} without chat, got {getattr(self, name)!r}"
+                )
 
     @property
     def longest_stop(self) -> int:

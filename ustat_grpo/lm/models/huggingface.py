@@ -304,6 +304,7 @@ class HuggingFaceTokenizer:
             tokens = self.tokenizer.encode(text)
             return tokens[:-1] if tokens[-1:] == [self.end_token] else tokens
         said = chat_prompt(self.tokenizer, text, self.conversation.system)
+        said += self.conversation.prefill
         return self.tokenizer.encode(said, add_special_tokens=False)
 
     def decode(self, tokens: Iterable[int], *, whole: bool = False) -> str:

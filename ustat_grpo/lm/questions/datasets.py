@@ -201,9 +201,9 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 def _prompt(row: Mapping[str, Any]) -> Question:
-    answer, solution = _text(row, "answer"), row.get("solution")
-    shown = "" if solution is None else _text(row, "solution")
-    return Question(_text(row, "prompt"), answer, PROMPT, solution=shown)
+    text, answer = _text(row, "prompt"), _text(row, "answer")
+    shown = _text(row, "solution") if row.get("solution") is not None else ""
+    return Question(text, answer, PROMPT, solution=shown)
 
 
 def _gsm8k(row: Mapping[str, Any]) -> Question:

@@ -101,6 +101,9 @@ CALCULATED = Wording(ARITHMETIC_INSTRUCTION, "Expression: {text}\nCalculation:",
 EQUATED = Wording("", "{text} =", "\n")
 """Arithmetic as it stands in any book: an expression, and an equals sign."""
 
+ASKED = Wording("", "What is {text}?", "\n")
+"""Arithmetic as one asks somebody."""
+
 REASONED = Wording(MATH_INSTRUCTION, "Problem: {text}\n\nSolution:", "\n\n")
 """GSM8K and MATH."""
 

@@ -22,8 +22,9 @@ from ustat_grpo.lm.scores.calls import Part, matrices
 from ustat_grpo.lm.scores.layers import require_separable, trained_layers, visit_parts
 from ustat_grpo.lm.scoring import Answers, passes, squared_norm, weighted_score_of
 
-LARGEST_BLOCK = 2**18
-"""The most numbers of an intermediate array, where it can be had in blocks; 1 MB of float32."""
+LARGEST_BLOCK, OF_LARGE = 2**18, 2**21
+"""The most numbers of an intermediate array, where it can be had in blocks: 1 MB of float32, and
+8 MB for matrices of more than `LARGEST_BLOCK` numbers, whose products would be too thin."""
 
 COST_OF_A_PRODUCT = 16
 """What handling one product of two tokens costs beside its additions and multiplications."""
@@ -218,7 +219,8 @@ def _add_gram_of_matrix(total: Tensor, parts: list[Part], matrix: Tensor) -> Non
     pairs = list(product(parts, repeat=2))
     by_tokens = num_rows * sum(_cost(a, b, height, width) for a, b in pairs)
     if by_tokens > (2 * tokens + num_rows) * height * width:
-        for columns in _blocks(height, num_rows * width):
+        limit = OF_LARGE if height * width > LARGEST_BLOCK else LARGEST_BLOCK
+        for columns in _blocks(height, num_rows * width, limit):
             written = _written_out(parts, slice(None), columns).flatten(1)
             for rows in passes(num_rows, 128):
                 total[rows, rows.start :] += written[rows] @ written[rows.start :].mT
@@ -275,9 +277,9 @@ def _sizes(parameter: Tensor) -> tuple[int, int]:
     return parameter.shape[0], parameter[0].numel()
 
 
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    """Cut `count` things of `size` numbers each into blocks of at most `LARGEST_BLOCK` numbers."""
-    step = max(1, LARGEST_BLOCK // size)
+def _blocks(count: int, size: int, limit: int = LARGEST_BLOCK) -> Iterator[slice]:
+    """Cut `count` things of `size` numbers each into blocks of at most `limit` numbers."""
+    step = max(1, limit // size)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
