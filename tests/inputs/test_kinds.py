@@ -137,8 +137,8 @@ def test_clip_is_two_numbers():
         (lambda: trained(task=None), "task must be a Task, such as "),
         (lambda: trained(training=config()), "training must be a ModelTraining, such as "
          "ModelTraining(config), got TrainingConfig("),
-        (lambda: trained(rng=np.random.default_rng(0)), "rng must be a torch.Generator, such as "
-         "run_rng(0), got Generator(PCG64)"),
+        (lambda: trained(rng=np.random.default_rng(0)), "rng must be a torch.Generator, got "
+         "Generator(PCG64)"),
         (lambda: trained(evaluate={}), "evaluate must be callable, such as "),
         (lambda: ensemble(trainings=[config()]), "training must be a ModelTraining, such as "),
         (lambda: ensemble(rngs=[np.random.default_rng(0)]), "rng must be a torch.Generator"),

@@ -79,7 +79,7 @@ def uniforms(num_outputs: int, max_tokens: int, *, rng: torch.Generator) -> Floa
 def require_torch_generator(rng: object) -> None:
     """Raise TypeError unless `rng` is a torch.Generator: NumPy's, seeds and None are refused."""
     if not isinstance(rng, torch.Generator):
-        raise TypeError(f"rng must be a torch.Generator, such as run_rng(0), got {quoted(rng)}")
+        raise TypeError(f"rng must be a torch.Generator, got {quoted(rng)}")
 
 
 @torch.no_grad()
