@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from unittest import mock
 
 import hydra
@@ -43,14 +43,10 @@ from experiments.running.runner import (
 from ustat_grpo.compiled import thread_limit
 
 
-class _WithPolicies(Protocol):
-    """A configuration whose task builds its policies when it is asked for them."""
-
-    task: Any
-
-
-def _snapshots(config: _WithPolicies) -> object:
-    return config.task.snapshots
+def _snapshots(config: object) -> object:
+    """Build the policies of the task, which does so when it is asked for them, if there is one."""
+    task: Any = getattr(config, "task", None)
+    return None if task is None else task.snapshots
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,8 @@ class App:
         run: computes the table from the checked configuration; if `keeps_parts`, also from a folder
             where a long job keeps the tables of its parts.
         describe: the readable part of the name of a job's folder.
-        prepare: builds what may turn out impossible, before anything is written.
+        prepare: builds what may turn out impossible, before anything is written; by default the
+            `snapshots` of the task, and nothing where the schema has no task.
         report: prints what a finished table says, if that is asked from the command line.
         keeps_parts: whether `run` takes the folder of parts.
     """

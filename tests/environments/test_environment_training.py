@@ -228,8 +228,8 @@ def test_a_rate_that_is_too_large_is_reported():
          "theta0 must lie inside the projection's set"),
         ({"projection": Box(np.zeros(4), 1)}, "projection must be for theta of length 6, got 4"),
         ({"prompt_sampling": "epochs"},
-         "config.prompt_sampling must be 'iid' on environments, got 'epochs'"),
-        ({"practice": Practice(2)}, "config.practice must have one minibatch and no penalty on "
+         "prompt_sampling must be 'iid' on environments, got 'epochs'"),
+        ({"practice": Practice(2)}, "practice must have one minibatch and no penalty on "
          r"environments, got Practice\(num_minibatches=2,"),
     ],
 )  # fmt: skip

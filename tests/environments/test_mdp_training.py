@@ -121,13 +121,13 @@ BAD = [
      f"{StdNormalised()!r}"),
     ({"estimator": PassAtK(2), "name": "random"}, "rewards must be 0 or 1 for the PassAtK "
      "estimator, got another value"),
-    ({"projection": Box(-1.0, 1.0)}, "config.projection must be None on decision processes, got "
+    ({"projection": Box(-1.0, 1.0)}, "projection must be None on decision processes, got "
      f"{Box(-1.0, 1.0)!r}"),
-    ({"prompt_sampling": "epochs"}, "config.prompt_sampling must be 'iid' on decision processes, "
+    ({"prompt_sampling": "epochs"}, "prompt_sampling must be 'iid' on decision processes, "
      "got 'epochs'"),
-    ({"practice": Practice(2)}, "config.practice must have one minibatch and no penalty on "
+    ({"practice": Practice(2)}, "practice must have one minibatch and no penalty on "
      f"decision processes, got {Practice(2)!r}"),
-    ({"practice": Practice(penalty_weight=0.1)}, "config.practice must have one minibatch and no "
+    ({"practice": Practice(penalty_weight=0.1)}, "practice must have one minibatch and no "
      f"penalty on decision processes, got {Practice(penalty_weight=0.1)!r}"),
 ]  # fmt: skip
 

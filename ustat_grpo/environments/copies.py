@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ustat_grpo.environments.self_check import require_own_noise, require_seeded
 from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.quoting import one_line, quoted
 
 DEFAULT_MAX_STEPS = 10_000
 """Steps after which an episode counts as endless where neither time limit nor cap is stated."""
@@ -135,9 +136,24 @@ def _discount(discount: float) -> float:
     return float(discount)
 
 
+def _registered(name: str) -> gym.Env[Any, Any]:
+    """Return the environment of an id, or raise if Gymnasium makes none of it."""
+    try:
+        # The checker would add a quarter to a step of CartPole, and repeat its warnings each time.
+        return gym.make(name, disable_env_checker=True)
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(
+            f"make must be the id of a registered environment, got {quoted(name)} "
+            f"({one_line(' '.join(str(error).split()))})"
+        ) from error
+
+
 def _build(make: _Make) -> gym.Env[Any, Any]:
-    # The checker would add a quarter to a step of CartPole, and repeat its warnings for each copy.
-    built = gym.make(make, disable_env_checker=True) if isinstance(make, str) else make()
+    if not callable(make) and not isinstance(make, str):
+        raise ValueError(
+            f"make must be an id or a function that builds an environment, got {quoted(make)}"
+        )
+    built = _registered(make) if isinstance(make, str) else make()
     if not isinstance(built, gym.Env):
         raise ValueError(f"make must build a gymnasium.Env, got {built!r}")
     return built

@@ -22,6 +22,7 @@ from ustat_grpo.environments.mdp_kernels import (
 from ustat_grpo.environments.mdp_moments import MdpSnapshot, policy_tables
 from ustat_grpo.estimators import Estimator, SideInformation
 from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import instance
 from ustat_grpo.monte_carlo import Precision
 from ustat_grpo.monte_carlo.comparison import Comparison
 from ustat_grpo.monte_carlo.replications import replicate, require_replications
@@ -65,6 +66,7 @@ def gradient_errors(
         batch_size, group_size, replications, mse, std_error (of mse), and bias_norm.
 
     Raises:
+        TypeError: if the snapshot, an estimator or the generator is an object of another kind.
         ValueError: if an argument is out of its range.
 
     Examples:
@@ -81,6 +83,7 @@ def gradient_errors(
         >>> bool(abs(table.mse[0] - exact) < 4 * table.std_error[0])
         True
     """
+    instance("snapshot", snapshot, MdpSnapshot, "environments.snapshot(mdp, policy, theta)")
     compared = Comparison.of(estimators, group_sizes, batch_size)
     require_replications(replications)
     replicates = _Replicates(snapshot, compared, draw_key(rng))

@@ -13,10 +13,11 @@ from ustat_grpo.environments.mdp_moments import best_objective
 from ustat_grpo.estimators import Estimator
 from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.checks import finite, integer
+from ustat_grpo.inputs.checks import finite, instance, integer
 from ustat_grpo.optimization import Runs, TrainingConfig, ascent
 from ustat_grpo.optimization import layout as ascent_layout
 from ustat_grpo.optimization.schedules import learning_rates
+from ustat_grpo.optimization.training_config import require_training_config
 
 _IRREGULAR = np.array([-1.3, 0.4, 2.1])
 """Returns of no two levels: only estimators that are affine in them can be read off."""
@@ -57,6 +58,7 @@ def optimize_mdp(
         policies that may look at the clock, which a policy of the state alone need not reach.
 
     Raises:
+        TypeError: if process, configuration or generator is an object of another kind.
         ValueError: if an argument is out of its range, the configuration asks for more than that,
             or the estimator needs b*(x).
         FloatingPointError: if a run's θ does not stay finite.
@@ -79,6 +81,7 @@ def optimize_mdp(
         >>> runs.gap.shape, bool(last < first)
         ((5, 2), True)
     """
+    instance("mdp", mdp, TabularMdp, "frozen_lake()")
     _require_supported(config)
     integer("num_runs", num_runs)
     rates = learning_rates(config.schedule, config.num_iterations)
@@ -102,10 +105,11 @@ def optimize_mdp(
 
 def _require_supported(config: TrainingConfig) -> None:
     """Raise unless the loop can do what is asked."""
+    require_training_config(config)
     where = "decision processes"
     config.require_algorithm_1(where)
     if config.projection is not None:
-        raise ValueError(f"config.projection must be None on {where}, got {config.projection!r}")
+        raise ValueError(f"projection must be None on {where}, got {config.projection!r}")
 
 
 def _rule(estimator: Estimator, group_size: int, mdp: TabularMdp) -> AdvantageRule:

@@ -14,7 +14,7 @@ from ustat_grpo.environments.features import OneHot
 from ustat_grpo.environments.playing import EpisodeStreams, Tape, play
 from ustat_grpo.environments.policies import LinearSoftmax, Observations, Policy, scores
 from ustat_grpo.inputs.arrays import Array, Integers
-from ustat_grpo.inputs.checks import finite, integer
+from ustat_grpo.inputs.checks import capable, finite, instance, integer
 
 _STEPS_PER_PASS = 2**16
 """Bounds the memory of `episode_scores`, apart from single episodes that are longer."""
@@ -153,6 +153,8 @@ def require_policy(
     copies: EnvironmentCopies, policy: Policy, theta: ArrayLike
 ) -> Float[Array, " d"]:
     """Return θ as an array, or raise unless policy and environment fit each other."""
+    instance("copies", copies, EnvironmentCopies, 'EnvironmentCopies("CartPole-v1")')
+    capable("policy", policy, "logits", "tabular_softmax(num_states=2, num_actions=2)")
     if policy.num_actions != copies.num_actions:
         raise ValueError(
             f"policy must have the {copies.num_actions} actions of the environment, "

@@ -19,6 +19,7 @@ from ustat_grpo.estimators import SideInformation, gradient
 from ustat_grpo.inputs.arrays import Array, Integers
 from ustat_grpo.optimization import TrainingConfig
 from ustat_grpo.optimization.schedules import learning_rates
+from ustat_grpo.optimization.training_config import require_training_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,7 @@ def train(
         rng: gives the key of the random streams.
 
     Raises:
+        TypeError: if copies, policy, configuration or generator is an object of another kind.
         ValueError: if an argument is out of its range, the configuration asks for more than
             Algorithm 1, or as `group_rollouts` does.
         FloatingPointError: if θ does not stay finite.
@@ -97,6 +99,7 @@ def train(
         >>> run.theta.shape, bool(run.mean_return[-3:].mean() > run.mean_return[:3].mean())
         ((1, 4), True)
     """
+    require_training_config(config)
     config.require_algorithm_1("environments")
     theta = require_policy(copies, policy, theta0)
     if config.projection is not None:

@@ -1,7 +1,8 @@
 """Checks of arguments, one sentence each: parameter, requirement, value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,46 @@ def generator(rng: object) -> np.random.Generator:
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, got {quoted(rng)}")
     return rng
+
+
+def instance(name: str, value: object, kind: type, such_as: str) -> None:
+    """Raise TypeError unless `value` is of a class, with an example of what is.
+
+    Args:
+        name: of the parameter.
+        value: what was given.
+        kind: the class.
+        such_as: an expression that gives an object of it.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
+        raise TypeError(
+            f"{name} must be {article} {kind.__name__}, such as {such_as}, got {quoted(value)}"
+        )
+
+
+def capable(name: str, value: object, method: str, such_as: str) -> None:
+    """Raise TypeError unless `value` is an object with a method, with an example of what is.
+
+    A class is refused: it has the method, but none of the numbers that the method works with.
+
+    Args:
+        name: of the parameter.
+        value: what was given.
+        method: its name; `__call__` for what is called itself.
+        such_as: an expression that gives such an object.
+    """
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        what = "callable" if method == "__call__" else f"an object with the method {method}"
+        raise TypeError(f"{name} must be {what}, such as {such_as}, got {quoted(value)}")
+
+
+def sequence(name: str, value: object) -> list[Any]:
+    """Return what a sequence holds as a list, or raise if `value` is none."""
+    try:
+        return list(cast(Iterable[Any], value))
+    except TypeError as error:
+        raise ValueError(f"{name} must be a sequence, got {quoted(value)}") from error
 
 
 def integer(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:
@@ -66,7 +107,7 @@ def increasing(
     name: str, values: Sequence[int], *, at_most: int | None = None
 ) -> NDArray[np.int64]:
     """Return positive integers as an array, or raise unless they increase, up to `at_most`."""
-    points = [integer(name, value) for value in values]
+    points = [integer(name, value) for value in sequence(name, values)]
     limit = np.inf if at_most is None else at_most
     if not points or any(np.diff(points) <= 0) or points[-1] > limit:
         bound = "" if at_most is None else f" and at most {at_most}"

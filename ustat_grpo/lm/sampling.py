@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.quoting import quoted
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
 
 
@@ -70,10 +71,15 @@ def uniforms(num_outputs: int, max_tokens: int, *, rng: torch.Generator) -> Floa
         ValueError: if a number is not positive.
         TypeError: if `rng` is no torch.Generator.
     """
-    if not isinstance(rng, torch.Generator):
-        raise TypeError(f"rng must be a torch.Generator, got {rng!r}")
+    require_torch_generator(rng)
     shape = (integer("num_outputs", num_outputs), integer("max_tokens", max_tokens))
     return torch.rand(shape, generator=rng, dtype=torch.float64, device=rng.device)
+
+
+def require_torch_generator(rng: object) -> None:
+    """Raise TypeError unless `rng` is a torch.Generator: NumPy's, seeds and None are refused."""
+    if not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng must be a torch.Generator, got {quoted(rng)}")
 
 
 @torch.no_grad()

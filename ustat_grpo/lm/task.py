@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.checks import capable, instance, integer
 from ustat_grpo.lm.exact import require_possible
 from ustat_grpo.lm.language_model import LanguageModel, Prompts
 from ustat_grpo.lm.questions.rewards import ExactMatch, Reward
@@ -30,6 +30,7 @@ class Task:
         reference: π_ref, from which a penalty keeps the policy; None takes θ_0.
 
     Raises:
+        TypeError: if prompts, reward or value is an object of another kind.
         ValueError: if `max_tokens` is no positive integer.
 
     Examples:
@@ -48,7 +49,11 @@ class Task:
     reference: LanguageModel | None = None
 
     def __post_init__(self) -> None:
-        """Check the length."""
+        """Check each part."""
+        instance("prompts", self.prompts, Prompts, "Prompts.of([[2, 3]], pad_token=0)")
+        capable("reward", self.reward, "__call__", "ExactMatch(solutions)")
+        if self.value is not None:
+            capable("value", self.value, "__call__", "lambda model, questions: ...")
         integer("max_tokens", self.max_tokens)
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ustat_grpo.estimators import Estimator
 from ustat_grpo.inputs.arrays import Array
-from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.checks import capable, integer
 from ustat_grpo.monte_carlo.replications import Measured
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Comparison:
             if not isinstance(value, Iterable):
                 raise ValueError(f"{name} must be a sequence, got {value!r}")
         named = _named(estimators)
+        for estimator in named.values():
+            capable("estimators", estimator, "advantages", "Grpo()")
         sizes = sorted({integer("group_size", size) for size in group_sizes})
         if not sizes or not named:
             raise ValueError("estimators and group_sizes must not be empty")

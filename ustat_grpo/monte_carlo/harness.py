@@ -12,6 +12,7 @@ from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.compiled.threads import available_threads
 from ustat_grpo.estimators import Estimator
 from ustat_grpo.inputs.arrays import Array
+from ustat_grpo.inputs.checks import instance
 from ustat_grpo.monte_carlo.comparison import Comparison
 from ustat_grpo.monte_carlo.kernels import REPLICATES_PER_BLOCK
 from ustat_grpo.monte_carlo.replications import Precision, replicate, require_replications
@@ -55,6 +56,7 @@ def gradient_mse(
         whose noise is about √(mse/replications) for an unbiased estimator.
 
     Raises:
+        TypeError: if the snapshot, an estimator or the generator is an object of another kind.
         ValueError: if an argument is out of its range.
 
     Examples:
@@ -67,6 +69,7 @@ def gradient_mse(
         >>> bool((abs(table.mse - exact) < 4 * table.std_error).all())
         True
     """
+    instance("snapshot", snapshot, Snapshot, "bandit.at(theta)")
     compared = Comparison.of(estimators, group_sizes, batch_size)
     require_replications(replications)
     simulation = Simulation(

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace
 
-from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.checks import integer, real, sequence
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever array_api_compat understands
 
@@ -80,7 +80,10 @@ class Practice:
         if real("penalty_weight", self.penalty_weight) < 0:
             raise ValueError(f"penalty_weight must not be negative, got {self.penalty_weight!r}")
         if self.clip is not None:
-            low, high = (real("clip", each, above=0.0) for each in self.clip)
+            ends = [real("clip", each, above=0.0) for each in sequence("clip", self.clip)]
+            if len(ends) != 2:
+                raise ValueError(f"clip must be two numbers, low and high, got {ends}")
+            low, high = ends
             if low >= 1:
                 raise ValueError(f"clip must have a low end below 1, got {low!r}")
             object.__setattr__(self, "clip", (low, high))

@@ -12,12 +12,12 @@ from ustat_grpo.compiled.rng import draw_key
 from ustat_grpo.compiled.threads import in_parts
 from ustat_grpo.estimators.probing import AdvantageRule, advantage_rule
 from ustat_grpo.inputs.arrays import Array, Integers
-from ustat_grpo.inputs.checks import finite, integer
+from ustat_grpo.inputs.checks import finite, instance, integer
 from ustat_grpo.optimization import ascent, policy_rows, practical_ascent
 from ustat_grpo.optimization import layout as ascent_layout
 from ustat_grpo.optimization.regions import Box
 from ustat_grpo.optimization.schedules import learning_rates
-from ustat_grpo.optimization.training_config import TrainingConfig
+from ustat_grpo.optimization.training_config import TrainingConfig, require_training_config
 
 _SAMPLING_CODES = {
     "iid": ascent.IID,
@@ -83,6 +83,7 @@ def optimize(
         reference: the parameter of π_ref, shape (d,); `theta0` if None.
 
     Raises:
+        TypeError: if bandit, configuration or generator is an object of another kind.
         ValueError: if an argument is out of its range, or the configuration does not suit the
             problem.
         FloatingPointError: if a run's θ does not stay finite.
@@ -104,6 +105,8 @@ def optimize(
         >>> runs.gap.shape, bool(last < first / 2)
         ((20, 2), True)
     """
+    instance("bandit", bandit, SoftmaxBandit, "TugOfWar().bandit")
+    require_training_config(config)
     integer("num_runs", num_runs)
     rates = learning_rates(config.schedule, config.num_iterations)
     points = np.array(config.checkpoints)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ustat_grpo.estimators import Estimator
-from ustat_grpo.inputs.checks import increasing, integer
+from ustat_grpo.inputs.checks import capable, increasing, instance, integer, sequence
 from ustat_grpo.optimization.practice import Practice
 from ustat_grpo.optimization.regions import Box
 from ustat_grpo.optimization.schedules import Schedule
@@ -37,6 +37,7 @@ class TrainingConfig:
         practice: how outputs are used; once, by default.
 
     Raises:
+        TypeError: if estimator, schedule, projection or practice is an object of another kind.
         ValueError: if a number is out of its range, or minibatches would be of unequal size.
 
     Examples:
@@ -64,7 +65,8 @@ class TrainingConfig:
     practice: Practice = ON_POLICY
 
     def __post_init__(self) -> None:
-        """Check every number."""
+        """Check every part."""
+        self._require_kinds()
         for name in ("batch_size", "group_size", "num_iterations"):
             integer(name, getattr(self, name))
         self.practice.require_batch_size(self.batch_size)
@@ -73,9 +75,17 @@ class TrainingConfig:
                 f"prompt_sampling must be among {list(PROMPT_SAMPLING)}, "
                 f"got {self.prompt_sampling!r}"
             )
-        wanted = self.checkpoints if len(self.checkpoints) else (self.num_iterations,)
+        wanted = sequence("checkpoints", self.checkpoints) or [self.num_iterations]
         points = increasing("checkpoints", wanted, at_most=self.num_iterations)
         object.__setattr__(self, "checkpoints", tuple(map(int, points)))
+
+    def _require_kinds(self) -> None:
+        """Raise TypeError unless each part can do what a run asks of it."""
+        capable("estimator", self.estimator, "advantages", "Grpo()")
+        capable("schedule", self.schedule, "rates", "Constant(0.1)")
+        if self.projection is not None:
+            instance("projection", self.projection, Box, "Box(-1.0, 1.0)")
+        instance("practice", self.practice, Practice, "Practice()")
 
     @property
     def budget(self) -> int:
@@ -90,10 +100,15 @@ class TrainingConfig:
         """
         if self.prompt_sampling != "iid":
             raise ValueError(
-                f"config.prompt_sampling must be 'iid' on {where}, got {self.prompt_sampling!r}"
+                f"prompt_sampling must be 'iid' on {where}, got {self.prompt_sampling!r}"
             )
         if not self.practice.is_on_policy:
             raise ValueError(
-                f"config.practice must have one minibatch and no penalty on {where}, "
-                f"got {self.practice!r}"
+                f"practice must have one minibatch and no penalty on {where}, got {self.practice!r}"
             )
+
+
+def require_training_config(config: object) -> None:
+    """Raise TypeError unless `config` is a TrainingConfig."""
+    such_as = "TrainingConfig(estimator=Grpo(), batch_size=8, ...)"
+    instance("config", config, TrainingConfig, such_as)

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from hydra import compose, initialize_config_module
 import experiments.running.app
 from experiments.gradient_error import gradient_mse
 from experiments.running import runner
+from experiments.running.app import App
 from experiments.running.runner import provenance, to_csv, write_atomically
 from support.apps import app_with, call_main, refuses
 
@@ -327,3 +330,25 @@ class TestCsv:
         path.write_text(to_csv(data))
         assert to_csv(pd.read_csv(path)) == path.read_text()
         np.testing.assert_allclose(pd.read_csv(path)["x"], data["x"], rtol=1e-9)
+
+
+@dataclass(frozen=True)
+class WithoutTask:
+    """The schema of an experiment that has no task."""
+
+    replicates: int = 1
+
+
+class TestPrepareByDefault:
+    def test_builds_the_policies_of_the_task(self):
+        config = SimpleNamespace(task=SimpleNamespace(snapshots={"uniform": 1}))
+        assert App.prepare(config) == {"uniform": 1}
+
+    @pytest.mark.parametrize("config", [WithoutTask(), SimpleNamespace(task=None)])
+    def test_does_nothing_without_a_task(self, config):
+        """Would catch: an AttributeError for a schema that says nothing of a task."""
+        assert App.prepare(config) is None
+
+    def test_a_task_must_have_policies(self):
+        with pytest.raises(AttributeError, match="snapshots"):
+            App.prepare(SimpleNamespace(task=SimpleNamespace()))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ustat_grpo.inputs.checks import integer
 from ustat_grpo.lm.language_model import LanguageModel
+from ustat_grpo.lm.sampling import require_torch_generator
 from ustat_grpo.lm.scores.calls import Part, matrices
 from ustat_grpo.lm.scores.layers import require_separable, trained_layers, visit_parts
 from ustat_grpo.lm.scoring import Answers, passes, squared_norm, weighted_score_of
@@ -150,8 +151,7 @@ def probe_norms(
         >>> abs(total - score_norms(policy, questions.solutions).sum().item()) < 4 * std_error
         True
     """
-    if not isinstance(rng, torch.Generator):
-        raise TypeError(f"rng must be a torch.Generator, got {rng!r}")
+    require_torch_generator(rng)
     shape = (integer("num_probes", num_probes, at_least=2), len(answers))
     signs = 2 * torch.randint(2, shape, generator=rng, device=rng.device) - 1
     norms = signed_norms(model, answers, weights, signs, rows_per_pass=rows_per_pass)

@@ -25,6 +25,7 @@ from ustat_grpo.lm.training.training import (
     RunState,
     checkpoints_of,
     reference_of,
+    require_kinds,
 )
 
 
@@ -86,6 +87,7 @@ def train_ensemble(
         raise ValueError(
             f"rngs must be one a training, at least one, got {len(rngs)} for {len(trainings)}"
         )
+    require_kinds(task, trainings, rngs, evaluate)
     configs = [training.config for training in trainings]
     for name in ("num_iterations", "checkpoints", "practice"):
         _require_common(name, [getattr(config, name) for config in configs])

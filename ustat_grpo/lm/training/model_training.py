@@ -10,9 +10,9 @@ from typing import Protocol
 
 import torch
 
-from ustat_grpo.inputs.checks import integer, real
+from ustat_grpo.inputs.checks import capable, integer, real
 from ustat_grpo.lm.scoring import Gradient
-from ustat_grpo.optimization.training_config import TrainingConfig
+from ustat_grpo.optimization.training_config import TrainingConfig, require_training_config
 
 
 class Optimizer(Protocol):
@@ -66,6 +66,7 @@ class AdamW:
         weight_decay: λ; other than 0 it moves the maximum.
 
     Raises:
+        TypeError: if configuration or optimizer is an object of another kind.
         ValueError: if a number is out of its range.
 
     Examples:
@@ -151,6 +152,7 @@ class ModelTraining:
     def __post_init__(self) -> None:
         """Check the numbers, and what the configuration asks for."""
         require_supported(self.config)
+        capable("optimizer", self.optimizer, "directions", "AdamW()")
         real("norm_limit", self.norm_limit, above=0.0)
         if self.rows_per_pass is not None:
             integer("rows_per_pass", self.rows_per_pass)
@@ -160,9 +162,11 @@ def require_supported(config: TrainingConfig) -> None:
     """Raise unless a run on a language model does all that its configuration asks for.
 
     Raises:
+        TypeError: if it is no TrainingConfig.
         ValueError: if it asks for a projection, for prompts that are not drawn i.i.d., or for
             checkpoints without θ.
     """
+    require_training_config(config)
     if config.projection is not None:
         raise ValueError(
             "projection must be None for a language model, whose parameters are unconstrained, "

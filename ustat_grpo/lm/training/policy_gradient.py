@@ -11,7 +11,7 @@ from torch import Tensor
 from ustat_grpo.estimators import SideInformation
 from ustat_grpo.estimators.scored import scorable
 from ustat_grpo.lm.language_model import LanguageModel, Prompts, Rollouts
-from ustat_grpo.lm.sampling import sample_rows, uniforms
+from ustat_grpo.lm.sampling import require_torch_generator, sample_rows, uniforms
 from ustat_grpo.lm.scoring import Answers, Gradient
 from ustat_grpo.lm.task import Task
 from ustat_grpo.lm.training.model_training import ModelTraining
@@ -79,6 +79,7 @@ def mean_reward(rewards: Float[Tensor, "B G"]) -> Float[Tensor, ""]:
 
 def draw_step(config: TrainingConfig, task: Task, rng: torch.Generator) -> StepDraw:
     """Draw for a step; takes as much from `rng` for every cut of a budget N into B and G."""
+    require_torch_generator(rng)
     num_prompts, device = len(task.prompts), task.prompts.tokens.device
     questions = torch.randint(num_prompts, (config.budget,), generator=rng, device=rng.device)
     return StepDraw(

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ustat_grpo.inputs.checks import integer
+from ustat_grpo.inputs.checks import capable, instance, integer
 from ustat_grpo.inputs.files import write_whole
+from ustat_grpo.lm.sampling import require_torch_generator
 from ustat_grpo.lm.scoring import Gradient
 from ustat_grpo.lm.task import Task
 from ustat_grpo.lm.training.model_training import ModelTraining
@@ -103,6 +104,7 @@ def train(
         The checkpoints, as the run reaches them: it waits until the next is asked for.
 
     Raises:
+        TypeError: if an argument is an object of another kind.
         ValueError: if the state does not fit model and optimizer.
         FloatingPointError: if a norm of gradient or parameters is NaN or beyond its limit.
 
@@ -123,12 +125,29 @@ def train(
         >>> checkpoint.iteration, 0 < checkpoint.measured["accuracy"] < 1
         (2, True)
     """
+    capable("model", model, "parameters", 'shipped_policy("intermediate")')
+    require_kinds(task, (training,), (rng,), evaluate)
     trained = tuple(p.detach()[None] for p in model.parameters() if p.requires_grad)
     reference = reference_of(model, task, training.config.practice)  # before the state comes
     policies = Alone(model, reference)
     runs = ModelRuns(policies, trained, (training,), (rng,))
     steps = checkpoints_of(runs, task, evaluate, None if state is None else [state])
     return (checkpoint for (checkpoint,) in steps)
+
+
+def require_kinds(
+    task: Task,
+    trainings: Sequence[ModelTraining],
+    rngs: Sequence[torch.Generator],
+    evaluate: object,
+) -> None:
+    """Raise TypeError unless each argument of `train` is an object that it can work with."""
+    instance("task", task, Task, "Task(questions.prompts, questions.exact_match, max_tokens=6)")
+    for training in trainings:
+        instance("training", training, ModelTraining, "ModelTraining(config)")
+    for rng in rngs:
+        require_torch_generator(rng)
+    capable("evaluate", evaluate, "__call__", 'lambda model: {"accuracy": ...}')
 
 
 def reference_of(model: Any, task: Task, practice: Practice) -> Any:
