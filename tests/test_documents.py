@@ -38,7 +38,7 @@ FOLDERS = (
     "docs", ".ci",
 )  # fmt: skip
 METRICS = ("noise", "group_size", "groups")  # what is logged is named like a path
-GENERATED = (".venv", "results")  # made by the commands, never committed
+GENERATED = (".venv", "models", "results")  # made by the commands, never committed
 APPS = tuple({experiment.app.name for experiment in EXPERIMENTS.values()})
 
 every_document = pytest.mark.parametrize("name", NAMES)

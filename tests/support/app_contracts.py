@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from support import tiny_policies
+import pytest
+
+from support import local_models, tiny_policies
 
 TUG_OF_WAR = ("task=tug_of_war", "scale.runs=20")
 CHOICE = ("task=arithmetic_choice", "task.num_problems=10", "task.num_candidates=4",
@@ -46,18 +48,26 @@ class Contract:
     Args:
         tiny: overrides that make it small.
         asks_policies: whether it needs files of language models.
+        asks_model: whether it needs a model of transformers in a folder.
         timed: a query for the rows that hold seconds, which no job repeats; none if empty.
         parts: parts of its configuration whose ranges are asked of this app, and of no other.
     """
 
     tiny: tuple[str, ...]
     asks_policies: bool = False
+    asks_model: bool = False
     timed: str = ""
     parts: tuple[str, ...] = ()
 
     def overrides(self, policies: Callable[[], Path]) -> tuple[str, ...]:
         """Return the overrides of the job."""
         asked = tiny_policies.asked(policies(), "beginner") if self.asks_policies else ()
+        if self.asks_model:
+            pytest.importorskip("transformers", reason="needs the extra llm")
+            folder = policies() / "model"
+            if not folder.exists():
+                local_models.save_digit_writer(folder)
+            asked = (*asked, f"policy.path={folder}")
         return (*asked, *self.tiny)
 
 
@@ -89,6 +99,13 @@ CONTRACTS: Mapping[str, Contract] = {
     "pretrain": Contract(PRETRAINING, parts=("ranges", "settings", "shape")),
     "gradient_mse": Contract(
         (*TUG_OF_WAR, "scale.precision=0.2", "group_size=[2,4]"), parts=("task", "scale")
+    ),
+    "pretrained_errors": Contract(
+        ("policy.prompts=[plain,chat]", "task.num_questions=5", "task.num_train=5",
+         "task.num_outputs=32", "task.max_tokens=3", "group_size=[4]", "whole_group_size=4",
+         "whole_gradients=2", "threads=1"),
+        asks_model=True,
+        parts=("task", "policy"),
     ),
     "fixed_budget": Contract((*TUG_OF_WAR, "scale.precision=0.2", "budget=8")),
     "group_size": Contract((*TUG_OF_WAR, "budget=64", "group_size=[2,8]", "iterations=[5]")),
