@@ -95,7 +95,7 @@ class PromptOutputs(NamedTuple):
         gram = table[names].to_numpy()[:count]
         written = table["tokens"].astype(str)[:count]
         return cls(
-            PromptPool(gram, table["place"].to_numpy(), table["reward"].to_numpy()),
+            PromptPool(gram, table["place"].to_numpy(), table["reward"].to_numpy(float)),
             [[int(token) for token in row.split()] for row in written],
         )
 

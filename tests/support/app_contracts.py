@@ -101,7 +101,7 @@ CONTRACTS: Mapping[str, Contract] = {
         (*TUG_OF_WAR, "scale.precision=0.2", "group_size=[2,4]"), parts=("task", "scale")
     ),
     "pretrained_errors": Contract(
-        ("policy.prompts=[plain,chat]", "task.num_questions=5", "task.num_train=5",
+        ("policy.prompts=[plain,examples]", "task.num_questions=5", "task.num_train=5",
          "task.num_outputs=32", "task.max_tokens=3", "group_size=[4]", "whole_group_size=4",
          "whole_gradients=2", "threads=1"),
         asks_model=True,

@@ -120,7 +120,7 @@ def _along(prompt: PromptPool, groups: NDArray[np.intp]) -> Float[Array, "n G"]:
     rows = prompt.place[groups]
     if prompt.solution is not None and prompt.value is not None:
         return prompt.value * prompt.gram[rows, prompt.solution]
-    outside = np.repeat(prompt.rewards[None], len(groups), axis=0)
+    outside = np.repeat(prompt.rewards[None].astype(float), len(groups), axis=0)
     np.put_along_axis(outside, groups, np.nan, axis=1)
     weights = Grpo().advantages(outside) / (outside.shape[1] - groups.shape[1])
     return np.take_along_axis(weights @ prompt.gram[prompt.place], rows, axis=1)
