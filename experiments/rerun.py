@@ -1,7 +1,8 @@
 """Replace the committed references: `python -m experiments.rerun` runs the paper scale.
 
 With names, as in `python -m experiments.rerun noise_coverage commands`, only what they name is
-replaced; `commands` are the two of the README, timed as a user would run them.
+replaced; `commands` are the two of the README, timed as a user would run them. What asks for a
+model that must be fetched is run by name alone.
 
 Jobs that are finished under results/ are not run again, so a killed run is resumed by the same
 command; those of other code stop it, unless `--stale` runs them again or `--keep-stale` takes them
@@ -25,6 +26,9 @@ from experiments.running.runner import write_atomically
 
 REFERENCE = Path(__file__).parent / "reference"
 COMMANDS = "commands"
+BY_NAME = ("pretrained_errors",)
+"""What is run only if it is named: it asks for a model that must be fetched, and takes hours."""
+
 _COMMON = ("python", "versions", "cores")
 
 
@@ -33,7 +37,8 @@ def main(stale: str = REFUSE, names: Collection[str] = ()) -> None:
 
     Args:
         stale: what to do with finished jobs of other code or input files.
-        names: what to replace, experiments or `commands`; everything if there are none.
+        names: what to replace, experiments or `commands`; if there are none, everything but what
+            is run `BY_NAME`.
 
     Raises:
         ValueError: if a name is none of these.
@@ -42,7 +47,7 @@ def main(stale: str = REFUSE, names: Collection[str] = ()) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"NAME must be one of {', '.join(known)}; got {name!r}")
-    names = names or known
+    names = names or [name for name in known if name not in BY_NAME]
     done = run_all("paper", "results", REFERENCE, stale, names)
     records = {name: [_provenance(path) for path in paths] for name, paths in done.items()}
     path = REFERENCE / "provenance.json"
@@ -91,7 +96,12 @@ def _commands() -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments.rerun")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to replace; all by default")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"what to replace (by default all but {BY_NAME[0]})",
+    )
     add_stale_options(parser)
     with ends_in_one_line():
         try:
