@@ -290,11 +290,11 @@ MISTAKES = {
     ),
     "MATH with examples": (
         ["task=math", "task.path=/nowhere", "policy.path=/nowhere", "policy.prompts=[examples]"],
-        "policy.prompts must be [plain] for task=math, got ['examples']",
+        "policy.prompts must be plain or chat for task=math, got ['examples']",
     ),
     "way to ask": (
         ["task=math", "task.path=/nowhere", "policy.path=/nowhere", "policy.prompts=[poem]"],
-        "policy.prompts must be one of plain, examples, got 'poem'",
+        "policy.prompts must be one of plain, chat, examples, got 'poem'",
     ),
 }  # fmt: skip
 

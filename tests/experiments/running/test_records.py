@@ -449,6 +449,8 @@ class TestSources:
 
 
 TEXTS = {
+    "dataset", "judge", "prefill", "system", "wording",
+    
     "name", "reward", "start", "optimizer", "kind", "map_name", "policy", "features", "env_id",
     "dtype", "device", "stale", "output",
 }  # fmt: skip
@@ -480,7 +482,7 @@ def test_every_path_of_a_configuration_is_known():
         for field in fields(schema):
             if "str" in re.findall(r"\w+", str(field.type)) and "dict" not in str(field.type):
                 found.setdefault(field.name, set()).add(schema)
-    listed = {"prompts", "skills", "prompt_sampling", "estimators", "penalties"}
+    listed = {"prompts", "skills", "prompt_sampling", "estimators", "penalties", "stop"}
     assert found.keys() - listed == TEXTS | PATHS.keys()
     for name, kind in PATHS.items():
         assert all(hasattr(schema, kind) for schema in found[name]), name
