@@ -333,6 +333,7 @@ class TestStreams:
         """Half a second in which Ctrl-C was a traceback of somebody else's module."""
         program = (
             "import signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
             "class Finder:\n"
             "    def find_spec(self, name, *rest):\n"
             "        if name == 'numpy':\n"

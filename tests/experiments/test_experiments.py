@@ -489,7 +489,7 @@ class TestEverything:
         assert again.keys() == jobs.EXPERIMENTS.keys()
         assert {path for done in again.values() for path in done} == written.keys()
         assert all(path.stat().st_mtime_ns == when for path, when in written.items())
-        assert [app for app, done in again.items() if not done] == ["pretrain"]
+        assert [app for app, done in again.items() if not done] == ["pretrain", "pretrained_errors"]
         for app in (app for app, done in again.items() if done):
             table = (tmp_path / "again" / f"{app}.csv").read_bytes()
             assert table == (tmp_path / "smoke" / f"{app}.csv").read_bytes()
@@ -508,11 +508,11 @@ class TestEverything:
 
     @pytest.mark.slow  # what documents and jobs ask for is composed in their tests
     def test_every_app_and_task_has_a_configuration(self):
-        """GSM8K and MATH need files and a model that the user has, `gym` an environment."""
+        """Some need files, a model or an environment that the user has, or names."""
         folder = ROOT / "experiments" / "conf"
         used = {task for experiment in jobs.EXPERIMENTS.values() for task in experiment.tasks}
         found = {path.stem for path in (folder / "task").glob("*.yaml")}
-        assert found - {"gsm8k", "math", "gym"} == used - {""}
+        assert found - {"gsm8k", "math", "gym", "reasoning_gym"} == used - {""}
         scales = {path.stem for path in (folder / "scale").glob("*.yaml")}
         for experiment in jobs.EXPERIMENTS.values():
             assert experiment.variants.keys() == scales
