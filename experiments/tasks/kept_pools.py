@@ -5,7 +5,7 @@ of them are equal, and the inner products of the scores of those that differ. Gr
 numbers as the model has weights are never kept, but for the whole minibatches of `whole_gradients`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,15 @@ from ustat_grpo.lm.scoring import (
     Answers,
     Gradient,
     distinct,
+    passes,
     squared_norm,
     weighted_score_of,
     without_padding,
 )
 from ustat_grpo.pools.prompt_pools import PromptPool
+
+_AT_ONCE = 8
+"""Prompts whose groups are scored together in a whole gradient; bounds the memory."""
 
 _PRODUCT = "product_{}"
 """Columns of a table: inner products with the score of that distinct output."""
@@ -143,12 +147,7 @@ def whole_gradients(
         members = slice(number * group_size, (number + 1) * group_size)
         for name, gradient in _minibatch(panel, outputs, estimators, members).items():
             squares[name].append(squared_norm(gradient))
-            before = sums.get(name)
-            sums[name] = (
-                gradient
-                if before is None
-                else tuple(a.add_(b) for a, b in zip(before, gradient, strict=True))
-            )
+            _add(sums, name, gradient)
     return WholeGradients(sums, {name: np.array(each) for name, each in squares.items()})
 
 
@@ -160,20 +159,22 @@ def _minibatch(
 ) -> dict[str, Gradient]:
     """Return one gradient an estimator: the mean over prompts of those of their groups."""
     totals: dict[str, Gradient] = {}
-    for numbers in _chunks(len(outputs), 8):
-        prompts = _without_common_padding(panel.prompts[numbers.start : numbers.stop])
-        some = outputs[numbers.start : numbers.stop]
-        answers, weights = _weighted(prompts, some, estimators, members)
+    for numbers in passes(len(outputs), _AT_ONCE):
+        prompts = _without_common_padding(panel.prompts[numbers])
+        answers, weights = _weighted(prompts, outputs[numbers], estimators, members)
         for name, values in weights.items():
             scaled = values / len(outputs)
-            gradient = weighted_score_of(panel.model, answers, scaled)
-            before = totals.get(name)
-            totals[name] = (
-                gradient
-                if before is None
-                else tuple(a.add_(b) for a, b in zip(before, gradient, strict=True))
-            )
+            _add(totals, name, weighted_score_of(panel.model, answers, scaled))
     return totals
+
+
+def _add(totals: dict[str, Gradient], name: str, gradient: Gradient) -> None:
+    """Add a gradient to the total of that name, in place: each takes as much as the model."""
+    if name not in totals:
+        totals[name] = gradient
+        return
+    for total, part in zip(totals[name], gradient, strict=True):
+        total.add_(part)
 
 
 def _weighted(
@@ -198,7 +199,3 @@ def _weighted(
     padded = Answers.of(prompts[torch.tensor(asked, device=device)], sequences)
     answers = Answers(prompts, torch.tensor(asked, device=device), padded.tokens, padded.mask)
     return answers, {name: torch.tensor(values, device=device) for name, values in weights.items()}
-
-
-def _chunks(count: int, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, count)) for start in range(0, count, size))

@@ -6,6 +6,7 @@ questions are asked for.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -295,13 +296,13 @@ class ReasoningGymTask:
 
     def train_in_words(self) -> Sequence["Question"]:
         """Return the train set: what comes behind the held-out questions, and is none of them."""
-        every = self._generated().questions()
+        every = self._generated.questions()
         held_out = {question.text for question in every[: self.num_questions]}
         return [each for each in every[self.num_questions :] if each.text not in held_out]
 
     def held_out_in_words(self) -> Sequence["Question"]:
         """Return the held-out questions."""
-        return self._generated().questions()[: self.num_questions]
+        return self._generated.questions()[: self.num_questions]
 
     def prompt(self, question: "Question", way: str) -> str:
         """Return the question, which is asked word for word."""
@@ -312,12 +313,13 @@ class ReasoningGymTask:
         from ustat_grpo.lm.judging.function_rewards import FunctionReward
 
         texts, columns = [each.text for each in questions], [each.columns for each in questions]
-        return FunctionReward(self._generated().rewards, texts, columns, reader, self.name)
+        return FunctionReward(self._generated.rewards, texts, columns, reader, self.name)
 
     def accuracy_in_words(self, questions: Sequence["Question"], reader: "Reader") -> "Reward":
         """Return what an answer's accuracy is taken by: the reward itself."""
         return self.reward_in_words(questions, reader)
 
+    @cached_property
     def _generated(self) -> "ReasoningGym":
         from ustat_grpo.lm.questions.reasoning_gym import ReasoningGym
 
