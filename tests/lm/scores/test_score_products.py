@@ -12,11 +12,12 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ustat_grpo.lm import Answers, Prompts, Transformer, TransformerShape, log_probs
-from ustat_grpo.lm.scores import products
+from ustat_grpo.lm.scores import products, sharing
 from ustat_grpo.lm.scores.layers import trained_layers, visit_parts
 from ustat_grpo.lm.scores.products import probe_norms, score_gram, score_norms, signed_norms
 
@@ -124,6 +125,63 @@ def test_transformer_against_autograd(tied):
 
 def test_biases_layer_norms_shared_and_unused_modules_against_autograd():
     assert_right(Mixed().double(), random_answers())
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_outputs_of_one_prompt_share_what_is_read_of_it(monkeypatch, length):
+    """Would catch: products of shared and own tokens that are left out or counted once, and rows
+    that have no tokens of their own."""
+    ways, model, answers = [], transformer(), random_answers(num_prompts=1, length=length)
+    by_sharing = products._add_gram_of_shared
+    monkeypatch.setattr(products, "_cost_of_shared", lambda part, first: 0)  # else too tiny for it
+    monkeypatch.setattr(
+        products,
+        "_add_gram_of_shared",
+        lambda *given: (ways.append(given[-1]), by_sharing(*given)),
+    )
+    assert_right(model, answers)
+    assert max(ways, default=0) >= answers.prompts.tokens.shape[1]
+
+
+def test_rows_that_begin_alike_share_no_more_than_that(monkeypatch):
+    """Rows of different prompts, or with a first token in common: equal vectors decide, no shape.
+
+    Would catch: that the length of a padded prompt is taken for what is shared.
+    """
+    monkeypatch.setattr(products, "_cost_of_shared", lambda part, first: 0)
+    answers = random_answers(num_prompts=1)
+    answers.tokens[:, 0] = 3
+    assert_right(transformer(), answers)
+    assert_right(transformer(), random_answers())
+
+
+def test_a_common_prompt_is_kept_once():
+    """What is kept for the way back grows with the tokens of outputs, not with the prompt's."""
+
+    def kept(prompt_length):
+        prompts = Prompts.of([torch.randint(VOCABULARY, (prompt_length,)).tolist()], pad_token=0)
+        tokens = torch.randint(VOCABULARY, (50, 3))
+        answers = Answers(prompts, torch.zeros(50, dtype=torch.long), tokens, tokens >= 0)
+        sizes = []
+        with saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            log_probs(model, answers, share_prompts=False)
+        whole = sum(sizes)
+        by_way_out = []
+        pieces = sharing._two_parts
+
+        def two_parts(shared, own, axis):
+            by_way_out.append((shared.numel() + own.numel(), 50 * shared.numel() + own.numel()))
+            return pieces(shared, own, axis)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sharing, "_two_parts", two_parts)
+            score_norms(model, answers)
+        return whole, sum(whole for _, whole in by_way_out), sum(small for small, _ in by_way_out)
+
+    model = transformer()
+    whole, packed, small = kept(20)
+    assert packed > 0.5 * whole
+    assert small < 0.25 * packed
 
 
 def test_padding_token_of_an_embedding_against_autograd():

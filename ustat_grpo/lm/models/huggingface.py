@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -181,13 +182,14 @@ class HuggingFaceModel(nn.Module):
             ValueError: if the tokens are more than the context holds.
         """
         places = places_of(real, tokens.shape[-1], self.context_length)
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=real.long(),
-            past_key_values=self._unpacked(cache or ()),
-            use_cache=True,
-            **understood(self._understood, places, last),
-        )
+        with _contiguous_input(getattr(self.model, "get_output_embeddings", lambda: None)()):
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=real.long(),
+                past_key_values=self._unpacked(cache or ()),
+                use_cache=True,
+                **understood(self._understood, places, last),
+            )
         longer = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
         logits = last_of(output.logits, last).float()
         return logits if self.temperature == 1 else logits / self.temperature, longer
@@ -208,6 +210,27 @@ class HuggingFaceModel(nn.Module):
             layer.keys, layer.values = keys, values
             unpacked.layers.append(layer)
         return unpacked
+
+
+@contextmanager
+def _contiguous_input(head: Any) -> Iterator[None]:
+    """Let a head read the last tokens of all rows as one matrix.
+
+    As a slice of all tokens they are a batch of matrices, and for each of them the vocabulary's
+    weights are read again: several times the cost on a CPU.
+    """
+    if head is None:
+        yield
+        return
+
+    def copied(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in args)
+
+    hook = head.register_forward_pre_hook(copied)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _require_decoder(model: Any, names: Collection[str]) -> None:

@@ -25,6 +25,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ustat_grpo.lm.language_model import LanguageModel
 from ustat_grpo.lm.scores.calls import WAY_OUT, Call, Layer, Part, Rule, parts_of
 from ustat_grpo.lm.scores.rules import require_rule, rule_of, used_parts
+from ustat_grpo.lm.scores.sharing import prompt_kept_once
 from ustat_grpo.lm.scores.uses import Seen, Uses
 from ustat_grpo.lm.scoring import Answers, log_probs
 
@@ -172,6 +173,7 @@ def _forward(
                 _look_into(layer, uses, stack)
             else:
                 _look_at(layer, seen, stack)
+        stack.enter_context(prompt_kept_once(answers))
         return log_probs(model, answers, share_prompts=False).sum(), outputs
 
 
