@@ -155,33 +155,25 @@ def test_rows_that_begin_alike_share_no_more_than_that(monkeypatch):
     assert_right(transformer(), random_answers())
 
 
-def test_a_common_prompt_is_kept_once():
+def test_a_common_prompt_is_kept_once(monkeypatch):
     """What is kept for the way back grows with the tokens of outputs, not with the prompt's."""
+    model, prompts = transformer(), Prompts.of([[3] * 20], pad_token=0)
+    tokens = torch.randint(VOCABULARY, (50, 3))
+    answers = Answers(prompts, torch.zeros(50, dtype=torch.long), tokens, tokens >= 0)
+    whole, packed, small = [], [], []
+    with saved_tensors_hooks(lambda x: whole.append(x.numel()) or x, lambda x: x):
+        log_probs(model, answers, share_prompts=False)
+    pieces = sharing._two_parts
 
-    def kept(prompt_length):
-        prompts = Prompts.of([torch.randint(VOCABULARY, (prompt_length,)).tolist()], pad_token=0)
-        tokens = torch.randint(VOCABULARY, (50, 3))
-        answers = Answers(prompts, torch.zeros(50, dtype=torch.long), tokens, tokens >= 0)
-        sizes = []
-        with saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
-            log_probs(model, answers, share_prompts=False)
-        whole = sum(sizes)
-        by_way_out = []
-        pieces = sharing._two_parts
+    def two_parts(shared, own, axis):
+        packed.append(50 * shared.numel() + own.numel())
+        small.append(shared.numel() + own.numel())
+        return pieces(shared, own, axis)
 
-        def two_parts(shared, own, axis):
-            by_way_out.append((shared.numel() + own.numel(), 50 * shared.numel() + own.numel()))
-            return pieces(shared, own, axis)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sharing, "_two_parts", two_parts)
-            score_norms(model, answers)
-        return whole, sum(whole for _, whole in by_way_out), sum(small for small, _ in by_way_out)
-
-    model = transformer()
-    whole, packed, small = kept(20)
-    assert packed > 0.5 * whole
-    assert small < 0.25 * packed
+    monkeypatch.setattr(sharing, "_two_parts", two_parts)
+    score_norms(model, answers)
+    assert sum(packed) > 0.5 * sum(whole)
+    assert sum(small) < 0.25 * sum(packed)
 
 
 def test_padding_token_of_an_embedding_against_autograd():

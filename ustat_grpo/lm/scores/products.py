@@ -250,8 +250,9 @@ def _shared_first(part: Part) -> tuple[Part, int]:
     They are what a layer reads of a prompt that all rows answer. Sides are changed where that is
     `left`: Σ right leftᵀ has the products of Σ left rightᵀ.
     """
-    right, left = (num_shared(vectors) for vectors in (part.right, part.left))
-    return (part, right) if right >= left else (Part(part.right, part.left), left)
+    if first := num_shared(part.right):
+        return part, first
+    return Part(part.right, part.left), num_shared(part.left)
 
 
 def _cost_of_shared(part: Part, first: int) -> int:

@@ -26,10 +26,8 @@ def num_shared(vectors: Float[Tensor, "n t q"]) -> int:
     The same but for rounding: a row's place in a product of matrices may change its last digits.
     """
     near = ROUNDING * torch.finfo(vectors.dtype).eps
-    same = vectors.new_ones(vectors.shape[1], dtype=torch.bool)
-    for row in vectors[1:]:
-        same &= (row - vectors[0]).norm(dim=-1) <= near * vectors[0].norm(dim=-1)
-    return int(same.int().cumprod(dim=0).sum())
+    same = (vectors - vectors[0]).norm(dim=-1) <= near * vectors[0].norm(dim=-1)
+    return int(same.all(dim=0).int().cumprod(dim=0).sum())
 
 
 @contextmanager
